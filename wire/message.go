@@ -1,0 +1,131 @@
+package wire
+
+import "math"
+
+// MessageKind is the type of an envelope from a server.
+type MessageKind uint8
+
+// The kinds. MessageUnknown is a type that a newer server sent; a client passes
+// over it.
+const (
+	MessageUnknown MessageKind = iota
+	MessageWelcome
+	MessageAck
+	MessageEvent
+	MessageExpiring
+	MessageExpired
+	MessageError
+	MessagePong
+)
+
+// Message is what a server sent. Its slices are parts of the frame that was
+// parsed and live as long as that; a member that was absent is nil or 0.
+type Message struct {
+	Kind            MessageKind
+	ID              []byte
+	Topic           []byte
+	Pattern         []byte // the subscription that brought an event, if it was a pattern
+	Data            []byte // one JSON value, byte for byte as it was published
+	Code            Code   // of an error; UnknownCode if this version does not know it
+	Detail          []byte // of an error: the text for a developer
+	Exp             int64  // Unix seconds
+	Conn            []byte
+	Node            []byte
+	PingInterval    int // seconds
+	MaxMessageBytes int
+}
+
+var messageNames = [][]byte{
+	[]byte("type"), []byte("id"), []byte("topic"), []byte("pattern"), []byte("data"),
+	[]byte("code"), []byte("message"), []byte("exp"), []byte("conn"), []byte("node"),
+	[]byte("ping_interval"), []byte("max_message_bytes"),
+}
+
+// ParseMessage reads one envelope from a server. Unknown members and types are
+// fine, so that a server may be newer than its clients; otherwise it is as
+// strict as Parse, allocates nothing, and like Parse overwrites frame where a
+// string it interprets holds escapes. On error m is of no use.
+func ParseMessage(frame []byte, m *Message) *Error {
+	*m = Message{}
+	var o object
+	i := space(frame, 0)
+	if !o.open(frame, i, MaxDepth-1) {
+		return stop(frame, i, errNotObject)
+	}
+	for {
+		name, err := o.next()
+		if err == nil && name == nil {
+			break
+		}
+		if err == nil {
+			err = m.member(&o, name)
+		}
+		if err != nil {
+			return stop(frame, o.i, err)
+		}
+	}
+	if end := space(frame, o.i); end != len(frame) {
+		return stop(frame, end, errTrailing)
+	}
+	return o.fault
+}
+
+func (m *Message) member(o *object, name []byte) (err *Error) {
+	var text []byte
+	var n uint64
+	switch string(name) {
+	case "type":
+		text, err = o.text(errMessage)
+		m.Kind = messageKindOf(text)
+	case "id":
+		m.ID, err = o.text(errMessage)
+	case "topic":
+		m.Topic, err = o.text(errMessage)
+	case "pattern":
+		m.Pattern, err = o.text(errMessage)
+	case "data":
+		m.Data, err = o.raw(true)
+	case "code":
+		text, err = o.text(errMessage)
+		m.Code, _ = ParseCode(string(text))
+	case "message":
+		m.Detail, err = o.text(errMessage)
+	case "exp":
+		n, err = o.uint(math.MaxInt64, errMessage)
+		m.Exp = int64(n)
+	case "conn":
+		m.Conn, err = o.text(errMessage)
+	case "node":
+		m.Node, err = o.text(errMessage)
+	case "ping_interval":
+		n, err = o.uint(math.MaxInt32, errMessage)
+		m.PingInterval = int(n)
+	case "max_message_bytes":
+		n, err = o.uint(math.MaxInt32, errMessage)
+		m.MaxMessageBytes = int(n)
+	default:
+		err = o.unknown(name, messageNames)
+	}
+	return err
+}
+
+func messageKindOf(name []byte) MessageKind {
+	switch string(name) {
+	case "welcome":
+		return MessageWelcome
+	case "ack":
+		return MessageAck
+	case "event":
+		return MessageEvent
+	case "expiring":
+		return MessageExpiring
+	case "expired":
+		return MessageExpired
+	case "error":
+		return MessageError
+	case "pong":
+		return MessagePong
+	default:
+		return MessageUnknown
+	}
+}
