@@ -1,0 +1,230 @@
+// Package bus connects a node to NATS: it publishes events and brings the events of the patterns that
+// the node's subscribers are interested in. NATS is a server embedded in the process, or an external one.
+//
+// An event on topic rooms.42 is the NATS message notify.ev.rooms.42 whose payload is exactly the event's
+// data, so any NATS client is a publisher or a subscriber too.
+//
+// While NATS is unreachable nothing is buffered: Publish answers wire.Unavailable. The bus reconnects for
+// ever, and interest survives, so that events flow again without the caller doing anything. Delivery is at
+// most once: what NATS sends during an outage is missed, and what does not fit in Options.Buffer is
+// dropped, counted and logged.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+)
+
+const (
+	dialTimeout = 2 * time.Second
+	// A hung server is noticed when pingsOut pings stay unanswered: after 15 to 20 s.
+	pingInterval = 5 * time.Second
+	pingsOut     = 2
+	// A write that NATS does not take for this long breaks the connection. Publishers wait for such a
+	// write, so it bounds how long a hung server can hold them up.
+	writeTimeout = 2 * time.Second
+)
+
+// A Sink receives events. Calls with one shard number come from one goroutine, so that a sink needs no
+// lock per shard; they must not block, since everything else in that shard waits.
+type Sink interface {
+	// Event brings an event for the subscription that was made with handle. topic has the prefix cut
+	// off and may be kept. data is the payload as NATS brought it, not validated: any NATS client can
+	// have sent it. It must not be changed, nor kept after Flush returns.
+	Event(shard int, handle uint32, topic string, data []byte)
+	// Flush ends a gulp: everything that waited has been handed over.
+	Flush(shard int)
+}
+
+// A Bus is one node's connection to NATS. All methods may be called from any goroutine.
+type Bus struct {
+	log      *zap.Logger
+	onState  func(bool)
+	embedded *embedded // nil with an external NATS
+	conn     *nats.Conn
+	subject  string // prefix of every subject, "notify.ev."
+	linger   time.Duration
+	shards   []*shard
+
+	connected  atomic.Bool
+	up         chan struct{} // closed at the first connection
+	closed     chan struct{} // closed when conn is closed for good
+	reconnects atomic.Uint64
+	failures   atomic.Uint64 // asynchronous errors, slow consumers aside
+	noise      limiter       // of the log lines that a flood could multiply
+
+	interest interest
+	quit     chan struct{} // closed by Close
+	running  sync.WaitGroup
+	close    sync.Once
+	closeErr error
+}
+
+// Open starts the embedded server, or dials the external one, and begins to hand events to sink.
+//
+// An embedded server is ready when Open returns; otherwise the error says which key to change. An external
+// server that cannot be reached is not an error: the bus comes up disconnected, goes on trying and calls
+// Options.OnState when it succeeds. Wrong credentials and a certificate that cannot be trusted are errors.
+// ctx bounds the start alone.
+func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	o.setDefaults()
+	b := &Bus{
+		log:     log,
+		onState: o.OnState,
+		subject: o.Prefix + ".ev.",
+		linger:  o.Linger,
+		up:      make(chan struct{}),
+		closed:  make(chan struct{}),
+		quit:    make(chan struct{}),
+	}
+	b.interest.init()
+	for i := range o.Shards {
+		b.shards = append(b.shards, &shard{number: i, sink: sink, queue: make(chan *nats.Msg, o.Buffer)})
+	}
+	var err error
+	if o.URL == "" {
+		err = b.openEmbedded(ctx, &o)
+	} else {
+		err = b.openExternal(ctx, &o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range b.shards {
+		b.running.Go(func() { b.read(s) })
+	}
+	b.running.Go(b.confirm)
+	b.running.Go(b.reap)
+	return b, nil
+}
+
+func (b *Bus) openEmbedded(ctx context.Context, o *Options) error {
+	e, err := startEmbedded(ctx, o, b.log)
+	if err != nil {
+		return err
+	}
+	n := b.connection()
+	n.InProcessServer = e.server
+	n.IgnoreDiscoveredServers = true
+	n.User, n.Password = e.user, e.password
+	// A deadline on an in-memory pipe is a new timer for each write, and there is nothing that it could
+	// save us from.
+	n.FlusherTimeout = -1
+	if b.conn, err = n.Connect(); err != nil {
+		return errors.Join(fmt.Errorf("embedded NATS: %w", err), e.stop(ctx))
+	}
+	b.embedded = e
+	<-b.up
+	return nil
+}
+
+func (b *Bus) openExternal(ctx context.Context, o *Options) error {
+	n := b.connection()
+	n.Servers, _ = o.servers()
+	n.ReconnectOnFlusherError = true
+	n.FlusherTimeout = writeTimeout
+	if err := o.authenticate(n); err != nil {
+		return err
+	}
+	var err error
+	if b.conn, err = n.Connect(); err == nil {
+		<-b.up
+		if got := b.conn.MaxPayload(); got < int64(o.MaxPayload) {
+			b.log.Warn("NATS takes smaller messages than we do: raise its max_payload or lower limits.message_bytes",
+				zap.Int64("nats", got), zap.Int("limits.message_bytes", o.MaxPayload))
+		}
+		return nil
+	}
+	if key := permanent(err); key != "" {
+		return &OptionError{key, redact(o.URL), err, "correct it, or what the NATS server expects"}
+	}
+	b.log.Warn("NATS is not reachable yet, going on trying", zap.String("url", redact(o.URL)), zap.Error(err))
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	n.RetryOnFailedConnect = true
+	b.conn, err = n.Connect()
+	return err
+}
+
+// connection gives the options that both kinds of NATS share.
+func (b *Bus) connection() *nats.Options {
+	n := nats.GetDefaultOptions()
+	n.Name = "notifyd"
+	n.Timeout = dialTimeout
+	n.AllowReconnect = true
+	n.MaxReconnect = -1
+	n.IgnoreAuthErrorAbort = true // credentials may be replaced while we run
+	n.ReconnectBufSize = -1       // fail a publish rather than deliver it late or never
+	n.CustomReconnectDelayCB = reconnectDelay
+	n.PingInterval = pingInterval
+	n.MaxPingsOut = pingsOut
+	n.SkipSubjectValidation = true // Publish has looked at each byte already
+	n.ConnectedCB = b.onConnected
+	n.ReconnectedCB = b.onConnected
+	n.DisconnectedErrCB = b.onDisconnected
+	n.ReconnectErrCB = b.onDialError
+	n.AsyncErrorCB = b.onError
+	n.ClosedCB = func(*nats.Conn) { close(b.closed) }
+	return &n
+}
+
+// reconnectDelay is the wait after all servers have been tried: 100 ms doubling to 2 s, with jitter down
+// to the half, so that the nodes of a cluster do not return as one herd.
+func reconnectDelay(attempts int) time.Duration {
+	d := min(100*time.Millisecond<<min(attempts-1, 5), 2*time.Second)
+	return d/2 + rand.N(d/2)
+}
+
+// Close hands NATS what was published before it, ends the connection, the embedded server and every
+// goroutine, and removes a temporary data directory. When ctx ends sooner it stops waiting and says so.
+// Waiting Subscribes get wire.Unavailable.
+func (b *Bus) Close(ctx context.Context) error {
+	b.close.Do(func() { b.closeErr = b.shut(ctx) })
+	return b.closeErr
+}
+
+func (b *Bus) shut(ctx context.Context) error {
+	var errs []error
+	if b.connected.Load() {
+		if err := b.flush(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("flush to NATS: %w", err))
+		}
+	}
+	b.interest.end()
+	close(b.quit)
+	b.conn.Close()
+	done := make(chan struct{})
+	go func() {
+		<-b.closed
+		b.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		errs = append(errs, fmt.Errorf("close bus: %w", context.Cause(ctx)))
+	}
+	if b.embedded != nil {
+		errs = append(errs, b.embedded.stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// flush waits until NATS has taken everything written so far.
+func (b *Bus) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	return b.conn.FlushWithContext(ctx)
+}

@@ -1,0 +1,66 @@
+package bus
+
+import (
+	"github.com/nats-io/nats.go"
+)
+
+// maxGulp bounds how many events a sink gathers before Flush.
+const maxGulp = 1024
+
+// A shard is a queue that many NATS subscriptions share, and the goroutine that empties it. All messages
+// of one subscription go through one shard, which keeps their order.
+type shard struct {
+	number int
+	sink   Sink
+	queue  chan *nats.Msg
+}
+
+// read hands over events until Close: one when it comes, then whatever waits behind it.
+func (b *Bus) read(s *shard) {
+	for {
+		var m *nats.Msg
+		select {
+		case m = <-s.queue:
+		case <-b.quit:
+			return
+		}
+		b.event(s, m)
+		for n := 1; n < maxGulp; n++ {
+			select {
+			case m = <-s.queue:
+				b.event(s, m)
+				continue
+			default:
+			}
+			break
+		}
+		s.sink.Flush(s.number)
+	}
+}
+
+func (b *Bus) event(s *shard, m *nats.Msg) {
+	sub := b.interest.find(m.Sub)
+	if sub == nil {
+		return // unsubscribed; NATS had sent this before it knew
+	}
+	handle := sub.handle.Load()
+	if handle == 0 {
+		return // lingers
+	}
+	s.sink.Event(s.number, uint32(handle), m.Subject[len(b.subject):], m.Data)
+}
+
+// find gives the subscription that a message came for, without a lock unless there is none.
+func (in *interest) find(n *nats.Subscription) *subscription {
+	v, ok := in.bySub.Load(n)
+	if !ok {
+		// The first message can overtake Subscribe, which holds mu until it has noted n.
+		in.mu.Lock()
+		v, ok = in.bySub.Load(n)
+		in.mu.Unlock()
+		if !ok {
+			return nil
+		}
+	}
+	return v.(*subscription)
+}

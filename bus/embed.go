@@ -1,0 +1,258 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/zap"
+)
+
+// An embedded server and the directory that it owns.
+type embedded struct {
+	server         *server.Server
+	dir            *dataDir
+	user, password string // of our own connection
+}
+
+func startEmbedded(ctx context.Context, o *Options, log *zap.Logger) (*embedded, error) {
+	dir, err := openDataDir(o.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded{dir: dir}
+	if err := e.start(ctx, o, log.Named("nats")); err != nil {
+		return nil, errors.Join(err, e.stop(ctx))
+	}
+	return e, nil
+}
+
+// start runs the server and returns when it is ready.
+func (e *embedded) start(ctx context.Context, o *Options, log *zap.Logger) error {
+	opts, err := e.options(o)
+	if err != nil {
+		return err
+	}
+	fatal := make(chan string, 1)
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("embedded NATS: %w", err)
+	}
+	s.SetLoggerV2(&natsLog{log.Sugar(), fatal}, false, false, false)
+	e.server = s
+	started := make(chan struct{})
+	go func() {
+		s.Start() // returns when storage is recovered and listeners are open
+		close(started)
+	}()
+	select {
+	case <-started:
+	case <-ctx.Done():
+		return fmt.Errorf("embedded NATS did not start: %w", context.Cause(ctx))
+	}
+	for {
+		select {
+		case text := <-fatal:
+			return startError(o, text)
+		case <-ctx.Done():
+			return fmt.Errorf("embedded NATS is not ready: %w", context.Cause(ctx))
+		default:
+		}
+		if s.ReadyForConnections(50 * time.Millisecond) { // false while the route listener opens
+			return nil
+		}
+	}
+}
+
+// startError turns what the server logs before it would end the process into the key to change.
+func startError(o *Options, text string) error {
+	err := errors.New(text)
+	switch {
+	case strings.Contains(text, "JetStream"):
+		return &OptionError{"data-dir", o.DataDir, err, "name a directory that this process may write to"}
+	case strings.Contains(text, "router port"):
+		return &OptionError{"nats.cluster.listen", redact(o.Embedded.ClusterListen), err, "use a free port"}
+	case strings.Contains(text, "listening on port"):
+		return &OptionError{"nats.listen", redact(o.Embedded.Listen), err, "use a free port"}
+	}
+	return fmt.Errorf("embedded NATS: %w", err)
+}
+
+func (e *embedded) options(o *Options) (*server.Options, error) {
+	opts := &server.Options{
+		ServerName:             e.dir.node,
+		NoSigs:                 true,
+		DontListen:             true,
+		JetStream:              true,
+		DisableJetStreamBanner: true,
+		StoreDir:               e.dir.path,
+		MaxPayload:             int32(o.MaxPayload), // Check bounds it
+	}
+	if o.Embedded.Listen != "" {
+		u, err := parseAddress("nats.listen", o.Embedded.Listen)
+		if err != nil {
+			return nil, err
+		}
+		opts.DontListen = false
+		opts.Host, opts.Port = hostPort(u)
+		opts.Username = u.User.Username()
+		opts.Password, _ = u.User.Password()
+	}
+	if o.Embedded.ClusterListen != "" {
+		if err := joinCluster(opts, &o.Embedded); err != nil {
+			return nil, err
+		}
+	}
+	e.user, e.password = opts.Username, opts.Password
+	return opts, nil
+}
+
+func joinCluster(opts *server.Options, o *Embedded) error {
+	u, err := parseAddress("nats.cluster.listen", o.ClusterListen)
+	if err != nil {
+		return err
+	}
+	c := &opts.Cluster
+	c.Name = o.ClusterName
+	c.Host, c.Port = hostPort(u)
+	c.NoAdvertise = true
+	c.Username = u.User.Username()
+	c.Password, _ = u.User.Password()
+	for _, r := range o.Routes {
+		route, err := parseAddress("nats.cluster.routes", r)
+		if err != nil {
+			return err
+		}
+		if route.User == nil {
+			route.User = u.User
+		}
+		opts.Routes = append(opts.Routes, route)
+	}
+	if opts.DontListen {
+		// nats-server opens its routes only after a client port. This one is free, on loopback, and
+		// takes a password that nobody is told.
+		opts.DontListen = false
+		opts.Host, opts.Port = "127.0.0.1", server.RANDOM_PORT
+		opts.Username, opts.Password = "notifyd", rand.Text()
+	}
+	return nil
+}
+
+// hostPort translates port 0, which nats-server takes for its default port.
+func hostPort(u *url.URL) (string, int) {
+	port, _ := strconv.Atoi(u.Port())
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	host := u.Hostname()
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return host, port
+}
+
+// stop ends the server and gives the directory free.
+func (e *embedded) stop(ctx context.Context) error {
+	if e.server != nil {
+		done := make(chan struct{})
+		go func() {
+			e.server.Shutdown()
+			e.server.WaitForShutdown()
+			close(done)
+		}()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			// Its directory stays locked: it is still in use.
+			return fmt.Errorf("stop embedded NATS: %w", context.Cause(ctx))
+		}
+	}
+	return e.dir.close()
+}
+
+// A dataDir is a locked directory.
+type dataDir struct {
+	path string
+	temp bool
+	lock *os.File
+	node string // names this member in a cluster; JetStream wants it to outlive restarts
+}
+
+func openDataDir(path string) (*dataDir, error) {
+	fail := func(err error, remedy string) (*dataDir, error) {
+		return nil, &OptionError{"data-dir", path, err, remedy}
+	}
+	d := &dataDir{path: path}
+	var err error
+	if path == "" {
+		d.temp = true
+		d.path, err = os.MkdirTemp("", "notifyd-")
+	} else {
+		err = os.MkdirAll(path, 0o700)
+	}
+	const writable = "name a directory that this process may write to"
+	if err != nil {
+		return fail(err, writable)
+	}
+	if d.lock, err = os.OpenFile(filepath.Join(d.path, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return fail(err, writable)
+	}
+	if err = lockFile(d.lock); err != nil {
+		return fail(errors.Join(err, d.lock.Close()), "another process uses it: end that one, or give each its own directory")
+	}
+	if d.node, err = nodeName(filepath.Join(d.path, "node")); err != nil {
+		return fail(errors.Join(err, d.close()), writable)
+	}
+	return d, nil
+}
+
+// nodeName reads the name that the directory's first user chose: the host's, made unique.
+func nodeName(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err == nil && len(b) > 0 {
+		return string(b), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "node"
+	}
+	name := strings.ReplaceAll(host, " ", "-") + "-" + strings.ToLower(rand.Text()[:6])
+	return name, os.WriteFile(file, []byte(name), 0o600)
+}
+
+func (d *dataDir) close() error {
+	err := d.lock.Close() // and so unlocks
+	if d.temp {
+		err = errors.Join(err, os.RemoveAll(d.path))
+	}
+	return err
+}
+
+// natsLog passes the server's log on. Its notices are debug lines here; its fatal errors end the start
+// instead of the process.
+type natsLog struct {
+	*zap.SugaredLogger
+	fatal chan string
+}
+
+func (l *natsLog) Noticef(f string, v ...any) { l.SugaredLogger.Debugf(f, v...) }
+func (l *natsLog) Tracef(f string, v ...any)  { l.SugaredLogger.Debugf(f, v...) }
+
+func (l *natsLog) Fatalf(f string, v ...any) {
+	l.Errorf(f, v...)
+	select {
+	case l.fatal <- fmt.Sprintf(f, v...):
+	default:
+	}
+}

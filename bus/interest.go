@@ -1,0 +1,274 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// confirmTimeout bounds the wait for NATS's answer to new subscriptions.
+const confirmTimeout = 5 * time.Second
+
+// interest is the set of NATS subscriptions: one for each pattern.
+type interest struct {
+	bySub sync.Map // *nats.Subscription → *subscription, read by the shards without mu
+
+	mu        sync.Mutex
+	ended     bool // no more Subscribe
+	byPattern map[string]*subscription
+	byHandle  map[uint32]*subscription // without those that linger
+	waiting   []waiter                 // for confirm
+	lingering []linger                 // for reap, earliest first
+
+	confirm, reap chan struct{} // wake-ups, capacity 1
+
+	slow         map[*subscription]struct{} // have dropped messages
+	droppedByOld int                        // by subscriptions that are gone
+
+	lastDenial error         // the last permission error that onError heard of
+	denial     chan struct{} // wake-up, capacity 1
+}
+
+// A subscription is the interest in one pattern. mu of interest guards what is not atomic.
+type subscription struct {
+	nats      *nats.Subscription
+	pattern   string
+	handle    atomic.Uint64 // live | handle; 0 while it lingers
+	owner     uint64        // counts Subscribe and Unsubscribe, to notice that it changed hands
+	confirmed bool
+	denied    bool // NATS account permissions forbid it
+}
+
+const live = 1 << 32 // in subscription.handle
+
+type waiter struct {
+	sub   *subscription // nil: fail it
+	owner uint64
+	done  func(wire.Code)
+}
+
+type linger struct {
+	sub   *subscription
+	owner uint64
+	until time.Time
+}
+
+func (in *interest) init() {
+	in.byPattern = make(map[string]*subscription)
+	in.byHandle = make(map[uint32]*subscription)
+	in.slow = make(map[*subscription]struct{})
+	in.confirm = make(chan struct{}, 1)
+	in.reap = make(chan struct{}, 1)
+	in.denial = make(chan struct{}, 1)
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Subscribe registers interest in pattern, which the caller has validated, under handle. The caller
+// chooses handles and has one per pattern. SUB is on its way before Subscribe returns, so that a Publish
+// after it on this bus is received. done is called exactly once, from a goroutine of the bus, after NATS
+// confirmed: with wire.OK, or with wire.Unavailable, after which the interest is gone (NATS was
+// unreachable or slow, or its permissions forbid the subject, which is logged).
+//
+// Confirmed interest survives reconnects. A pattern that still lingers after Unsubscribe is taken over.
+func (b *Bus) Subscribe(handle uint32, pattern string, done func(wire.Code)) {
+	in := &b.interest
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.ended {
+		go done(wire.Unavailable)
+		return
+	}
+	w := waiter{done: done}
+	if b.connected.Load() {
+		sub, err := b.take(handle, pattern)
+		if err != nil {
+			b.log.Error("NATS refused a subscription", zap.String("pattern", pattern), zap.Error(err))
+		} else {
+			w.sub, w.owner = sub, sub.owner
+		}
+	}
+	in.waiting = append(in.waiting, w)
+	wake(in.confirm)
+}
+
+// take finds or makes the subscription for pattern and gives it to handle.
+func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
+	in := &b.interest
+	sub := in.byPattern[pattern]
+	if sub == nil {
+		sub = &subscription{pattern: pattern}
+		var err error
+		s := b.shards[int(handle)%len(b.shards)]
+		if sub.nats, err = b.conn.ChanSubscribe(b.subject+pattern, s.queue); err != nil {
+			return nil, err
+		}
+		in.byPattern[pattern] = sub
+		in.bySub.Store(sub.nats, sub)
+	} else if old := sub.handle.Load(); old != 0 {
+		delete(in.byHandle, uint32(old))
+	}
+	sub.owner++
+	sub.handle.Store(live | uint64(handle))
+	in.byHandle[handle] = sub
+	return sub, nil
+}
+
+// Unsubscribe ends the interest under handle; an unknown handle is ignored. NATS is told only after
+// Options.Linger. A gulp that is being handed over may still bring events for handle, later ones do not:
+// do not give handle to another pattern before every shard's Flush.
+func (b *Bus) Unsubscribe(handle uint32) {
+	in := &b.interest
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	sub := in.byHandle[handle]
+	if sub == nil {
+		return
+	}
+	delete(in.byHandle, handle)
+	sub.handle.Store(0)
+	sub.owner++
+	in.lingering = append(in.lingering, linger{sub, sub.owner, time.Now().Add(b.linger)})
+	if len(in.lingering) == 1 {
+		wake(in.reap)
+	}
+}
+
+// forget takes sub out of every table. mu is held; the caller then calls sub.nats.Unsubscribe without
+// it, since nats.go may hold its own lock while it dials.
+func (in *interest) forget(sub *subscription) {
+	if h := sub.handle.Swap(0); h != 0 {
+		delete(in.byHandle, uint32(h))
+	}
+	delete(in.byPattern, sub.pattern)
+	in.bySub.Delete(sub.nats)
+	if _, ok := in.slow[sub]; ok {
+		if n, err := sub.nats.Dropped(); err == nil {
+			in.droppedByOld += n
+		}
+		delete(in.slow, sub)
+	}
+}
+
+func (in *interest) end() {
+	in.mu.Lock()
+	in.ended = true
+	in.mu.Unlock()
+}
+
+// confirm runs for the life of the bus. One PING and PONG confirms all subscriptions whose SUB was written
+// before it; those that come meanwhile make up the next batch.
+func (b *Bus) confirm() {
+	in := &b.interest
+	for {
+		quit := false
+		select {
+		case <-in.confirm:
+		case <-b.quit:
+			quit = true
+		}
+		in.mu.Lock()
+		batch := in.waiting
+		in.waiting = nil
+		ask := false
+		for _, w := range batch {
+			ask = ask || w.sub != nil && !w.sub.confirmed
+		}
+		in.mu.Unlock()
+		var err error
+		if ask {
+			if err = b.conn.FlushTimeout(confirmTimeout); err == nil {
+				b.awaitDenials()
+			} else {
+				b.log.Warn("NATS did not confirm subscriptions", zap.Int("count", len(batch)), zap.Error(err))
+			}
+		}
+		for _, w := range batch {
+			w.done(b.settle(w, err))
+		}
+		if quit {
+			return
+		}
+	}
+}
+
+// settle decides about one waiter after its subscription was confirmed, or not (err).
+func (b *Bus) settle(w waiter, err error) wire.Code {
+	in := &b.interest
+	if w.sub == nil {
+		return wire.Unavailable
+	}
+	in.mu.Lock()
+	if w.sub.denied {
+		err = nats.ErrPermissionViolation
+	}
+	if err == nil || w.sub.confirmed && !w.sub.denied {
+		w.sub.confirmed = true
+		in.mu.Unlock()
+		return wire.OK
+	}
+	gone := w.sub.owner == w.owner // otherwise it is another's now, whose turn comes
+	if gone {
+		in.forget(w.sub)
+	}
+	in.mu.Unlock()
+	if gone {
+		b.drop(w.sub)
+	}
+	return wire.Unavailable
+}
+
+// reap runs for the life of the bus and unsubscribes what lingered long enough.
+func (b *Bus) reap() {
+	in := &b.interest
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-in.reap:
+		case <-timer.C:
+		case <-b.quit:
+			return
+		}
+		for {
+			in.mu.Lock()
+			if len(in.lingering) == 0 {
+				in.mu.Unlock()
+				break
+			}
+			head := in.lingering[0]
+			if wait := time.Until(head.until); wait > 0 {
+				in.mu.Unlock()
+				timer.Reset(wait)
+				break
+			}
+			in.lingering = in.lingering[1:]
+			gone := head.sub.owner == head.owner
+			if gone {
+				in.forget(head.sub)
+			}
+			in.mu.Unlock()
+			if gone {
+				b.drop(head.sub)
+			}
+		}
+	}
+}
+
+func (b *Bus) drop(sub *subscription) {
+	if err := sub.nats.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.Warn("NATS did not take an unsubscription", zap.Error(fmt.Errorf("%s: %w", sub.pattern, err)))
+	}
+}

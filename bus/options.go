@@ -1,0 +1,310 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Options says which NATS to use and how. Its zero value is a private embedded server. The name in
+// parentheses is the configuration key that errors mention.
+type Options struct {
+	// URL (nats.url) is an external NATS: one URL, or several of one cluster separated by commas.
+	// Empty: a server embedded in this process.
+	URL string
+	// Creds (nats.creds) is a file with a user JWT and its seed.
+	Creds string
+	// NKey (nats.nkey) is a file with an nkey seed.
+	NKey string
+	// User and Password (nats.user, nats.password) override what stands in URL.
+	User, Password string
+	// TLSCA, TLSCert, TLSKey (nats.tls.ca, nats.tls.cert, nats.tls.key) are PEM files. A CA, or a
+	// certificate with its key, makes TLS compulsory.
+	TLSCA, TLSCert, TLSKey string
+
+	// Prefix (nats.prefix) is put before every subject, so that an event on topic rooms.42 is the NATS
+	// message notify.ev.rooms.42. One or more tokens, at most MaxPrefixBytes. Default "notify".
+	Prefix string
+
+	// DataDir (data-dir) holds what the embedded server stores. It belongs to one process at a time.
+	// Empty: a private temporary directory, removed by Close; nothing outlives the process.
+	DataDir string
+	// Embedded concerns the embedded server alone.
+	Embedded Embedded
+	// MaxPayload (limits.message_bytes) is the largest payload in bytes, 1 to 8 MiB. The embedded server
+	// enforces it; an external server has a limit of its own, and a smaller one is logged as a warning.
+	// Default 65,536.
+	MaxPayload int
+
+	// Linger is how long interest stays after Unsubscribe, so that a pattern whose subscribers come and
+	// go does not hammer NATS. Default 2 s; negative: no time at all.
+	Linger time.Duration
+	// Shards is how many goroutines hand over events, 1 to 64. Default 1.
+	Shards int
+	// Buffer is how many messages wait in front of each shard before NATS messages are dropped (and
+	// counted and logged). They can hold Buffer × MaxPayload bytes at worst. Default 65,536.
+	Buffer int
+
+	// OnState, if set, is called from a goroutine of the bus at every change of Connected, in order. It
+	// must not block.
+	OnState func(connected bool)
+}
+
+// Embedded configures the embedded server beyond its default, which opens no port. The addresses are
+// "host:port" or "user:password@host:port"; port 0 takes a free one.
+type Embedded struct {
+	// Listen (nats.listen) opens a port for NATS clients. Without user and password whoever reaches it
+	// may publish and subscribe to everything: bind it to loopback or to a network that only trusted
+	// services reach.
+	Listen string
+	// ClusterName, ClusterListen, Routes (nats.cluster.name, .listen, .routes) join several processes
+	// into one NATS cluster. Routes are the ClusterListen addresses of the others (its own among them
+	// does no harm). All members have the same name and the same user and password.
+	ClusterName   string
+	ClusterListen string
+	Routes        []string
+}
+
+// MaxPrefixBytes bounds Options.Prefix: a subject of prefix and topic stays far below the 4,096 bytes
+// after which a NATS server closes the connection.
+const MaxPrefixBytes = 64
+
+const maxPayloadBytes = 8 << 20 // nats-server calls more than this unwise and logs a warning
+
+// An OptionError is a configuration that cannot work. Value holds no secret.
+type OptionError struct {
+	Key, Value string
+	Err        error
+	Remedy     string
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("%s %q: %v; %s", e.Key, e.Value, e.Err, e.Remedy)
+}
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+func (o *Options) setDefaults() {
+	o.Prefix = orDefault(o.Prefix, "notify")
+	o.MaxPayload = orDefault(o.MaxPayload, 64<<10)
+	o.Linger = max(orDefault(o.Linger, 2*time.Second), 0)
+	o.Shards = orDefault(o.Shards, 1)
+	o.Buffer = orDefault(o.Buffer, 64<<10)
+}
+
+// Check says what is wrong with o, as an *OptionError, without connecting or writing anything. It reads
+// the files that o names.
+func (o Options) Check() error {
+	o.setDefaults()
+	if err := checkPrefix(o.Prefix); err != nil {
+		return &OptionError{"nats.prefix", o.Prefix, err, "use a name such as notify"}
+	}
+	for _, b := range []struct {
+		key      string
+		v, limit int
+	}{{"limits.message_bytes", o.MaxPayload, maxPayloadBytes}, {"nats.shards", o.Shards, 64}, {"nats.buffer", o.Buffer, 1 << 24}} {
+		if b.v < 1 || b.v > b.limit {
+			return &OptionError{b.key, strconv.Itoa(b.v), errors.New("out of range"), fmt.Sprintf("use 1 to %d", b.limit)}
+		}
+	}
+	if o.URL == "" {
+		return o.checkEmbedded()
+	}
+	return o.checkExternal()
+}
+
+func checkPrefix(p string) error {
+	if len(p) > MaxPrefixBytes {
+		return fmt.Errorf("longer than %d bytes", MaxPrefixBytes)
+	}
+	if p[0] == '$' || p[0] == '_' {
+		return errors.New("begins with $ or _, which NATS keeps for itself")
+	}
+	for token := range strings.SplitSeq(p, ".") {
+		if token == "" {
+			return errors.New("has an empty token")
+		}
+	}
+	for i := range len(p) {
+		if c := p[i]; c <= ' ' || c >= 0x7f || c == '*' || c == '>' {
+			return errors.New("holds a wildcard, white space or another character that is not plain ASCII")
+		}
+	}
+	return nil
+}
+
+func (o *Options) checkEmbedded() error {
+	const remedy = "set nats.url, or leave this out"
+	for _, s := range []struct{ key, v string }{
+		{"nats.creds", o.Creds},
+		{"nats.nkey", o.NKey},
+		{"nats.user", o.User},
+		{"nats.tls.ca", o.TLSCA},
+		{"nats.tls.cert", o.TLSCert},
+		{"nats.tls.key", o.TLSKey},
+	} {
+		if s.v != "" {
+			return &OptionError{s.key, s.v, errors.New("is for an external NATS only"), remedy}
+		}
+	}
+	if o.Password != "" {
+		return &OptionError{"nats.password", "***", errors.New("is for an external NATS only"), remedy}
+	}
+	e := &o.Embedded
+	if e.Listen != "" {
+		if _, err := parseAddress("nats.listen", e.Listen); err != nil {
+			return err
+		}
+	}
+	if e.ClusterListen == "" {
+		if e.ClusterName != "" || len(e.Routes) > 0 {
+			return &OptionError{"nats.cluster.listen", "", errors.New("a cluster needs an address for the other members"), "set it, for example to 0.0.0.0:6222"}
+		}
+		return nil
+	}
+	if e.ClusterName == "" || strings.ContainsAny(e.ClusterName, " \t\r\n") {
+		return &OptionError{"nats.cluster.name", e.ClusterName, errors.New("a cluster needs a name without spaces"), "give every member the same name"}
+	}
+	if _, err := parseAddress("nats.cluster.listen", e.ClusterListen); err != nil {
+		return err
+	}
+	for _, r := range e.Routes {
+		if _, err := parseAddress("nats.cluster.routes", r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseAddress reads "[user:password@]host:port", with or without "nats://" before it.
+func parseAddress(key, s string) (*url.URL, error) {
+	u, err := url.Parse("nats://" + strings.TrimPrefix(s, "nats://"))
+	if err == nil {
+		var port string
+		if _, port, err = net.SplitHostPort(u.Host); err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+	}
+	if err != nil {
+		// The parser's own message quotes its input, which may hold a password.
+		return nil, &OptionError{key, redact(s), errors.New("not an address"), "write host:port, for example 127.0.0.1:4222"}
+	}
+	return u, nil
+}
+
+func (o *Options) checkExternal() error {
+	if _, err := o.servers(); err != nil {
+		return err
+	}
+	if e := o.Embedded; e.Listen != "" || e.ClusterName != "" || e.ClusterListen != "" || len(e.Routes) > 0 {
+		return &OptionError{"nats.url", redact(o.URL), errors.New("nats.listen and nats.cluster are for the embedded server only"), "leave one of them out"}
+	}
+	if (o.User == "") != (o.Password == "") {
+		return &OptionError{"nats.user", o.User, errors.New("user and password belong together"), "set both nats.user and nats.password"}
+	}
+	n := 0
+	for _, s := range []string{o.Creds, o.NKey, o.User} {
+		if s != "" {
+			n++
+		}
+	}
+	if n > 1 {
+		return &OptionError{"nats.creds", o.Creds, errors.New("more than one of nats.creds, nats.nkey, nats.user"), "keep one"}
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return &OptionError{"nats.tls.cert", o.TLSCert, errors.New("certificate and key belong together"), "set both nats.tls.cert and nats.tls.key"}
+	}
+	var probe nats.Options
+	return o.authenticate(&probe)
+}
+
+// servers gives the URLs of an external NATS. A URL's user info may be a secret in either part (a lone
+// user is a token), hence no error quotes it.
+func (o *Options) servers() ([]string, error) {
+	var list []string
+	for s := range strings.SplitSeq(o.URL, ",") {
+		s = strings.TrimSpace(s)
+		if !strings.Contains(s, "://") {
+			s = "nats://" + s
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Hostname() == "" {
+			return nil, &OptionError{"nats.url", redact(s), errors.New("not a URL"), "write nats://host:4222, several separated by commas"}
+		}
+		switch u.Scheme {
+		case "nats", "tls", "ws", "wss":
+		default:
+			return nil, &OptionError{"nats.url", redact(s), errors.New("unknown scheme"), "use nats, tls, ws or wss"}
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// redact blots out user info, in text that need not be a well-formed URL: everything up to the last @,
+// since a password may itself hold @ or a comma.
+func redact(urls string) string {
+	at := strings.LastIndexByte(urls, '@')
+	if at < 0 {
+		return urls
+	}
+	scheme, _, ok := strings.Cut(urls[:at], "://")
+	if !ok {
+		return "***" + urls[at:]
+	}
+	return scheme + "://***" + urls[at:]
+}
+
+// authenticate adds credentials and TLS to a connection's options.
+func (o *Options) authenticate(n *nats.Options) error {
+	fail := func(key, value string, err error, remedy string) error {
+		return &OptionError{key, value, err, remedy}
+	}
+	if o.User != "" {
+		n.User, n.Password = o.User, o.Password
+	}
+	if o.Creds != "" {
+		// nats.go would open the file only when it connects.
+		if _, err := os.ReadFile(o.Creds); err != nil {
+			return fail("nats.creds", o.Creds, err, "name a readable credentials file")
+		}
+		if err := nats.UserCredentials(o.Creds)(n); err != nil {
+			return fail("nats.creds", o.Creds, err, "name a credentials file made by nsc")
+		}
+	}
+	if o.NKey != "" {
+		opt, err := nats.NkeyOptionFromSeed(o.NKey)
+		if err == nil {
+			err = opt(n)
+		}
+		if err != nil {
+			return fail("nats.nkey", o.NKey, err, "name a file that holds a user's nkey seed (SU…)")
+		}
+	}
+	if o.TLSCA != "" {
+		if err := nats.RootCAs(o.TLSCA)(n); err != nil {
+			return fail("nats.tls.ca", o.TLSCA, err, "name a PEM file of CA certificates")
+		}
+	}
+	if o.TLSCert != "" {
+		if err := nats.ClientCert(o.TLSCert, o.TLSKey)(n); err != nil {
+			return fail("nats.tls.cert", o.TLSCert, err, "name a PEM certificate and, in nats.tls.key, its key")
+		}
+	}
+	return nil
+}
