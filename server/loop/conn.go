@@ -1,0 +1,197 @@
+//go:build linux
+
+package loop
+
+import (
+	"net/netip"
+
+	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
+)
+
+type state uint8
+
+const (
+	stateHead    state = iota // reading the handshake request
+	stateOpen                 // frames flow
+	stateClosing              // a close frame was sent; waiting for the peer's
+	stateLinger               // nothing more is parsed: sending what is left, then waiting for the peer's FIN
+	stateDead                 // the socket is to be closed at the end of this turn
+)
+
+// Conn is one connection. Its loop's goroutine alone may use it; another
+// goroutine that holds a *Conn hands work to that loop by [Loop.Post].
+//
+// A server may hold very many, so the record is small: buffers exist only
+// while there is something in them.
+type Conn struct {
+	// Data is the handler's.
+	Data any
+
+	loop *Loop
+	in   *inbound  // an incomplete head, frame or message; nil when there is none
+	out  *outbound // what the socket had no room for; nil when there is nothing
+
+	addr [16]byte // the peer's address, IPv4 mapped
+	fd   int32
+	slot int32 // index in loop.conns
+
+	// Seconds since the engine started.
+	heard  uint32 // when bytes last came
+	pinged uint32 // when a ping was last sent
+	since  uint32 // when the current state or message began; 0: no deadline runs
+
+	state  state
+	paused bool
+	events uint8 // the low byte of what epoll watches the socket for
+	shut   bool  // close the socket once everything is sent
+}
+
+// inbound is what a connection has sent so far of something incomplete.
+type inbound struct {
+	tail      []byte // received, not yet consumed: tail[off:]
+	off       int
+	message   []byte // the fragments so far, unmasked
+	fragments int    // how many; 0: no fragmented message is under way
+	op        ws.OpCode
+}
+
+// outbound is what a connection is owed: batches, the first from byte off on.
+type outbound struct {
+	queue []*Batch
+	off   int
+	bytes int
+}
+
+// Loop returns the loop that c belongs to.
+func (c *Conn) Loop() *Loop { return c.loop }
+
+// Open reports whether messages can be sent to c.
+func (c *Conn) Open() bool { return c.state == stateOpen }
+
+// Addr is the address of the socket's other end.
+func (c *Conn) Addr() netip.Addr { return netip.AddrFrom16(c.addr).Unmap() }
+
+// Pending is the number of bytes that the peer is owed and the socket had no
+// room for.
+func (c *Conn) Pending() int {
+	if c.out == nil {
+		return 0
+	}
+	return c.out.bytes
+}
+
+// Pause stops reading from c, and parsing what was read, after the message in
+// hand. Resume goes on where Pause stopped; the order of messages holds.
+func (c *Conn) Pause() { c.paused = true }
+
+// Resume undoes Pause. It must not be called from within [Handler.Message].
+func (c *Conn) Resume() {
+	if !c.paused {
+		return
+	}
+	c.paused = false
+	if c.state > stateClosing {
+		return
+	}
+	c.loop.parseTail(c)
+	if !c.paused {
+		c.watch()
+	}
+}
+
+// Closing a connection
+
+// Close sends a close frame (RFC 6455 §5.5.1) behind what c is still owed and
+// waits, for at most [Options.CloseTimeout], for the peer's. reason must be at
+// most 123 bytes. [Handler.Closed] is called before Close returns.
+func (c *Conn) Close(code ws.StatusCode, reason string) {
+	if c.state != stateOpen {
+		return
+	}
+	c.sendFrame(appendClose(make([]byte, 0, 127), code, reason))
+	c.end(stateClosing, code)
+}
+
+// fail closes c for what its peer did wrong. The peer's frames cannot be
+// trusted from here on, so none is read: the close frame is sent, then FIN,
+// and what still comes is thrown away until the peer's FIN. Closing the socket
+// at once would send RST and could lose the close frame on its way.
+func (c *Conn) fail(code ws.StatusCode, reason string) {
+	if c.state == stateOpen {
+		c.loop.eng.handler.Violation(c, code)
+	}
+	if c.state != stateOpen {
+		c.kill()
+		return
+	}
+	c.sendFrame(appendClose(make([]byte, 0, 127), code, reason))
+	c.end(stateLinger, code)
+	c.shut = true
+	c.shutIfSent()
+}
+
+// end leaves the open state: the handler is told, once.
+func (c *Conn) end(next state, code ws.StatusCode) {
+	if c.state == stateOpen {
+		c.state = next
+		c.since = c.loop.sec
+		c.loop.stat.open--
+		c.loop.eng.handler.Closed(c, code)
+		return
+	}
+	if c.state < next {
+		c.state = next
+	}
+}
+
+// kill gives the connection up: its socket is closed at the end of this turn.
+func (c *Conn) kill() {
+	if c.state == stateDead {
+		return
+	}
+	c.end(stateDead, ws.StatusAbnormalClosure)
+	c.state = stateDead
+	c.loop.dead = append(c.loop.dead, c)
+}
+
+// appendClose appends a close frame. Without a status there is no body
+// (RFC 6455 §7.1.5).
+func appendClose(dst []byte, code ws.StatusCode, reason string) []byte {
+	if code == ws.StatusNoStatusRcvd {
+		return AppendHeader(dst, ws.OpClose, 0)
+	}
+	dst = AppendHeader(dst, ws.OpClose, 2+len(reason))
+	return append(append(dst, byte(code>>8), byte(code)), reason...)
+}
+
+// shutIfSent ends the sending side once nothing is owed.
+func (c *Conn) shutIfSent() {
+	l := c.loop
+	if l.corked == c {
+		l.uncork()
+	}
+	if c.shut && c.out == nil && c.state == stateLinger {
+		c.shut = false
+		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
+	}
+}
+
+// watch tells epoll what c waits for, when that has changed.
+func (c *Conn) watch() {
+	var want uint8
+	if !c.paused {
+		want = unix.EPOLLIN
+	}
+	if c.out != nil {
+		want |= unix.EPOLLOUT
+	}
+	if want == c.events || c.state == stateDead {
+		return
+	}
+	c.events = want
+	ev := unix.EpollEvent{Events: uint32(want), Fd: c.slot}
+	if err := unix.EpollCtl(c.loop.epfd, unix.EPOLL_CTL_MOD, int(c.fd), &ev); err != nil {
+		c.kill()
+	}
+}

@@ -1,0 +1,158 @@
+//go:build linux
+
+package loop
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Engine is a set of loops behind one listener.
+type Engine struct {
+	opts       Options
+	handler    Handler
+	start      time.Time
+	loops      []*Loop
+	mergeBytes int
+
+	load []atomic.Int64 // connections assigned to each loop
+	open atomic.Int64   // sockets, those given to net/http included
+
+	mu    sync.Mutex
+	perIP map[[16]byte]int // guarded by mu; used when ConnectionsPerIP is set
+
+	listener listener // loop 0's
+	running  sync.WaitGroup
+}
+
+// New makes an engine; nothing runs before [Engine.Start].
+func New(opts Options, h Handler) (*Engine, error) {
+	opts = opts.withDefaults()
+	e := &Engine{
+		opts: opts, handler: h, start: time.Now(),
+		// A batch larger than a part of what a peer may be owed would close
+		// peers that are merely a moment late.
+		mergeBytes: max(4<<10, min(256<<10, opts.PendingBytes/4)),
+		load:       make([]atomic.Int64, opts.Loops),
+		perIP:      make(map[[16]byte]int),
+	}
+	for i := range opts.Loops {
+		l, err := newLoop(e, i)
+		if err != nil {
+			for _, l := range e.loops {
+				l.closeFDs()
+			}
+			return nil, fmt.Errorf("epoll: %w", err)
+		}
+		e.loops = append(e.loops, l)
+	}
+	return e, nil
+}
+
+// Loops returns the loops; a handler makes its state for each before Start.
+func (e *Engine) Loops() []*Loop { return e.loops }
+
+// Start takes over the socket of ln, a TCP listener, which it closes, and runs
+// the loops. It returns at once.
+func (e *Engine) Start(ln net.Listener) error {
+	if err := e.listener.take(ln, e.loops[0].epfd); err != nil {
+		return err
+	}
+	for _, l := range e.loops {
+		e.running.Go(l.run)
+	}
+	return nil
+}
+
+// Drain ends the engine: it stops accepting, sends each connection a close
+// frame with 1012 (service restart), spread evenly over window so that the
+// clients do not all come back at once, waits for the close handshakes, and
+// stops the loops. What is queued for a connection is sent before its close
+// frame. When ctx ends first, what is left is cut off and ctx's error returned.
+func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
+	for _, l := range e.loops {
+		l.Post(func() { l.beginDrain(window) })
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	var err error
+	for e.connections() > 0 && err == nil {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-tick.C:
+		}
+	}
+	for _, l := range e.loops {
+		l.Post(func() { l.halted = true })
+	}
+	e.running.Wait()
+	return err
+}
+
+func (e *Engine) connections() int64 {
+	n := int64(0)
+	for i := range e.load {
+		n += e.load[i].Load()
+	}
+	return n
+}
+
+// Do has each loop call f on its goroutine and waits until all have.
+func (e *Engine) Do(f func(*Loop)) {
+	var wg sync.WaitGroup
+	for _, l := range e.loops {
+		wg.Add(1)
+		if !l.Post(func() { f(l); wg.Done() }) {
+			wg.Done()
+		}
+	}
+	wg.Wait()
+}
+
+// admit counts a new socket in, unless that is over a limit; then it returns
+// the response to refuse it with.
+func (e *Engine) admit(addr [16]byte) (response string) {
+	if e.open.Add(1) > int64(e.opts.Connections) && e.opts.Connections > 0 {
+		e.open.Add(-1)
+		return responseUnavailable
+	}
+	if e.opts.ConnectionsPerIP > 0 {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.perIP[addr] >= e.opts.ConnectionsPerIP {
+			e.open.Add(-1)
+			return responseTooManyRequests
+		}
+		e.perIP[addr]++
+	}
+	return ""
+}
+
+// gone counts a socket out. Any goroutine may call it.
+func (e *Engine) gone(addr [16]byte) {
+	e.open.Add(-1)
+	if e.opts.ConnectionsPerIP == 0 {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.perIP[addr]--; e.perIP[addr] == 0 {
+		delete(e.perIP, addr)
+	}
+}
+
+// least is the loop with the fewest connections.
+func (e *Engine) least() *Loop {
+	best := 0
+	for i := range e.load {
+		if e.load[i].Load() < e.load[best].Load() {
+			best = i
+		}
+	}
+	return e.loops[best]
+}

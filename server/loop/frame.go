@@ -1,0 +1,105 @@
+//go:build linux
+
+package loop
+
+import (
+	"encoding/binary"
+
+	"github.com/gobwas/ws"
+)
+
+// maxHeader is the size of the longest frame header that a client sends: two
+// bytes, a 64-bit length and the mask (RFC 6455 §5.2).
+const maxHeader = 14
+
+const (
+	errLengthSign  = ws.ProtocolError("length with its highest bit set")
+	errLengthShort = ws.ProtocolError("length not in its shortest form")
+)
+
+// parseHeader reads the frame header at the front of b. It returns n == 0 when
+// b ends before the header does. It never looks past the header and checks
+// what RFC 6455 §5.2 says of the length; the rest is [ws.CheckHeader]'s.
+func parseHeader(b []byte) (h ws.Header, n int, err error) {
+	if len(b) < 2 {
+		return h, 0, nil
+	}
+	h.Fin = b[0]&0x80 != 0
+	h.Rsv = b[0] >> 4 & 0x7
+	h.OpCode = ws.OpCode(b[0] & 0xf)
+	h.Masked = b[1]&0x80 != 0
+	n = 2
+	switch l := b[1] & 0x7f; l {
+	case 126:
+		if len(b) < 4 {
+			return h, 0, nil
+		}
+		h.Length = int64(binary.BigEndian.Uint16(b[2:]))
+		n = 4
+		if h.Length < 126 {
+			return h, n, errLengthShort
+		}
+	case 127:
+		if len(b) < 10 {
+			return h, 0, nil
+		}
+		u := binary.BigEndian.Uint64(b[2:])
+		n = 10
+		if u>>63 != 0 {
+			return h, n, errLengthSign
+		}
+		if u < 1<<16 {
+			return h, n, errLengthShort
+		}
+		h.Length = int64(u)
+	default:
+		h.Length = int64(l)
+	}
+	if h.Masked {
+		if len(b) < n+4 {
+			return h, 0, nil
+		}
+		copy(h.Mask[:], b[n:])
+		n += 4
+	}
+	return h, n, nil
+}
+
+// AppendHeader appends the header of an unmasked, unfragmented frame with a
+// payload of n bytes, as servers send it (RFC 6455 §5.1).
+func AppendHeader(dst []byte, op ws.OpCode, n int) []byte {
+	dst = append(dst, 0x80|byte(op))
+	switch {
+	case n < 126:
+		return append(dst, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(dst, 126), uint16(n))
+	default:
+		return binary.BigEndian.AppendUint64(append(dst, 127), uint64(n))
+	}
+}
+
+// HeaderLen is the length of what [AppendHeader] appends.
+func HeaderLen(n int) int {
+	switch {
+	case n < 126:
+		return 2
+	case n < 1<<16:
+		return 4
+	default:
+		return 10
+	}
+}
+
+// frameEnd returns the end of the frame in b that byte off lies in; b is whole
+// frames as AppendHeader makes them. When off is the start of a frame it is
+// returned as it is.
+func frameEnd(b []byte, off int) int {
+	at := 0
+	for at < off {
+		_, n, _ := parseHeader(b[at:])
+		h, _, _ := parseHeader(b[at:])
+		at += n + int(h.Length)
+	}
+	return at
+}

@@ -1,0 +1,117 @@
+//go:build linux
+
+package loop
+
+// Group is a set of connections of one loop that receive the same batches.
+// Only its loop's goroutine may use it; other goroutines name it in
+// [Loop.Deliver]. The zero Group is empty and ready.
+type Group struct {
+	members []*Member
+	// due is what this turn's inbox brought, merged; nil between turns.
+	due *Batch
+	// merged says that due was made by this loop and may be appended to.
+	merged bool
+}
+
+// Member is a connection's place in a group. It is meant to be embedded in
+// what the handler keeps of a subscription; its memory is the handler's.
+type Member struct {
+	// Conn receives the group's batches.
+	Conn *Conn
+	// Until is when deliveries end, in Unix nanoseconds; at that instant and
+	// after it none is made and [Handler.Expired] is called instead.
+	Until int64
+	group *Group
+	at    int32
+}
+
+// Group returns the group that m is in, or nil.
+func (m *Member) Group() *Group { return m.group }
+
+// Len is the number of members.
+func (g *Group) Len() int { return len(g.members) }
+
+// Join puts m into g. m must not be in a group.
+func (g *Group) Join(m *Member) {
+	m.group = g
+	m.at = int32(len(g.members))
+	g.members = append(g.members, m)
+}
+
+// Leave takes m out of its group; outside of one it does nothing.
+func (m *Member) Leave() {
+	g := m.group
+	if g == nil {
+		return
+	}
+	last := len(g.members) - 1
+	moved := g.members[last]
+	g.members[m.at] = moved
+	moved.at = m.at
+	g.members[last] = nil
+	g.members = g.members[:last]
+	m.group = nil
+	if cap(g.members) > 64 && last < cap(g.members)/4 {
+		g.members = append(make([]*Member, 0, cap(g.members)/2), g.members...)
+	}
+}
+
+// gather adds b to what g is due this turn. It takes over a reference of b.
+// Past mergeBytes the group is flushed at once and a new batch begun, so that a
+// turn's memory does not grow with what the inbox held.
+func (l *Loop) gather(g *Group, b *Batch) {
+	switch {
+	case g.due == nil:
+		g.due, g.merged = b, false
+		l.due = append(l.due, g)
+		return
+	case len(g.due.B)+len(b.B) > l.eng.mergeBytes:
+		l.flushGroup(g)
+		g.due, g.merged = b, false
+		return
+	case !g.merged:
+		m := NewBatch()
+		m.B, m.N = append(m.B, g.due.B...), g.due.N
+		g.due.Release()
+		g.due, g.merged = m, true
+	}
+	g.due.B = append(g.due.B, b.B...)
+	g.due.N += b.N
+	b.Release()
+}
+
+// flush writes what every group is due.
+func (l *Loop) flush() {
+	for i, g := range l.due {
+		l.flushGroup(g)
+		l.due[i] = nil
+	}
+	l.due = l.due[:0]
+}
+
+// clockEvery is after how many writes, at 4 µs and more each, a flush looks at
+// the clock again: a batch for 10,000 must not outlive a token by the time
+// that the first 9,999 took.
+const clockEvery = 64
+
+// flushGroup writes g's batch to each member: one write(2) a member, no copy.
+// Members leave during the walk (expiry, failure); walking from the end makes
+// a leave move only members that were already served.
+func (l *Loop) flushGroup(g *Group) {
+	b := g.due
+	g.due = nil
+	n := len(g.members)
+	l.stat.batch(b.N, n)
+	for i := n - 1; i >= 0; i-- {
+		if i%clockEvery == 0 {
+			l.readClock()
+		}
+		m := g.members[i]
+		if l.now >= m.Until {
+			l.eng.handler.Expired(m)
+			continue
+		}
+		m.Conn.sendShared(b)
+	}
+	b.Release()
+}

@@ -1,0 +1,53 @@
+//go:build linux
+
+package loop
+
+import "github.com/gobwas/ws"
+
+// Handler gives meaning to connections. Every method is called on the
+// goroutine of the loop that owns the connection and must not block.
+type Handler interface {
+	// Request is asked about an upgrade request before it is answered. An error
+	// made by [ws.RejectConnectionError] refuses it with that status. r and its
+	// slices are valid until Request returns.
+	Request(c *Conn, r *Request) error
+
+	// Open is called once the handshake has been answered with 101.
+	Open(c *Conn)
+
+	// Message is called for each complete text or binary message; text is valid
+	// UTF-8. The handler may change payload but must not keep it after it
+	// returns.
+	Message(c *Conn, op ws.OpCode, payload []byte)
+
+	// Violation is called before the engine closes a connection for what its
+	// peer did (RFC 6455 §7.1.7), so that the handler may [Conn.Send] last
+	// words. It is not called for a slow peer, to which nothing can be said.
+	Violation(c *Conn, code ws.StatusCode)
+
+	// Closed is called once for each connection for which Open was called, when
+	// no more messages will come from it and none can be sent to it: a close
+	// frame was sent or received, or the socket failed (code 1006). The handler
+	// must take the connection out of all groups before it returns.
+	Closed(c *Conn, code ws.StatusCode)
+
+	// Expired is called when a batch was due to a member whose Until has
+	// passed. The batch is not delivered to it. The handler may Leave the
+	// member's group, and no other member's.
+	Expired(m *Member)
+
+	// Tick is called about once a second.
+	Tick(l *Loop)
+}
+
+// Request is the part of an upgrade request that a Handler decides on. The
+// slices are valid during [Handler.Request] alone.
+type Request struct {
+	// URI is the request target, path and query.
+	URI []byte
+	// Protocols is the value of Sec-WebSocket-Protocol; several such headers are
+	// joined by commas (RFC 6455 §11.3.4). Nil when the client offered none.
+	Protocols []byte
+	// Protocol is set by the handler: the subprotocol to answer with, if any.
+	Protocol string
+}

@@ -1,0 +1,243 @@
+//go:build linux
+
+package loop
+
+import (
+	"bytes"
+	"encoding/base64"
+
+	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
+)
+
+// head looks for the end of the request's head in b. It returns 0 and leaves
+// the state alone while the head is incomplete; otherwise it answers the
+// request, or gives the connection to net/http, and returns the head's length.
+// What stands behind the head is frames (RFC 6455 §4.1 lets a client send none
+// before the 101, yet some do, and a proxy may join segments).
+func (l *Loop) head(c *Conn, b []byte) int {
+	end := headEnd(b)
+	if end > l.eng.opts.HeadBytes || end == 0 && len(b) > l.eng.opts.HeadBytes {
+		l.refuse(c, responseHeadTooLarge)
+		return len(b)
+	}
+	if end == 0 {
+		return 0
+	}
+	kind := inspectHead(b[:end])
+	switch {
+	case kind == headHTTP && l.eng.opts.HTTP != nil:
+		l.handOver(c, b)
+		return len(b)
+	case kind == headHTTP:
+		l.refuse(c, responseUpgradeRequired)
+		return len(b)
+	case kind == headBad:
+		l.refuse(c, responseBadRequest)
+		return len(b)
+	}
+	l.upgrade(c, b[:end])
+	return end
+}
+
+// upgrade answers a WebSocket handshake that lies complete in memory.
+func (l *Loop) upgrade(c *Conn, head []byte) {
+	u := &l.up
+	u.conn, u.req, u.in = c, Request{}, head
+	u.answer.Reset()
+	_, err := u.upgrader.Upgrade(u)
+	u.conn = nil
+	l.corkFor(c)
+	l.cork = append(l.cork, u.answer.Bytes()...)
+	if err != nil {
+		l.stat.refused++
+		c.end(stateLinger, 0)
+		c.since = l.sec
+		c.shut = true
+		c.shutIfSent()
+		return
+	}
+	c.state = stateOpen
+	c.since = 0
+	c.heard, c.pinged = l.sec, l.sec
+	l.stat.open++
+	l.stat.upgraded++
+	l.eng.handler.Open(c)
+}
+
+// upgradeIO is one handshake: the head that [ws.Upgrader] reads and the answer
+// that it writes. A loop has one, and one handshake at a time.
+type upgradeIO struct {
+	upgrader ws.Upgrader
+	conn     *Conn
+	req      Request
+	in       []byte
+	answer   bytes.Buffer
+}
+
+func (u *upgradeIO) Read(p []byte) (int, error) {
+	n := copy(p, u.in)
+	u.in = u.in[n:]
+	return n, nil
+}
+
+func (u *upgradeIO) Write(p []byte) (int, error) { return u.answer.Write(p) }
+
+// prepare sets the callbacks once, so that a handshake makes no closures. The
+// read buffer holds a whole head, so slices of it stay valid until the end.
+func (u *upgradeIO) prepare(h Handler, headBytes int) {
+	u.upgrader = ws.Upgrader{
+		ReadBufferSize: headBytes,
+		OnRequest: func(uri []byte) error {
+			u.req.URI = uri
+			return nil
+		},
+		ProtocolCustom: func(v []byte) (string, bool) {
+			if u.req.Protocols != nil {
+				v = bytes.Join([][]byte{u.req.Protocols, v}, []byte(","))
+			}
+			u.req.Protocols = v
+			return "", true
+		},
+		OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
+			if err := h.Request(u.conn, &u.req); err != nil {
+				return nil, err
+			}
+			if u.req.Protocol == "" {
+				return nil, nil
+			}
+			return ws.HandshakeHeaderString("Sec-WebSocket-Protocol: " + u.req.Protocol + "\r\n"), nil
+		},
+	}
+}
+
+const (
+	responseClose           = "Connection: close\r\nContent-Length: 0\r\n\r\n"
+	responseBadRequest      = "HTTP/1.1 400 Bad Request\r\n" + responseClose
+	responseUpgradeRequired = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n" + responseClose
+	responseTooManyRequests = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\n" + responseClose
+	responseHeadTooLarge    = "HTTP/1.1 431 Request Header Fields Too Large\r\n" + responseClose
+	responseUnavailable     = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\n" + responseClose
+)
+
+// refuse answers a request that cannot become a WebSocket and closes.
+func (l *Loop) refuse(c *Conn, response string) {
+	l.stat.refused++
+	l.corkFor(c)
+	l.cork = append(l.cork, response...)
+	c.end(stateLinger, 0)
+	c.since = l.sec
+	c.shut = true
+	c.shutIfSent()
+}
+
+// headEnd returns the length of the head that b begins with, its blank line
+// included, or 0 when b holds no blank line.
+func headEnd(b []byte) int {
+	for at := 0; ; {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return 0
+		}
+		at += i + 1
+		switch {
+		case at < len(b) && b[at] == '\n':
+			return at + 1
+		case at+1 < len(b) && b[at] == '\r' && b[at+1] == '\n':
+			return at + 2
+		}
+	}
+}
+
+type headKind uint8
+
+const (
+	headHTTP headKind = iota // no WebSocket upgrade: net/http's
+	headUpgrade
+	headBad
+)
+
+// inspectHead tells a WebSocket upgrade from other requests and refuses what
+// [ws.Upgrader] would let pass: a repeated Host or key, a key that is not 16
+// bytes of base64 (RFC 6455 §4.1), a body, which would be taken for frames
+// (CWE-444), folded lines. A list in Upgrade that has "websocket" among others
+// is legal (RFC 9110 §7.8) but not to ws.Upgrader, so it is shortened in place.
+func inspectHead(head []byte) headKind {
+	first, rest, _ := bytes.Cut(head, []byte("\n"))
+	var hosts, keys int
+	var upgrade, bad bool
+	for len(rest) > 0 {
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, []byte("\n"))
+		name, value, colon := bytes.Cut(line, []byte(":"))
+		switch {
+		case len(name) > 0 && (name[0] == ' ' || name[0] == '\t'):
+			bad = true
+		case !colon:
+			continue
+		case is(name, "host"):
+			hosts++
+		case is(name, "sec-websocket-key"):
+			keys++
+			bad = bad || !goodKey(bytes.TrimSpace(value))
+		case is(name, "transfer-encoding"), is(name, "content-length") && string(bytes.TrimSpace(value)) != "0":
+			bad = true
+		case is(name, "upgrade"):
+			if listHas(value, "websocket") {
+				upgrade = true
+				fill(value, "websocket")
+			} else {
+				name[0] = 'X' // another protocol, on a line of its own
+			}
+		}
+	}
+	switch {
+	case !upgrade || !bytes.HasPrefix(first, []byte("GET ")):
+		return headHTTP
+	case bad || hosts > 1 || keys > 1:
+		return headBad
+	}
+	return headUpgrade
+}
+
+func is(name []byte, lower string) bool {
+	return len(name) == len(lower) && bytes.EqualFold(name, []byte(lower))
+}
+
+// listHas reports whether a comma-separated header value has the item.
+func listHas(value []byte, item string) bool {
+	for v := range bytes.SplitSeq(value, []byte(",")) {
+		if bytes.EqualFold(bytes.TrimSpace(v), []byte(item)) {
+			return true
+		}
+	}
+	return false
+}
+
+// fill overwrites value with item and spaces; a line's CR stays.
+func fill(value []byte, item string) {
+	n := len(bytes.TrimRight(value, "\r"))
+	for i := copy(value, item); i < n; i++ {
+		value[i] = ' '
+	}
+}
+
+func goodKey(v []byte) bool {
+	var buf [18]byte
+	if len(v) != 24 {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(buf[:], v)
+	return err == nil && n == 16
+}
+
+// handOver gives the socket to net/http, with what was already read.
+func (l *Loop) handOver(c *Conn, received []byte) {
+	l.stat.http++
+	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, int(c.fd), nil)
+	c.state = stateDead
+	l.detach(c)
+	if conn := newHTTPConn(c, bytes.Clone(received)); conn != nil {
+		l.eng.opts.HTTP(conn)
+	}
+}

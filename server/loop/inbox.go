@@ -1,0 +1,130 @@
+//go:build linux
+
+package loop
+
+import (
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// item is one thing that another goroutine wants a loop to do: deliver batch to
+// group, or call fn.
+type item struct {
+	group *Group
+	batch *Batch
+	fn    func()
+}
+
+// inboxBytes is what may wait in one inbox before [Loop.Deliver] makes its
+// caller wait: events that come in faster than a loop sends them must pile up
+// where they are bounded and counted (the bus), not here.
+const inboxBytes = 16 << 20
+
+// inbox is how other goroutines reach a loop. The loop swaps the slice for an
+// empty one, so a turn takes the lock once however much has come.
+type inbox struct {
+	mu     sync.Mutex
+	room   sync.Cond
+	items  []item // guarded by mu
+	bytes  int    // of the batches in items; guarded by mu
+	closed bool   // guarded by mu
+
+	// asleep is set by the loop before it waits in epoll; whoever clears it
+	// writes to the eventfd, so a sleep costs one wake however many post.
+	asleep  atomic.Bool
+	eventfd int
+}
+
+// Deliver has l write b to every member of g, behind what was delivered to g
+// before. It takes over one of the caller's references of b. Any goroutine but
+// a loop's may call it; it waits while the inbox is full. It allocates nothing.
+func (l *Loop) Deliver(g *Group, b *Batch) {
+	x := &l.inbox
+	x.mu.Lock()
+	for x.bytes > inboxBytes && !x.closed {
+		x.room.Wait()
+	}
+	if x.closed {
+		x.mu.Unlock()
+		b.Release()
+		return
+	}
+	x.items = append(x.items, item{group: g, batch: b})
+	x.bytes += len(b.B)
+	x.mu.Unlock()
+	x.wake()
+}
+
+// Post has l call fn on its goroutine, in the order of posts. Any goroutine may
+// call it, l's own included; it never waits. After the loop has stopped it
+// returns false and fn is not called.
+func (l *Loop) Post(fn func()) bool {
+	x := &l.inbox
+	x.mu.Lock()
+	if x.closed {
+		x.mu.Unlock()
+		return false
+	}
+	x.items = append(x.items, item{fn: fn})
+	x.mu.Unlock()
+	x.wake()
+	return true
+}
+
+func (x *inbox) wake() {
+	if x.asleep.Load() && x.asleep.CompareAndSwap(true, false) {
+		one := uint64(1)
+		_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(x.eventfd), uintptr(unsafe.Pointer(&one)), 8)
+	}
+}
+
+func (x *inbox) empty() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.items) == 0
+}
+
+// take acts on what the inbox holds. Batches are gathered; flush writes them.
+func (l *Loop) take() {
+	x := &l.inbox
+	x.mu.Lock()
+	items := x.items
+	x.items, l.spare = l.spare[:0], nil
+	full := x.bytes > inboxBytes
+	x.bytes = 0
+	x.mu.Unlock()
+	if full {
+		x.room.Broadcast()
+	}
+	for i := range items {
+		it := &items[i]
+		if it.fn != nil {
+			// What was delivered before a call is written before it: a call may
+			// add or take away members.
+			l.flush()
+			it.fn()
+		} else {
+			l.gather(it.group, it.batch)
+		}
+		*it = item{}
+	}
+	l.spare = items[:0]
+	if cap(items) > 1<<14 {
+		l.spare = nil
+	}
+}
+
+// shut ends the inbox and returns what it still held.
+func (x *inbox) shut() []item {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.closed = true
+	x.room.Broadcast()
+	items := x.items
+	x.items = nil
+	return items
+}

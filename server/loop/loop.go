@@ -1,0 +1,251 @@
+//go:build linux
+
+package loop
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Loop is one epoll loop and the connections that belong to it.
+type Loop struct {
+	// Data is the handler's; only this loop's goroutine may use it.
+	Data any
+
+	eng   *Engine
+	index int
+	epfd  int
+	inbox inbox
+
+	now int64  // Unix nanoseconds, read once a turn and during long flushes
+	sec uint32 // seconds since the engine started, at least 1
+
+	conns []*Conn // by slot
+	free  []int32
+	count int
+
+	buf    []byte // what a read reads into
+	cork   []byte // frames for corked that are not written yet
+	corked *Conn
+	due    []*Group
+	spare  []item
+	dead   []*Conn
+	up     upgradeIO
+	stat   counters
+
+	swept  uint32 // sec of the last sweep
+	drain  drain
+	halted bool
+}
+
+// Two descriptors in an epoll set are no connections.
+const (
+	slotInbox  = -1
+	slotListen = -2
+)
+
+func newLoop(e *Engine, index int) (*Loop, error) {
+	l := &Loop{eng: e, index: index, buf: make([]byte, smallTail+readBytes)}
+	l.inbox.room.L = &l.inbox.mu
+	l.up.prepare(e.handler, max(e.opts.HeadBytes, 4096))
+	var err error
+	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if l.inbox.eventfd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(l.epfd)
+		return nil, err
+	}
+	// Edge-triggered: the counter need not be read back.
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: slotInbox}
+	if err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, l.inbox.eventfd, &ev); err != nil {
+		l.closeFDs()
+		return nil, err
+	}
+	l.readClock()
+	return l, nil
+}
+
+// Index is the loop's number, from 0 on.
+func (l *Loop) Index() int { return l.index }
+
+// Now is the time of this turn in Unix nanoseconds. It is read once a turn and
+// every few writes of a long flush: a coarse clock for checks that are made
+// per frame. Only the loop's goroutine may call it.
+func (l *Loop) Now() int64 { return l.now }
+
+// Conns calls f for each open connection until f returns false. f must not
+// close connections other than its own argument.
+func (l *Loop) Conns(f func(*Conn) bool) {
+	for _, c := range l.conns {
+		if c != nil && c.state == stateOpen && !f(c) {
+			return
+		}
+	}
+}
+
+func (l *Loop) readClock() {
+	t := time.Now()
+	l.now = t.UnixNano()
+	l.sec = uint32(t.Sub(l.eng.start)/time.Second) + 1
+}
+
+// run is the loop. Every turn does a bounded amount for each connection.
+func (l *Loop) run() {
+	events := make([]unix.EpollEvent, 512)
+	for !l.halted {
+		n := l.wait(events)
+		l.readClock()
+		began := l.now
+		for i := range events[:n] {
+			l.event(&events[i])
+		}
+		l.take()
+		l.flush()
+		l.uncork()
+		if l.sec != l.swept {
+			l.swept = l.sec
+			l.sweep()
+			l.eng.handler.Tick(l)
+		}
+		l.drainSome()
+		l.uncork()
+		l.bury()
+		l.readClock()
+		l.stat.turn(l.now - began)
+	}
+	l.stop()
+}
+
+// wait returns what is ready. Before it sleeps it yields once: what this turn
+// published is then carried on by goroutines on this very thread, and often the
+// inbox has something when they are done, all without waking another thread.
+func (l *Loop) wait(events []unix.EpollEvent) int {
+	if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
+		return n
+	}
+	runtime.Gosched()
+	if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
+		return n
+	}
+	l.inbox.asleep.Store(true)
+	defer l.inbox.asleep.Store(false)
+	if !l.inbox.empty() {
+		return 0
+	}
+	timeout := 1000
+	if l.drain.active {
+		timeout = 10
+	}
+	n, err := unix.EpollWait(l.epfd, events, timeout)
+	if err != nil {
+		return 0 // EINTR: nothing was ready
+	}
+	return n
+}
+
+// event acts on one ready descriptor.
+func (l *Loop) event(ev *unix.EpollEvent) {
+	if ev.Fd == slotInbox {
+		return
+	}
+	if ev.Fd == slotListen {
+		l.accept()
+		return
+	}
+	c := l.conns[ev.Fd]
+	if c == nil || c.state == stateDead {
+		return // closed earlier in this turn
+	}
+	if ev.Events&unix.EPOLLOUT != 0 {
+		c.writable()
+	}
+	if ev.Events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) == 0 || c.state == stateDead {
+		return
+	}
+	if c.paused {
+		if ev.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			c.kill()
+			return
+		}
+		c.watch() // stop hearing of what is not read now
+		return
+	}
+	l.readable(c)
+}
+
+// add makes a connection of an accepted socket.
+func (l *Loop) add(fd int, addr [16]byte) {
+	c := &Conn{loop: l, fd: int32(fd), addr: addr, heard: l.sec, since: l.sec, events: unix.EPOLLIN}
+	if k := len(l.free); k > 0 {
+		c.slot = l.free[k-1]
+		l.free = l.free[:k-1]
+		l.conns[c.slot] = c
+	} else {
+		c.slot = int32(len(l.conns))
+		l.conns = append(l.conns, c)
+	}
+	l.count++
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.slot}
+	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		c.kill()
+		return
+	}
+	if l.drain.active {
+		l.refuse(c, responseUnavailable)
+	}
+}
+
+// detach forgets a connection without closing its socket.
+func (l *Loop) detach(c *Conn) {
+	l.conns[c.slot] = nil
+	l.free = append(l.free, c.slot)
+	l.count--
+	l.eng.load[l.index].Add(-1)
+}
+
+// remove forgets a connection whose socket is about to be closed.
+func (l *Loop) remove(c *Conn) {
+	l.detach(c)
+	l.eng.gone(c.addr)
+}
+
+// bury closes the sockets of connections that died this turn. Until now their
+// slots were kept, so that no event of this turn could reach a newer one.
+func (l *Loop) bury() {
+	for i := 0; i < len(l.dead); i++ {
+		c := l.dead[i]
+		l.dead[i] = nil
+		c.disown()
+		c.in = nil
+		l.remove(c)
+		_ = unix.Close(int(c.fd))
+	}
+	l.dead = l.dead[:0]
+}
+
+// stop ends a loop that was told to: what is left is closed without ceremony.
+func (l *Loop) stop() {
+	for _, c := range l.conns {
+		if c != nil {
+			c.kill()
+		}
+	}
+	l.bury()
+	for _, it := range l.inbox.shut() {
+		if it.fn != nil {
+			it.fn() // somebody may wait for it
+		} else {
+			it.batch.Release()
+		}
+	}
+	l.bury()
+	l.closeFDs()
+}
+
+func (l *Loop) closeFDs() {
+	_ = unix.Close(l.epfd)
+	_ = unix.Close(l.inbox.eventfd)
+}

@@ -1,0 +1,80 @@
+//go:build linux
+
+package loop
+
+import (
+	"net"
+	"runtime"
+	"time"
+)
+
+// Options are the bounds of an Engine. A zero field takes the default that
+// [Options.withDefaults] names.
+type Options struct {
+	// Loops is the number of loops; each keeps up to one core busy. Default: one
+	// for every two cores, so that NATS has the others.
+	Loops int
+	// HeadBytes bounds the head of the handshake request: a header line that
+	// never ends must not fill the memory. Default 8 KiB.
+	HeadBytes int
+	// MessageBytes bounds a message, all its fragments together; over it the
+	// connection is closed with 1009 as soon as the length is declared.
+	// Default 64 KiB.
+	MessageBytes int
+	// Fragments bounds the frames of one message: empty fragments cost CPU and
+	// no bytes, so MessageBytes does not stop them. Default 1,024.
+	Fragments int
+	// PendingBytes bounds what a peer that does not read may be owed; over it
+	// the connection is closed with SlowCode. Default 1 MiB.
+	PendingBytes int
+	// SlowCode is the close code for a slow peer. Default 1008.
+	SlowCode int
+	// Connections and ConnectionsPerIP bound the open sockets, those in the
+	// handshake included; 0 is no bound. A connection over them is answered with
+	// 503 and 429 and closed.
+	Connections, ConnectionsPerIP int
+	// HandshakeTimeout runs from accept to the end of the request's head.
+	// Default 10 s.
+	HandshakeTimeout time.Duration
+	// MessageTimeout runs from the first byte of a message to its last: a peer
+	// that sends a byte a second holds memory otherwise. Default 30 s.
+	MessageTimeout time.Duration
+	// PingInterval is how long a connection may be silent before it is sent a
+	// ping; IdleTimeout is how long it may be silent, pongs counting as sounds,
+	// before it is closed. Whole seconds. Defaults 25 s and 75 s.
+	PingInterval, IdleTimeout time.Duration
+	// CloseTimeout is how long a close handshake may take. Default 5 s.
+	CloseTimeout time.Duration
+	// HTTP takes over connections whose request is not a WebSocket upgrade. The
+	// conn reads what was already received first; the callee owns it. It is
+	// called on the loop's goroutine and must not block. Nil: they get 426.
+	HTTP func(net.Conn)
+	// AcceptError is told when accept(2) fails for want of descriptors or
+	// memory; accepting goes on by itself. It may be nil.
+	AcceptError func(error)
+}
+
+func (o Options) withDefaults() Options {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defDur := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.Loops, max(1, runtime.GOMAXPROCS(0)/2))
+	def(&o.HeadBytes, 8<<10)
+	def(&o.MessageBytes, 64<<10)
+	def(&o.Fragments, 1024)
+	def(&o.PendingBytes, 1<<20)
+	def(&o.SlowCode, 1008)
+	defDur(&o.HandshakeTimeout, 10*time.Second)
+	defDur(&o.MessageTimeout, 30*time.Second)
+	defDur(&o.PingInterval, 25*time.Second)
+	defDur(&o.IdleTimeout, 75*time.Second)
+	defDur(&o.CloseTimeout, 5*time.Second)
+	return o
+}

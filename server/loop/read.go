@@ -1,0 +1,249 @@
+//go:build linux
+
+package loop
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+)
+
+const (
+	// readBytes is how much one event reads at most: a busy peer gets its share
+	// of a turn and no more (epoll is level-triggered, the rest comes again).
+	readBytes = 64 << 10
+	// smallTail is up to where an incomplete tail is copied in front of the next
+	// read instead of being grown in place: a peer that sends a byte at a time
+	// costs no more than this copy each.
+	smallTail = 4 << 10
+)
+
+// readable reads once from c and parses what came.
+func (l *Loop) readable(c *Conn) {
+	in := c.in
+	b, have := l.buf, 0
+	if in != nil && len(in.tail) > 0 {
+		if have = len(in.tail); have <= smallTail {
+			copy(b, in.tail)
+		} else {
+			// Grown by what arrived, never by what was announced.
+			if cap(in.tail)-have < have/2 {
+				in.tail = append(make([]byte, 0, 2*have), in.tail...)
+			}
+			b = in.tail[:cap(in.tail)]
+		}
+	}
+	n, e := rawRead(c.fd, b[have:min(len(b), have+readBytes)])
+	switch {
+	case e != 0 && retry(e):
+		return
+	case e != 0 || n == 0:
+		c.kill()
+		return
+	}
+	c.heard = l.sec
+	l.stat.bytesIn += uint64(n)
+	if c.state == stateLinger {
+		return
+	}
+	b = b[:have+n]
+	l.keep(c, b, l.consume(c, b))
+}
+
+// parseTail goes on with what c had received when it was paused.
+func (l *Loop) parseTail(c *Conn) {
+	in := c.in
+	if in == nil || in.off == len(in.tail) {
+		return
+	}
+	used := in.off + l.consume(c, in.tail[in.off:])
+	if c.paused {
+		in.off = used
+		return
+	}
+	l.keep(c, in.tail, used)
+}
+
+// consume hands b to what c is in the middle of and returns how many bytes of
+// it are done with.
+func (l *Loop) consume(c *Conn, b []byte) int {
+	used := 0
+	if c.state == stateHead {
+		if used = l.head(c, b); c.state == stateHead {
+			return used
+		}
+	}
+	return used + l.frames(c, b[used:])
+}
+
+// keep stores b[used:] until more comes. b is the loop's buffer or c's own tail.
+func (l *Loop) keep(c *Conn, b []byte, used int) {
+	rest := b[used:]
+	in := c.in
+	if c.state >= stateLinger {
+		c.in = nil
+		return
+	}
+	if len(rest) == 0 {
+		if in != nil {
+			in.tail, in.off = nil, 0
+			if in.fragments == 0 {
+				c.in = nil
+			}
+		}
+		return
+	}
+	if in == nil {
+		in = new(inbound)
+		c.in = in
+	}
+	if cap(in.tail) < len(rest) {
+		in.tail = make([]byte, len(rest))
+	}
+	in.tail = in.tail[:len(rest)]
+	copy(in.tail, rest)
+	in.off = 0
+	if c.state == stateOpen && c.since == 0 && !c.paused {
+		c.since = l.sec
+	}
+}
+
+// frames parses complete frames from b and returns how many bytes they took.
+// It stops behind a message whose handler paused the connection.
+func (l *Loop) frames(c *Conn, b []byte) int {
+	at := 0
+	for c.state <= stateClosing && !c.paused {
+		h, n, err := parseHeader(b[at:])
+		if err == nil && n > 0 && c.state == stateOpen {
+			err = ws.CheckHeader(h, c.wsState())
+		}
+		if err != nil {
+			c.fail(ws.StatusProtocolError, err.Error())
+			return len(b)
+		}
+		if n == 0 {
+			break
+		}
+		if !l.fits(c, h) {
+			c.fail(ws.StatusMessageTooBig, "message too big")
+			return len(b)
+		}
+		if int64(len(b)-at-n) < h.Length {
+			break
+		}
+		payload := b[at+n : at+n+int(h.Length)]
+		ws.Cipher(payload, h.Mask, 0)
+		at += n + int(h.Length)
+		l.stat.framesIn++
+		l.frame(c, h, payload)
+		if c.state == stateOpen && (c.in == nil || c.in.fragments == 0) {
+			c.since = 0
+		}
+	}
+	if c.state >= stateLinger {
+		return len(b)
+	}
+	return at
+}
+
+// wsState is what [ws.CheckHeader] needs to know of c.
+func (c *Conn) wsState() ws.State {
+	if c.in != nil && c.in.fragments > 0 {
+		return ws.StateServerSide | ws.StateFragmented
+	}
+	return ws.StateServerSide
+}
+
+// fits says whether a frame keeps its message within the limits.
+func (l *Loop) fits(c *Conn, h ws.Header) bool {
+	limit := int64(max(l.eng.opts.MessageBytes, ws.MaxControlFramePayloadSize))
+	if h.OpCode == ws.OpContinuation && c.state == stateOpen {
+		return h.Length <= limit-int64(len(c.in.message)) && c.in.fragments < l.eng.opts.Fragments
+	}
+	return h.Length <= limit
+}
+
+// frame acts on one frame whose header has been checked and whose payload is
+// unmasked.
+func (l *Loop) frame(c *Conn, h ws.Header, payload []byte) {
+	switch h.OpCode {
+	case ws.OpPing:
+		c.Send(ws.OpPong, payload) // RFC 6455 §5.5.3
+	case ws.OpPong:
+	case ws.OpClose:
+		l.closeFrame(c, payload)
+	default:
+		if c.state != stateOpen {
+			return // after our close frame data has no meaning
+		}
+		if h.Fin && h.OpCode != ws.OpContinuation {
+			l.message(c, h.OpCode, payload)
+			return
+		}
+		l.fragment(c, h, payload)
+	}
+}
+
+// fragment collects a fragmented message (RFC 6455 §5.4).
+func (l *Loop) fragment(c *Conn, h ws.Header, payload []byte) {
+	if c.in == nil {
+		c.in = new(inbound)
+	}
+	in := c.in
+	if h.OpCode != ws.OpContinuation {
+		in.op = h.OpCode
+		if c.since == 0 {
+			c.since = l.sec
+		}
+	}
+	in.fragments++
+	in.message = append(in.message, payload...)
+	if !h.Fin {
+		return
+	}
+	op, message := in.op, in.message
+	in.message, in.fragments = nil, 0
+	l.message(c, op, message)
+}
+
+// message hands a complete message over.
+func (l *Loop) message(c *Conn, op ws.OpCode, payload []byte) {
+	if op == ws.OpText && !utf8.Valid(payload) {
+		c.fail(ws.StatusInvalidFramePayloadData, "text is not UTF-8") // RFC 6455 §8.1
+		return
+	}
+	l.stat.messages++
+	l.eng.handler.Message(c, op, payload)
+}
+
+// closeFrame answers the peer's close frame, or ends the handshake that ours
+// began (RFC 6455 §5.5.1, §7.1).
+func (l *Loop) closeFrame(c *Conn, body []byte) {
+	code, ok := closeStatus(body)
+	if !ok {
+		c.fail(ws.StatusProtocolError, "malformed close frame")
+		return
+	}
+	if c.state == stateOpen {
+		c.sendFrame(appendClose(make([]byte, 0, 127), code, ""))
+		c.end(stateLinger, code)
+	}
+	c.state = stateLinger
+	c.shut = true
+	c.shutIfSent()
+}
+
+// closeStatus reads the body of a close frame: empty, or a status that may
+// stand in a frame and a UTF-8 reason (RFC 6455 §7.4).
+func closeStatus(body []byte) (ws.StatusCode, bool) {
+	if len(body) == 0 {
+		return ws.StatusNoStatusRcvd, true
+	}
+	if len(body) == 1 {
+		return 0, false
+	}
+	code := ws.StatusCode(binary.BigEndian.Uint16(body))
+	known := code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999
+	return code, known && utf8.Valid(body[2:])
+}

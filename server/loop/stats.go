@@ -1,0 +1,87 @@
+//go:build linux
+
+package loop
+
+import "math/bits"
+
+// Stats is what the loops counted since the engine started.
+type Stats struct {
+	Open         int64  // connections with a finished handshake
+	Pending      int64  // bytes owed to peers whose sockets had no room
+	Accepted     uint64 // sockets accepted
+	Upgraded     uint64 // handshakes answered with 101
+	Refused      uint64 // handshakes answered otherwise
+	HTTP         uint64 // connections given to net/http
+	Timeouts     uint64 // handshakes, messages and silences that took too long
+	AcceptErrors uint64 // times that accept(2) failed for want of descriptors or memory
+	Slow         uint64 // connections closed for not reading
+	BytesIn      uint64
+	BytesOut     uint64
+	FramesIn     uint64
+	FramesOut    uint64
+	Messages     uint64 // complete messages handed to the handler
+	Writes       uint64 // write(2) calls
+	Turns        uint64
+	TurnNanos    uint64 // time spent in turns; TurnNanos/Turns is the mean lag that a turn adds
+	TurnMax      int64  // the longest turn since the last call of [Engine.Stats], nanoseconds
+	// Batches counts group batches by the number of their frames: index i is
+	// those of 2^i and more frames, up to 2^(i+1)-1.
+	Batches [12]uint64
+}
+
+// counters is one loop's share; only its goroutine touches it, so that counting
+// costs an increment.
+type counters struct {
+	open, pending                                                          int64
+	accepted, upgraded, refused, http, timeouts, acceptErrors, slow        uint64
+	bytesIn, bytesOut, framesIn, framesOut, messages, writes, turns, nanos uint64
+	turnMax                                                                int64
+	batches                                                                [12]uint64
+}
+
+func (s *counters) batch(frames, members int) {
+	s.batches[min(bits.Len(uint(frames)|1)-1, len(s.batches)-1)]++
+	s.framesOut += uint64(frames) * uint64(members)
+}
+
+func (s *counters) turn(nanos int64) {
+	s.turns++
+	s.nanos += uint64(max(nanos, 0))
+	s.turnMax = max(s.turnMax, nanos)
+}
+
+// Stats adds the loops' counters up. It asks each loop and waits for the
+// answers, so it must not be called on a loop's goroutine.
+func (e *Engine) Stats() Stats {
+	parts := make([]counters, len(e.loops))
+	e.Do(func(l *Loop) {
+		parts[l.index] = l.stat
+		l.stat.turnMax = 0
+	})
+	var t Stats
+	for i := range parts {
+		p := &parts[i]
+		t.Open += p.open
+		t.Pending += p.pending
+		t.Accepted += p.accepted
+		t.Upgraded += p.upgraded
+		t.Refused += p.refused
+		t.HTTP += p.http
+		t.Timeouts += p.timeouts
+		t.AcceptErrors += p.acceptErrors
+		t.Slow += p.slow
+		t.BytesIn += p.bytesIn
+		t.BytesOut += p.bytesOut
+		t.FramesIn += p.framesIn
+		t.FramesOut += p.framesOut
+		t.Messages += p.messages
+		t.Writes += p.writes
+		t.Turns += p.turns
+		t.TurnNanos += p.nanos
+		t.TurnMax = max(t.TurnMax, p.turnMax)
+		for j, n := range p.batches {
+			t.Batches[j] += n
+		}
+	}
+	return t
+}
