@@ -1,0 +1,107 @@
+package authz
+
+import (
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// grants are the patterns that a token permits. All are valid.
+type grants struct {
+	publish, subscribe []string
+}
+
+// addNotify adds the notify claim: {"publish":[…],"subscribe":[…]}. It reports
+// false for anything malformed, and for every member that it does not know:
+// one that restricts the token (digest, once) must not be ignored, as that
+// would widen it. admin alone adds a right that nothing here gives, and is
+// left aside.
+func (g *grants) addNotify(value jsontext.Value) bool {
+	ok := value.Kind() == '{'
+	err := eachMember(value, func(name string, v jsontext.Value) {
+		switch name {
+		case "publish":
+			ok = ok && addPatterns(&g.publish, v)
+		case "subscribe":
+			ok = ok && addPatterns(&g.subscribe, v)
+		case "admin":
+			ok = ok && (v.Kind() == 't' || v.Kind() == 'f')
+		default:
+			ok = false
+		}
+	})
+	return ok && err == nil
+}
+
+// addDetails adds authorization_details (RFC 9396 §2): an array of objects of
+// which those with the type "notifyd" are for us, and the others are not
+// looked into.
+func (g *grants) addDetails(value jsontext.Value) bool {
+	return eachElement(value, g.addDetail)
+}
+
+// addDetail adds {"type":"notifyd","actions":["publish"],"topics":[…]}. Common
+// fields such as locations narrow a grant (RFC 9396 §2.2), and are refused, as
+// is all else that is not understood (§5).
+func (g *grants) addDetail(value jsontext.Value) bool {
+	var kind string
+	var actions, topics []string
+	var typed, acts, on, known = false, false, false, true
+	err := eachMember(value, func(name string, v jsontext.Value) {
+		switch name {
+		case "type":
+			kind, typed = asString(v)
+		case "actions":
+			actions, acts = asStrings(v)
+		case "topics":
+			on = addPatterns(&topics, v)
+		default:
+			known = false
+		}
+	})
+	if err != nil || !typed {
+		return false
+	}
+	if kind != "notifyd" {
+		return true
+	}
+	if !acts || !on || !known {
+		return false
+	}
+	for _, action := range actions {
+		switch action {
+		case "publish":
+			g.publish = append(g.publish, topics...)
+		case "subscribe":
+			g.subscribe = append(g.subscribe, topics...)
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// addPatterns appends an array of patterns, and reports whether it is one.
+func addPatterns(to *[]string, value jsontext.Value) bool {
+	patterns, ok := asStrings(value)
+	if !ok {
+		return false
+	}
+	for _, p := range patterns {
+		if !wire.ValidPattern(p) {
+			return false
+		}
+	}
+	*to = append(*to, patterns...)
+	return true
+}
+
+// covered reports whether one of the patterns covers the topic or pattern.
+func covered(patterns []string, topic []byte) bool {
+	for _, p := range patterns {
+		if wire.Covers(p, topic) {
+			return true
+		}
+	}
+	return false
+}

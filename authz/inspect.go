@@ -1,0 +1,81 @@
+package authz
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Inspection is what a token says of itself, for a person to read. Nothing of
+// it is verified.
+type Inspection struct {
+	Header, Claims json.RawMessage // indented
+	// The dates, in local time; zero where absent or not a NumericDate.
+	IssuedAt, NotBefore, Expires time.Time
+	// Publish and Subscribe are the granted patterns. GrantsValid is false when
+	// a grant is malformed, so that every Verifier refuses the token.
+	Publish, Subscribe []string
+	GrantsValid        bool
+}
+
+// Inspect decodes a token without verifying it. Whether it is valid is for a
+// Verifier to tell.
+func Inspect(token string) (Inspection, error) {
+	parts := bytes.Split([]byte(token), []byte{'.'})
+	if len(parts) != 3 {
+		return Inspection{}, errors.New("not a JWT: three segments with dots between them are needed")
+	}
+	header, err := inspectSegment(parts[0])
+	if err != nil {
+		return Inspection{}, err
+	}
+	payload, err := inspectSegment(parts[1])
+	if err != nil {
+		return Inspection{}, err
+	}
+	in := Inspection{Header: header, Claims: payload, GrantsValid: true}
+	var g grants
+	err = eachMember(payload, func(name string, value jsontext.Value) {
+		switch name {
+		case "iat":
+			in.IssuedAt = inspectDate(value)
+		case "nbf":
+			in.NotBefore = inspectDate(value)
+		case "exp":
+			in.Expires = inspectDate(value)
+		case "notify":
+			in.GrantsValid = g.addNotify(value) && in.GrantsValid
+		case "authorization_details":
+			in.GrantsValid = g.addDetails(value) && in.GrantsValid
+		}
+	})
+	if err != nil {
+		return Inspection{}, err
+	}
+	in.Publish, in.Subscribe = g.publish, g.subscribe
+	return in, nil
+}
+
+func inspectSegment(segment []byte) (json.RawMessage, error) {
+	decoded, err := base64.RawURLEncoding.Strict().AppendDecode(nil, segment)
+	if err != nil {
+		return nil, errors.New("not a JWT: header and payload must be base64url without padding")
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, decoded, "", "  "); err != nil {
+		return nil, errors.New("not a JWT: header and payload must be JSON objects")
+	}
+	return out.Bytes(), nil
+}
+
+func inspectDate(value jsontext.Value) time.Time {
+	s, ok := asNumericDate(value)
+	if !ok {
+		return time.Time{}
+	}
+	return time.Unix(int64(s), 0)
+}

@@ -1,0 +1,75 @@
+package authz
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// maxKeyFileBytes bounds what is read of a key file, so that a wrong path (a
+// device, a log) is an error instead of a full memory.
+const maxKeyFileBytes = 1 << 20
+
+// LoadKeys reads the keys of all files, each a JWK, a JWK Set or PEM. An error
+// names the file, the kid and the remedy, and never holds key material.
+func LoadKeys(files ...string) ([]Key, error) {
+	var keys []Key
+	for _, name := range files {
+		b, err := readKeyFile(name)
+		if err != nil {
+			return nil, err
+		}
+		found, err := ParseKeys(b)
+		if err != nil {
+			return nil, fmt.Errorf("key file %s: %w", name, err)
+		}
+		for i := range found {
+			found[i].source = name
+		}
+		keys = append(keys, found...)
+	}
+	return keys, nil
+}
+
+func readKeyFile(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	defer func() { _ = file.Close() }() // only read
+	b, err := io.ReadAll(io.LimitReader(file, maxKeyFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	if len(b) > maxKeyFileBytes {
+		return nil, fmt.Errorf("key file %s: over %d bytes; is it the right file?", name, maxKeyFileBytes)
+	}
+	return b, nil
+}
+
+// ParseKeys reads the keys of one JWK, JWK Set or PEM file, given its content;
+// at least one, unless there is an error. It refuses weak keys.
+func ParseKeys(file []byte) ([]Key, error) {
+	if bytes.HasPrefix(bytes.TrimSpace(file), []byte("{")) {
+		return parseJSONKeys(file)
+	}
+	key, err := parsePEM(file)
+	if err != nil {
+		return nil, err
+	}
+	return []Key{key}, nil
+}
+
+// ParseKey reads the only key of a file, given its content.
+func ParseKey(file []byte) (Key, error) {
+	keys, err := ParseKeys(file)
+	if err != nil {
+		return Key{}, err
+	}
+	if len(keys) != 1 {
+		return Key{}, errors.New("the file holds more than one key; give a file with the one to use")
+	}
+	return keys[0], nil
+}

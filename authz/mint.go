@@ -1,0 +1,72 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Claims are what a token to be signed says. Zero values are left out, except
+// Expires, which is required. Times lose their fraction of a second.
+type Claims struct {
+	Issuer    string
+	Subject   string
+	Audience  []string
+	ID        string // jti
+	IssuedAt  time.Time
+	NotBefore time.Time
+	Expires   time.Time
+	Publish   []string // patterns, the notify claim
+	Subscribe []string
+}
+
+type mintedClaims struct {
+	jwt.RegisteredClaims
+	Notify mintedGrants `json:"notify"`
+}
+
+type mintedGrants struct {
+	Publish   []string `json:"publish,omitempty"`
+	Subscribe []string `json:"subscribe,omitempty"`
+}
+
+// Sign makes a token with a private or secret key. It refuses what no Verifier
+// would accept: no expiry, or an invalid pattern.
+func Sign(key Key, c Claims) (string, error) {
+	if !key.CanSign() {
+		return "", errors.New("the key is public; sign with the private key")
+	}
+	if c.Expires.Unix() <= 0 || c.Expires.Unix() > maxNumericDate {
+		return "", errors.New("a token needs an expiry between 1970 and 9999")
+	}
+	for _, patterns := range [][]string{c.Publish, c.Subscribe} {
+		for _, p := range patterns {
+			if !wire.ValidPattern(p) {
+				return "", fmt.Errorf("%q is not a topic or pattern", p)
+			}
+		}
+	}
+	registered := jwt.RegisteredClaims{
+		Issuer:    c.Issuer,
+		Subject:   c.Subject,
+		Audience:  c.Audience,
+		ID:        c.ID,
+		IssuedAt:  numericDate(c.IssuedAt),
+		NotBefore: numericDate(c.NotBefore),
+		ExpiresAt: numericDate(c.Expires),
+	}
+	t := jwt.NewWithClaims(jwt.GetSigningMethod(key.alg), mintedClaims{registered, mintedGrants{c.Publish, c.Subscribe}})
+	t.Header["kid"] = key.kid
+	return t.SignedString(key.sign)
+}
+
+func numericDate(t time.Time) *jwt.NumericDate {
+	if t.IsZero() {
+		return nil
+	}
+	return jwt.NewNumericDate(t)
+}

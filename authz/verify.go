@@ -1,0 +1,275 @@
+// Package authz decides whose token counts and what it permits: keys,
+// verification of JSON Web Tokens, the cache of verified ones, and grants. It
+// also makes keys and tokens, for the command line and for tests.
+//
+// A token is accepted when golang-jwt in its strictest form accepts it and the
+// checks here, which close what that leaves open, do too. No error and no
+// String of this package holds a token or a part of one.
+package authz
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Defaults and bounds of Options.
+const (
+	DefaultNotBeforeLeeway = 5 * time.Second
+	DefaultCacheEntries    = 1 << 16
+	DefaultMaxTokenBytes   = 8 << 10
+
+	maxLeeway       = time.Hour
+	maxCacheEntries = 1 << 24
+)
+
+// Options say which tokens a Verifier accepts.
+type Options struct {
+	Keys    []string // files: JWK, JWK Set, PEM
+	Trusted []Key    // keys that are in memory already, besides those of Keys
+
+	Issuer   string // required value of iss; "" accepts any or none
+	Audience string // required among aud; "" accepts any or none
+
+	Leeway          time.Duration // how long after exp a token still counts; default 0, at most 1 h
+	NotBeforeLeeway time.Duration // how long before nbf and iat it counts already; default 5 s, negative for none, at most 1 h
+
+	// CacheEntries is how many verified tokens are remembered (default 65,536,
+	// rounded up to a power of two). An entry holds the token and its decoded
+	// grants: some 600 bytes for an ordinary token, at most about three times
+	// MaxTokenBytes.
+	CacheEntries int
+	// MaxTokenBytes is the length over which a token is refused before anything
+	// else is done with it. Default 8 KiB.
+	MaxTokenBytes int
+
+	Now func() time.Time // default time.Now; called by Verify from any goroutine
+}
+
+// Verifier verifies tokens and remembers those that are valid. Its methods may
+// be called from any goroutine.
+type Verifier struct {
+	options  Options
+	cache    *cache
+	verified atomic.Uint64
+	refused  atomic.Uint64
+
+	keys   atomic.Pointer[keySet]
+	reload sync.Mutex // held while keys is being replaced
+}
+
+// Stats are counters since New; Entries is a gauge.
+type Stats struct {
+	Hits, Misses uint64 // of Find, and of the look-up with which Verify begins
+	Verified     uint64 // by Verify, that were not remembered
+	Refused      uint64 // by Verify, for whatever reason
+	Evicted      uint64 // remembered tokens that were still valid and made room for others
+	Entries      int64  // remembered tokens, expired ones included
+}
+
+// New loads the keys and makes a Verifier. It refuses weak keys, files that it
+// cannot read, and options out of bounds; the error names the file or option
+// and the remedy.
+func New(options Options) (*Verifier, error) {
+	o := &options
+	if o.NotBeforeLeeway == 0 {
+		o.NotBeforeLeeway = DefaultNotBeforeLeeway
+	}
+	o.NotBeforeLeeway = max(o.NotBeforeLeeway, 0)
+	if o.Leeway < 0 || o.Leeway > maxLeeway || o.NotBeforeLeeway > maxLeeway {
+		return nil, fmt.Errorf("auth.leeway %v and the leeway %v on nbf must lie between 0 and %v", o.Leeway, o.NotBeforeLeeway, maxLeeway)
+	}
+	if o.CacheEntries == 0 {
+		o.CacheEntries = DefaultCacheEntries
+	}
+	if o.CacheEntries < 0 || o.CacheEntries > maxCacheEntries {
+		return nil, fmt.Errorf("the token cache must have 1 to %d entries, not %d", maxCacheEntries, o.CacheEntries)
+	}
+	if o.MaxTokenBytes == 0 {
+		o.MaxTokenBytes = DefaultMaxTokenBytes
+	}
+	if o.MaxTokenBytes < 0 {
+		return nil, fmt.Errorf("the longest token must have a positive number of bytes, not %d", o.MaxTokenBytes)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	keys, err := LoadKeys(o.Keys...)
+	if err != nil {
+		return nil, err
+	}
+	v := &Verifier{options: options, cache: newCache(o.CacheEntries)}
+	if err := v.SetKeys(append(keys, o.Trusted...)); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// SetKeys replaces all keys at once, as when their files are read again. What
+// was verified with a key that is now gone, or that is another under the same
+// kid, falls at once: Check refuses it, also where it is held already. Tokens
+// of keys that stay are still remembered. On an error nothing changes.
+func (v *Verifier) SetKeys(keys []Key) error {
+	v.reload.Lock()
+	defer v.reload.Unlock()
+	old := v.keys.Load()
+	next, err := newKeySet(keys, old, v.newParser)
+	if err != nil {
+		return err
+	}
+	v.keys.Store(next)
+	if old != nil {
+		old.retire(next)
+	}
+	return nil
+}
+
+// newParser is golang-jwt at its strictest for the one algorithm of a key. It
+// is not given WithJSONNumber: that makes it read the payload with a decoder
+// which stops at the end of the first value, whatever follows.
+func (v *Verifier) newParser(alg string) *jwt.Parser {
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods([]string{alg}),
+		jwt.WithStrictDecoding(),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithIssuer(v.options.Issuer), // "" means any
+		jwt.WithTimeFunc(v.options.Now),
+	}
+	if v.options.Audience != "" {
+		options = append(options, jwt.WithAudience(v.options.Audience))
+	}
+	return jwt.NewParser(options...)
+}
+
+// Find returns the remembered token, or nil when this one is not remembered. It
+// does not look at the time. It does not allocate, and does not read more of
+// the token than its length when that is over the bound.
+func (v *Verifier) Find(token []byte) *Token {
+	if len(token) > v.options.MaxTokenBytes {
+		return nil
+	}
+	return v.cache.find(token)
+}
+
+// Slow reports whether Verify would check a signature that costs tens of
+// microseconds, with an asymmetric key. What Verify refuses without that, for
+// its length or header, is not slow. The claims are not looked at.
+func (v *Verifier) Slow(token []byte) bool {
+	if len(token) > v.options.MaxTokenBytes {
+		return false
+	}
+	head, _, found := bytes.Cut(token, []byte{'.'})
+	if !found {
+		return false
+	}
+	key, code := v.keys.Load().choose(head)
+	return code == wire.OK && key.slow()
+}
+
+// Verify checks the token now, and remembers it when it is valid: the Token is
+// not nil exactly when the code is OK. A token that is remembered already is
+// not verified again, so that many who bring the same new one cost one
+// verification each at most while the first is under way. token is neither
+// kept nor changed.
+func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
+	t, code := v.verify(token)
+	if code != wire.OK {
+		v.refused.Add(1)
+		return nil, code
+	}
+	return t, wire.OK
+}
+
+func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
+	if len(token) == 0 {
+		return nil, wire.TokenMissing
+	}
+	if len(token) > v.options.MaxTokenBytes || !isCompact(token) {
+		return nil, wire.TokenMalformed
+	}
+	if t := v.cache.find(token); t != nil {
+		return t, t.Check(v.options.Now().UnixNano())
+	}
+	head, _, _ := bytes.Cut(token, []byte{'.'})
+	key, code := v.keys.Load().choose(head)
+	if code != wire.OK {
+		return nil, code
+	}
+	raw := string(token)
+	c := claims{leeway: v.options.Leeway, nbLeeway: v.options.NotBeforeLeeway}
+	_, err := key.parser.ParseWithClaims(raw, &c, key.material)
+	if code := verdict(err, c.bad); code != wire.OK {
+		return nil, code
+	}
+	key.learn(head)
+	t := &Token{raw: raw, key: key.trusted, exp: *c.exp, subject: c.sub, grants: c.grants}
+	t.from, t.until = c.validity()
+	now := v.options.Now().UnixNano()
+	if code := t.Check(now); code != wire.OK { // the key fell, or exp came, just now
+		return nil, code
+	}
+	v.verified.Add(1)
+	return v.cache.add(t, now), wire.OK
+}
+
+// isCompact reports whether token is three segments of the base64url alphabet
+// (RFC 7515 §7.1). Go's decoder skips CR and LF, so that without this check one
+// token could be spelt in many ways.
+func isCompact(token []byte) bool {
+	dots := 0
+	for _, b := range token {
+		switch {
+		case 'A' <= b && b <= 'Z', 'a' <= b && b <= 'z', '0' <= b && b <= '9', b == '-', b == '_':
+		case b == '.':
+			dots++
+		default:
+			return false
+		}
+	}
+	return dots == 2
+}
+
+// verdict says what golang-jwt's answer, and a claim that it does not look at,
+// mean to the client. A token that is wrong in several ways is expired only
+// when nothing else is wrong, as that is the one thing a fresh token mends.
+func verdict(err error, bad bool) wire.Code {
+	is := func(target error) bool { return errors.Is(err, target) }
+	switch {
+	case err == nil && !bad:
+		return wire.OK
+	case is(jwt.ErrTokenMalformed):
+		return wire.TokenMalformed
+	case bad, !is(jwt.ErrTokenInvalidClaims), is(jwt.ErrTokenRequiredClaimMissing),
+		is(jwt.ErrTokenInvalidIssuer), is(jwt.ErrTokenInvalidAudience):
+		return wire.TokenInvalid
+	case is(jwt.ErrTokenExpired):
+		return wire.TokenExpired
+	case is(jwt.ErrTokenNotValidYet), is(jwt.ErrTokenUsedBeforeIssued):
+		return wire.TokenNotYetValid
+	}
+	return wire.TokenInvalid
+}
+
+// Stats reads the counters. It touches every processor's, so it is for a scrape
+// and not for the path.
+func (v *Verifier) Stats() Stats {
+	s := Stats{
+		Verified: v.verified.Load(),
+		Refused:  v.refused.Load(),
+		Evicted:  v.cache.evicted.Load(),
+		Entries:  v.cache.entries.Load(),
+	}
+	for i := range v.cache.counts {
+		s.Hits += v.cache.counts[i].hits.Load()
+		s.Misses += v.cache.counts[i].misses.Load()
+	}
+	return s
+}
