@@ -197,7 +197,7 @@ func (b *Bus) Close(ctx context.Context) error {
 
 func (b *Bus) shut(ctx context.Context) error {
 	var errs []error
-	if b.connected.Load() {
+	if b.conn.IsConnected() {
 		if err := b.flush(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("flush to NATS: %w", err))
 		}

@@ -46,51 +46,58 @@ func runNATS(port string) {
 
 // child is a NATS server in a process of its own.
 type child struct {
-	port  int
-	cmd   *exec.Cmd
-	stdin io.Closer
+	port int
+	cmd  *exec.Cmd // nil: not running
 }
 
-func startChild(t *testing.T, port int) *child {
-	t.Helper()
-	c := &child{port: port, cmd: exec.Command(os.Args[0])}
-	c.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", childPort, port))
-	c.cmd.Stderr = os.Stderr
-	var err error
-	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if c.cmd.ProcessState == nil {
-			c.kill(t)
-		}
-	})
-	return c
-}
-
-// kill is SIGKILL.
-func (c *child) kill(t *testing.T) {
-	t.Helper()
-	if err := c.cmd.Process.Kill(); err != nil {
-		t.Error(err)
-	}
-	_ = c.cmd.Wait() // says "signal: killed"
-}
-
-func (c *child) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", c.port) }
-
-func freePort(t *testing.T) int {
+// newChild reserves a port. What is running at the end of the test is killed, after everything that was
+// opened later was closed.
+func newChild(t testing.TB) *child {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	c := &child{port: l.Addr().(*net.TCPAddr).Port}
+	t.Cleanup(func() { c.kill(t) })
+	return c
 }
+
+func startChild(t testing.TB) *child {
+	t.Helper()
+	c := newChild(t)
+	c.start(t)
+	return c
+}
+
+func (c *child) start(t testing.TB) {
+	t.Helper()
+	c.cmd = exec.Command(os.Args[0])
+	c.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", childPort, c.port))
+	c.cmd.Stderr = os.Stderr
+	if _, err := c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kill is SIGKILL.
+func (c *child) kill(t testing.TB) {
+	t.Helper()
+	if c.cmd == nil {
+		return
+	}
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = c.cmd.Wait() // says "signal: killed"
+	c.cmd = nil
+}
+
+func (c *child) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", c.port) }
 
 // eventually polls ok until a patience that is a hang rather than slowness.
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -129,7 +136,7 @@ func logs() (*zap.Logger, *observer.ObservedLogs) {
 }
 
 func TestConformance(t *testing.T) {
-	c := startChild(t, freePort(t))
+	c := startChild(t)
 	for name, o := range map[string]bus.Options{
 		"embedded":         {},
 		"embedded, shards": {Shards: 4},
@@ -148,7 +155,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestPublishAllocatesNothing(t *testing.T) {
-	c := startChild(t, freePort(t))
+	c := startChild(t)
 	for name, o := range map[string]bus.Options{"embedded": {}, "external": {URL: c.url()}} {
 		t.Run(name, func(t *testing.T) {
 			b := open(t, o, bustest.NewRecorder())

@@ -82,7 +82,8 @@ func wake(c chan struct{}) {
 // confirmed: with wire.OK, or with wire.Unavailable, after which the interest is gone (NATS was
 // unreachable or slow, or its permissions forbid the subject, which is logged).
 //
-// Confirmed interest survives reconnects. A pattern that still lingers after Unsubscribe is taken over.
+// Confirmed interest survives reconnects. A pattern that still lingers after Unsubscribe is taken over,
+// with the events that are just under way.
 func (b *Bus) Subscribe(handle uint32, pattern string, done func(wire.Code)) {
 	in := &b.interest
 	in.mu.Lock()

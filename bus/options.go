@@ -183,6 +183,9 @@ func (o *Options) checkEmbedded() error {
 	if _, err := parseAddress("nats.cluster.listen", e.ClusterListen); err != nil {
 		return err
 	}
+	if len(e.Routes) == 0 {
+		return &OptionError{"nats.cluster.routes", "", errors.New("a cluster needs the address of another member"), "list the nats.cluster.listen addresses of the members"}
+	}
 	for _, r := range e.Routes {
 		if _, err := parseAddress("nats.cluster.routes", r); err != nil {
 			return err

@@ -1,0 +1,254 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/wire"
+)
+
+func TestTwoNodesOnOneServer(t *testing.T) {
+	c := startChild(t)
+	sink1, sink2 := bustest.NewRecorder(), bustest.NewRecorder()
+	b1, b2 := open(t, bus.Options{URL: c.url()}, sink1), open(t, bus.Options{URL: c.url()}, sink2)
+	eventually(t, "connected", func() bool { return b1.Connected() && b2.Connected() })
+	bustest.Subscribe(t, b2, 7, "a.*")
+	bustest.Publish(t, b1, "a.b", "from 1")
+	sink2.WaitFor(t, bustest.Event{Handle: 7, Topic: "a.b", Data: "from 1"})
+	if got := sink1.Events(); len(got) != 0 {
+		t.Errorf("a node without interest got %v", got)
+	}
+}
+
+func TestServerKilledAndRestarted(t *testing.T) {
+	c := startChild(t)
+	sink := bustest.NewRecorder()
+	var mu sync.Mutex
+	var states []bool
+	b := open(t, bus.Options{URL: c.url(), OnState: func(up bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		states = append(states, up)
+	}}, sink)
+	eventually(t, "connected", b.Connected)
+	for i := range uint32(10) {
+		if code := bustest.Subscribe(t, b, i, fmt.Sprintf("t.%d", i)); code != wire.OK {
+			t.Fatal(code)
+		}
+	}
+	bustest.Publish(t, b, "t.3", "before")
+	sink.WaitFor(t, bustest.Event{Handle: 3, Topic: "t.3", Data: "before"})
+
+	c.kill(t)
+	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	for range 100 {
+		if code := b.Publish([]byte("t.3"), []byte("lost")); code != wire.Unavailable {
+			t.Fatalf("publish while NATS is down: %v", code)
+		}
+	}
+	if code := bustest.Subscribe(t, b, 50, "late"); code != wire.Unavailable {
+		t.Errorf("subscribe while NATS is down: %v", code)
+	}
+	b.Unsubscribe(9)
+
+	c.start(t)
+	eventually(t, "reconnected", b.Connected)
+	for i := range uint32(9) {
+		topic := fmt.Sprintf("t.%d", i)
+		bustest.Publish(t, b, topic, "after")
+		sink.WaitFor(t, bustest.Event{Handle: i, Topic: topic, Data: "after"})
+	}
+	bustest.Publish(t, b, "t.9", "nobody listens")
+	bustest.Publish(t, b, "late", "nobody listens")
+	bustest.Publish(t, b, "t.0", "end")
+	got := sink.WaitFor(t, bustest.Event{Handle: 0, Topic: "t.0", Data: "end"})
+	if len(got) != 1+9+1 {
+		t.Errorf("%d events: %v", len(got), got)
+	}
+	if st := b.Stats(); st.Reconnects != 1 || !st.Connected {
+		t.Errorf("%+v", st)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.Equal(states, []bool{true, false, true}) {
+		t.Errorf("states %v", states)
+	}
+}
+
+func TestStartBeforeServer(t *testing.T) {
+	child := newChild(t)
+	sink := bustest.NewRecorder()
+	b := open(t, bus.Options{URL: child.url()}, sink)
+	if b.Connected() {
+		t.Fatal("connected to nothing")
+	}
+	if c := b.Publish([]byte("t"), nil); c != wire.Unavailable {
+		t.Errorf("publish: %v", c)
+	}
+	if c := bustest.Subscribe(t, b, 1, "t"); c != wire.Unavailable {
+		t.Errorf("subscribe: %v", c)
+	}
+	child.start(t)
+	eventually(t, "connected", b.Connected)
+	if c := bustest.Subscribe(t, b, 1, "t"); c != wire.OK {
+		t.Errorf("subscribe: %v", c)
+	}
+	bustest.Publish(t, b, "t", "x")
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
+	if st := b.Stats(); st.Reconnects != 0 {
+		t.Errorf("the first connection counts as a reconnect: %+v", st)
+	}
+}
+
+// A subscription whose confirmation an outage interrupts is gone, not half there.
+func TestSubscribeInterrupted(t *testing.T) {
+	c := startChild(t)
+	b := open(t, bus.Options{URL: c.url()}, bustest.NewRecorder())
+	eventually(t, "connected", b.Connected)
+	const n = 2000
+	codes := make(chan wire.Code, n)
+	for i := range uint32(n) {
+		if i == n/2 {
+			c.kill(t)
+		}
+		b.Subscribe(i, fmt.Sprintf("t.%d", i), func(c wire.Code) { codes <- c })
+	}
+	ok := 0
+	for range n {
+		select {
+		case c := <-codes:
+			if c == wire.OK {
+				ok++
+			} else if c != wire.Unavailable {
+				t.Errorf("%v", c)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("answers are missing")
+		}
+	}
+	if got := b.Stats().Subscriptions; got != ok || ok == n {
+		t.Errorf("%d confirmed, %d registered", ok, got)
+	}
+}
+
+func TestLinger(t *testing.T) {
+	sink := bustest.NewRecorder()
+	b := open(t, bus.Options{Linger: time.Hour}, sink)
+	bustest.Subscribe(t, b, 1, "t")
+	b.Unsubscribe(1)
+	bustest.Publish(t, b, "t", "nobody")
+	bustest.Subscribe(t, b, 9, "end")
+	bustest.Publish(t, b, "end", "")
+	sink.WaitFor(t, bustest.Event{Handle: 9, Topic: "end"})
+	if got := b.Stats().Subscriptions; got != 2 {
+		t.Errorf("%d subscriptions while it lingers", got)
+	}
+	bustest.Subscribe(t, b, 2, "t")
+	bustest.Publish(t, b, "t", "x")
+	got := sink.WaitFor(t, bustest.Event{Handle: 2, Topic: "t", Data: "x"})
+	if len(got) != 2 || b.Stats().Subscriptions != 2 {
+		t.Errorf("%v %+v", got, b.Stats())
+	}
+
+	brief := open(t, bus.Options{Linger: time.Millisecond}, bustest.NewRecorder())
+	for i := range uint32(3000) { // churn
+		brief.Subscribe(i, fmt.Sprintf("t.%d", i%7), func(wire.Code) {})
+		brief.Unsubscribe(i)
+	}
+	eventually(t, "all gone", func() bool { return brief.Stats().Subscriptions == 0 })
+}
+
+// stuck is a sink that holds its shard up.
+type stuck struct {
+	entered chan struct{}
+	release chan struct{}
+	once    sync.Once
+}
+
+func (s *stuck) Event(int, uint32, string, []byte) {
+	s.once.Do(func() { close(s.entered) })
+	<-s.release
+}
+func (s *stuck) Flush(int) {}
+
+func TestDropsAreCountedAndLogged(t *testing.T) {
+	log, seen := logs()
+	sink := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
+	b, err := bus.Open(t.Context(), bus.Options{Buffer: 10}, sink, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeBus(t, b) })
+	bustest.Subscribe(t, b, 1, "t")
+	bustest.Publish(t, b, "t", "first")
+	<-sink.entered
+	for range 110 {
+		bustest.Publish(t, b, "t", "x")
+	}
+	eventually(t, "100 drops", func() bool { return b.Stats().Dropped == 100 })
+	if p := b.Stats().Pending; p != 10 {
+		t.Errorf("%d pending", p)
+	}
+	eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("dropped").Len() == 1 })
+	close(sink.release)
+	b.Unsubscribe(1)
+	eventually(t, "unsubscribed", func() bool { return b.Stats().Subscriptions == 0 })
+	if d := b.Stats().Dropped; d != 100 {
+		t.Errorf("%d drops after the subscription went", d)
+	}
+}
+
+// Close hands over what was published just before.
+func TestCloseFlushes(t *testing.T) {
+	c := startChild(t)
+	eventually(t, "server", func() bool {
+		nc, err := nats.Connect(c.url())
+		if err == nil {
+			nc.Close()
+		}
+		return err == nil
+	})
+	sink := bustest.NewRecorder()
+	other := open(t, bus.Options{URL: c.url()}, sink)
+	bustest.Subscribe(t, other, 1, "t")
+	b := open(t, bus.Options{URL: c.url()}, bustest.NewRecorder())
+	for i := range 1000 {
+		bustest.Publish(t, b, "t", fmt.Sprint(i))
+	}
+	closeBus(t, b)
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "999"})
+
+	if code := b.Publish([]byte("t"), nil); code != wire.Unavailable {
+		t.Errorf("publish after close: %v", code)
+	}
+	if code := bustest.Subscribe(t, b, 2, "u"); code != wire.Unavailable {
+		t.Errorf("subscribe after close: %v", code)
+	}
+	b.Unsubscribe(2)
+}
+
+func TestCloseGivesUpWithItsContext(t *testing.T) {
+	sink := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
+	b, err := bus.Open(t.Context(), bus.Options{}, sink, zapNop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bustest.Subscribe(t, b, 1, "t")
+	bustest.Publish(t, b, "t", "x")
+	<-sink.entered
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := b.Close(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(sink.release)
+}
