@@ -247,12 +247,12 @@ func (o *Options) servers() ([]string, error) {
 		}
 		u, err := url.Parse(s)
 		if err != nil || u.Hostname() == "" {
-			return nil, &OptionError{"nats.url", redact(s), errors.New("not a URL"), "write nats://host:4222, several separated by commas"}
+			return nil, &OptionError{"nats.url", redact(o.URL), errors.New("not a URL"), "write nats://host:4222, several separated by commas"}
 		}
 		switch u.Scheme {
 		case "nats", "tls", "ws", "wss":
 		default:
-			return nil, &OptionError{"nats.url", redact(s), errors.New("unknown scheme"), "use nats, tls, ws or wss"}
+			return nil, &OptionError{"nats.url", redact(o.URL), errors.New("unknown scheme"), "use nats, tls, ws or wss"}
 		}
 		list = append(list, s)
 	}

@@ -1,0 +1,302 @@
+package bus_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+
+	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// serve runs a NATS server in this process and gives its URL without user info.
+func serve(t *testing.T, o server.Options) string {
+	t.Helper()
+	o.Host, o.Port, o.NoSigs, o.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true
+	s, err := server.NewServer(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(s.Shutdown)
+	if !s.ReadyForConnections(20 * time.Second) {
+		t.Fatal("server is not ready")
+	}
+	return "nats://" + s.Addr().String()
+}
+
+func file(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	p := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(p, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// works opens a bus and sends itself an event.
+func works(t *testing.T, o bus.Options) {
+	t.Helper()
+	sink := bustest.NewRecorder()
+	b := open(t, o, sink)
+	if !b.Connected() {
+		t.Fatal("not connected")
+	}
+	if c := bustest.Subscribe(t, b, 1, "t"); c != wire.OK {
+		t.Fatal(c)
+	}
+	bustest.Publish(t, b, "t", "x")
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
+}
+
+// refused asserts that Open fails at once, blames key, and tells no secret in its error or its log.
+func refused(t *testing.T, o bus.Options, key string, secrets ...string) {
+	t.Helper()
+	log, seen := logs()
+	_, err := bus.Open(t.Context(), o, bustest.NewRecorder(), log)
+	if err == nil {
+		t.Fatal("it was accepted")
+	}
+	var text strings.Builder
+	fmt.Fprintln(&text, err)
+	for _, e := range seen.All() {
+		fmt.Fprintln(&text, e.Message, e.ContextMap())
+	}
+	if !strings.HasPrefix(text.String(), key+" ") {
+		t.Errorf("want %s: %s", key, text.String())
+	}
+	for _, s := range secrets {
+		if strings.Contains(text.String(), s) {
+			t.Errorf("%q is told: %s", s, text.String())
+		}
+	}
+}
+
+func TestUserAndPassword(t *testing.T) {
+	url := serve(t, server.Options{Username: "joe", Password: "secret"})
+	addr := strings.TrimPrefix(url, "nats://")
+	works(t, bus.Options{URL: url, User: "joe", Password: "secret"})
+	works(t, bus.Options{URL: "joe:secret@" + addr})
+	works(t, bus.Options{URL: "nats://127.0.0.1:1, nats://joe:secret@" + addr}) // the first one is down
+	refused(t, bus.Options{URL: url, User: "joe", Password: "wr0ng"}, "nats.url", "wr0ng")
+	refused(t, bus.Options{URL: "nats://joe:wr0ng@" + addr}, "nats.url", "wr0ng", "joe")
+	refused(t, bus.Options{URL: "nats://t0ken@" + addr}, "nats.url", "t0ken")
+	refused(t, bus.Options{URL: "nats://joe:%zzpw@" + addr}, "nats.url", "zzpw")
+	refused(t, bus.Options{URL: "ftp://joe:pass,w0rd@" + addr}, "nats.url", "w0rd", "joe")
+	refused(t, bus.Options{URL: url, User: "joe"}, "nats.user")
+	refused(t, bus.Options{Password: "secret"}, "nats.password", "secret")
+}
+
+// The log of a server that is down must not tell the credentials that are tried again and again.
+func TestUnreachableLogsNoSecret(t *testing.T) {
+	c := newChild(t)
+	log, seen := logs()
+	b, err := bus.Open(t.Context(), bus.Options{URL: fmt.Sprintf("nats://joe:secret@127.0.0.1:%d", c.port)}, bustest.NewRecorder(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeBus(t, b) })
+	eventually(t, "lines", func() bool {
+		return seen.FilterMessageSnippet("going on trying").Len() == 1 && seen.FilterMessageSnippet("is unreachable").Len() > 0
+	})
+	for _, e := range seen.All() {
+		if text := fmt.Sprint(e.Message, e.ContextMap()); strings.Contains(text, "secret") || strings.Contains(text, "joe") {
+			t.Errorf("logged: %s", text)
+		}
+	}
+}
+
+func TestNKey(t *testing.T) {
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := user.PublicKey()
+	seed, _ := user.Seed()
+	url := serve(t, server.Options{Nkeys: []*server.NkeyUser{{Nkey: public}}})
+	works(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)})
+
+	other, _ := nkeys.CreateUser()
+	seed, _ = other.Seed()
+	refused(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)}, "nats.url", string(seed))
+	account, _ := nkeys.CreateAccount()
+	seed, _ = account.Seed()
+	refused(t, bus.Options{URL: url, NKey: file(t, "account.nk", seed)}, "nats.nkey", string(seed))
+	refused(t, bus.Options{URL: url, NKey: "/nowhere"}, "nats.nkey")
+}
+
+func TestCreds(t *testing.T) {
+	operator, _ := nkeys.CreateOperator()
+	account, _ := nkeys.CreateAccount()
+	user, _ := nkeys.CreateUser()
+	operatorID, _ := operator.PublicKey()
+	accountID, _ := account.PublicKey()
+	userID, _ := user.PublicKey()
+	accountJWT, err := jwt.NewAccountClaims(accountID).Encode(operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolver := &server.MemAccResolver{}
+	if err := resolver.Store(accountID, accountJWT); err != nil {
+		t.Fatal(err)
+	}
+	url := serve(t, server.Options{TrustedKeys: []string{operatorID}, AccountResolver: resolver})
+	creds := func(signer nkeys.KeyPair) string {
+		userJWT, err := jwt.NewUserClaims(userID).Encode(signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed, _ := user.Seed()
+		text, err := jwt.FormatUserConfig(userJWT, seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file(t, "user.creds", text)
+	}
+	works(t, bus.Options{URL: url, Creds: creds(account)})
+	stranger, _ := nkeys.CreateAccount()
+	refused(t, bus.Options{URL: url, Creds: creds(stranger)}, "nats.url")
+	refused(t, bus.Options{URL: url, Creds: "/nowhere"}, "nats.creds")
+	refused(t, bus.Options{URL: url, Creds: creds(account), User: "u", Password: "p"}, "nats.creds")
+}
+
+// certificate makes a key pair signed by parent, or by itself.
+func certificate(t *testing.T, parent *tls.Certificate) (pair tls.Certificate, certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: parent == nil,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	issuer, signer := c, any(key)
+	if parent != nil {
+		issuer, signer = parent.Leaf, parent.PrivateKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, issuer, &key.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	if pair, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		t.Fatal(err)
+	}
+	return pair, file(t, "cert.pem", certPEM), file(t, "key.pem", keyPEM)
+}
+
+func TestTLS(t *testing.T) {
+	ca, caFile, _ := certificate(t, nil)
+	_, otherCA, _ := certificate(t, nil)
+	srv, _, _ := certificate(t, &ca)
+	_, cert, key := certificate(t, &ca)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Leaf)
+	config := &tls.Config{Certificates: []tls.Certificate{srv}, MinVersion: tls.VersionTLS12}
+
+	url := serve(t, server.Options{TLSConfig: config.Clone(), TLSTimeout: 20})
+	works(t, bus.Options{URL: url, TLSCA: caFile})
+	refused(t, bus.Options{URL: url}, "nats.tls.ca")
+	refused(t, bus.Options{URL: url, TLSCA: otherCA}, "nats.tls.ca")
+	refused(t, bus.Options{URL: url, TLSCA: key}, "nats.tls.ca")
+	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert}, "nats.tls.cert")
+	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: cert}, "nats.tls.cert")
+	refused(t, bus.Options{URL: serve(t, server.Options{}), TLSCA: caFile}, "nats.tls.ca") // would be in the clear
+
+	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, pool
+	url = serve(t, server.Options{TLSConfig: config, TLSTimeout: 20, TLSVerify: true})
+	works(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: key})
+}
+
+func TestPermissions(t *testing.T) {
+	url := serve(t, server.Options{Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+		Subscribe: &server.SubjectPermission{Deny: []string{"notify.ev.secret.>"}},
+		Publish:   &server.SubjectPermission{Deny: []string{"notify.ev.readonly"}},
+	}}}})
+	log, seen := logs()
+	sink := bustest.NewRecorder()
+	b, err := bus.Open(t.Context(), bus.Options{URL: url, User: "u", Password: "p"}, sink, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeBus(t, b) })
+	for i := range uint32(20) {
+		if c := bustest.Subscribe(t, b, 100+i, fmt.Sprintf("secret.%d", i)); c != wire.Unavailable {
+			t.Errorf("forbidden subject: %v", c)
+		}
+		if c := bustest.Subscribe(t, b, i, fmt.Sprintf("open.%d", i)); c != wire.OK {
+			t.Errorf("permitted subject: %v", c)
+		}
+	}
+	if st := b.Stats(); st.Subscriptions != 20 || st.Errors != 20 {
+		t.Errorf("%+v", st)
+	}
+	if n := seen.FilterMessageSnippet("permissions forbid").FilterFieldKey("subject").Len(); n == 0 {
+		t.Error("not logged")
+	}
+	bustest.Publish(t, b, "readonly", "x") // NATS tells us only later
+	eventually(t, "counted", func() bool { return b.Stats().Errors == 21 })
+}
+
+func TestCheck(t *testing.T) {
+	cluster := bus.Embedded{ClusterName: "c", ClusterListen: "127.0.0.1:1", Routes: []string{"127.0.0.1:2"}}
+	if err := (bus.Options{Embedded: cluster}).Check(); err != nil {
+		t.Error(err)
+	}
+	for key, options := range map[string][]bus.Options{
+		"nats.prefix": {
+			{Prefix: "a..b"}, {Prefix: ".a"}, {Prefix: "a."}, {Prefix: "a b"}, {Prefix: "a.*"}, {Prefix: ">"}, {Prefix: "$JS"},
+			{Prefix: "_INBOX"}, {Prefix: "ä"}, {Prefix: strings.Repeat("x", 65)},
+		},
+		"limits.message_bytes": {{MaxPayload: -1}, {MaxPayload: 8<<20 + 1}},
+		"nats.shards":          {{Shards: -1}, {Shards: 65}},
+		"nats.buffer":          {{Buffer: -1}},
+		"nats.url": {
+			{URL: "ftp://h"}, {URL: "nats://"}, {URL: "nats://a,"}, {URL: "nats://h:x"},
+			{URL: "nats://h", Embedded: cluster}, {URL: "nats://h", Embedded: bus.Embedded{Listen: "h:1"}},
+		},
+		"nats.creds":          {{Creds: "x"}},
+		"nats.nkey":           {{NKey: "x"}},
+		"nats.user":           {{User: "x"}},
+		"nats.tls.ca":         {{TLSCA: "x"}},
+		"nats.tls.cert":       {{TLSCert: "x"}},
+		"nats.tls.key":        {{TLSKey: "x"}},
+		"nats.listen":         {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}},
+		"nats.cluster.listen": {{Embedded: bus.Embedded{ClusterName: "c"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h", Routes: []string{"h:1"}}}},
+		"nats.cluster.name":   {{Embedded: bus.Embedded{ClusterListen: "h:1", Routes: []string{"h:1"}}}},
+		"nats.cluster.routes": {{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1", Routes: []string{"h"}}}},
+	} {
+		for _, o := range options {
+			err := o.Check()
+			if err == nil || !strings.HasPrefix(err.Error(), key+" ") {
+				t.Errorf("%s: %+v: %v", key, o, err)
+			}
+		}
+	}
+}
