@@ -85,7 +85,7 @@ func (c Code) Auth() bool { return c.info().auth }
 // ParseCode finds the code with that name. OK and UnknownCode are not on the
 // wire and so not found.
 func ParseCode(name string) (Code, bool) {
-	for _, c := range Codes() {
+	for _, c := range wireCodes {
 		if codes[c].name == name {
 			return c, true
 		}

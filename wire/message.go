@@ -43,8 +43,9 @@ var messageNames = [][]byte{
 
 // ParseMessage reads one envelope from a server. Unknown members and types are
 // fine, so that a server may be newer than its clients; otherwise it is as
-// strict as Parse, allocates nothing, and like Parse overwrites frame where a
-// string it interprets holds escapes. On error m is of no use.
+// strict as Parse, and like Parse overwrites frame where a string it interprets
+// holds escapes. It allocates nothing for what a server of this version sends.
+// On error m is of no use.
 func ParseMessage(frame []byte, m *Message) *Error {
 	*m = Message{}
 	var o object
@@ -66,6 +67,9 @@ func ParseMessage(frame []byte, m *Message) *Error {
 	}
 	if end := space(frame, o.i); end != len(frame) {
 		return stop(frame, end, errTrailing)
+	}
+	if m.Kind == MessageError && m.Code == OK {
+		m.Code = UnknownCode
 	}
 	return o.fault
 }

@@ -93,10 +93,12 @@ func (o *object) seen(name []byte) bool {
 // where in b it starts.
 func (o *object) str() (s []byte, start int, err *Error) {
 	start = o.i + 1
-	end, escaped, err := scanString(o.b, start, false)
-	if err != nil {
-		o.i = end
-		return nil, start, err
+	end, escaped := plain(o.b, start), false
+	if end == len(o.b) || o.b[end] != '"' {
+		if end, escaped, err = scanString(o.b, end, false); err != nil {
+			o.i = end
+			return nil, start, err
+		}
 	}
 	o.i = end + 1
 	s = o.b[start:end:end]

@@ -34,9 +34,9 @@ var envelopeNames = [][]byte{
 }
 
 // Parse reads one envelope from a client, strictly (docs/protocol.md, section
-// 3). It is one pass and allocates nothing, save for a since.time with an offset
-// from UTC. String members that hold escapes are unescaped in place: frame
-// belongs to the caller and is overwritten there, data excepted.
+// 3). It is one pass and allocates nothing. String members that hold escapes are
+// unescaped in place: frame, shorter than 4 GiB, belongs to the caller and is
+// overwritten there, data excepted.
 //
 // On error it returns a shared *Error with code BadEnvelope, and env.ID is set
 // if an id could be read, so that the error can be answered. nil is success.

@@ -71,26 +71,85 @@ func (s *Since) parse(o *object) *Error {
 	return nil
 }
 
-// Times outside these do not fit int64 nanoseconds (time.Time.UnixNano).
-var (
-	firstTime = time.Date(1678, 1, 1, 0, 0, 0, 0, time.UTC)
-	pastTime  = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC)
-)
-
-// maxTimeBytes holds a time with nanoseconds and offset, and more; without it, a
-// time.ParseError would copy as much as a peer cares to send.
-const maxTimeBytes = 64
-
 func (s *Since) time(in *object) *Error {
 	text, err := in.text(errSinceTime)
 	if err != nil {
 		return err
 	}
-	var t time.Time
-	if len(text) > maxTimeBytes || t.UnmarshalText(text) != nil || t.Before(firstTime) || !t.Before(pastTime) {
+	var ok bool
+	if s.Time, ok = parseTime(text); !ok {
 		in.note(errSinceTime)
-		return nil
 	}
-	s.Time = t.UnixNano()
 	return nil
+}
+
+// parseTime reads an RFC 3339 time, T and Z in capitals, as Unix nanoseconds;
+// digits beyond the ninth of a fraction are dropped. Leap seconds and what does
+// not fit (time.Time.UnixNano) are refused. The time package would do, but takes
+// more than RFC 3339 and allocates for an offset or an error.
+func parseTime(b []byte) (int64, bool) {
+	const form = "0000-00-00T00:00:00"
+	if !hasForm(b, form) {
+		return 0, false
+	}
+	year, month, day := digits(b[:4]), digits(b[5:7]), digits(b[8:10])
+	hour, minute, second := digits(b[11:13]), digits(b[14:16]), digits(b[17:19])
+	rest := b[len(form):]
+	ns := 0
+	if len(rest) > 0 && rest[0] == '.' {
+		end, err := scanDigits(rest, 1)
+		if err != nil {
+			return 0, false
+		}
+		for i, unit := 1, 100_000_000; i < end && unit > 0; i, unit = i+1, unit/10 {
+			ns += int(rest[i]-'0') * unit
+		}
+		rest = rest[end:]
+	}
+	offset, ok := parseOffset(rest)
+	if !ok || month < 1 || month > 12 || hour > 23 || minute > 59 || second > 59 {
+		return 0, false
+	}
+	t := time.Date(year, time.Month(month), day, hour, minute, second, ns, time.UTC)
+	if t.Day() != day {
+		return 0, false // the month has no such day
+	}
+	t = t.Add(-offset)
+	return t.UnixNano(), t.Year() >= 1678 && t.Year() <= 2261
+}
+
+func parseOffset(b []byte) (time.Duration, bool) {
+	if len(b) == 1 && b[0] == 'Z' {
+		return 0, true
+	}
+	if len(b) != len("+00:00") || b[0] != '+' && b[0] != '-' || !hasForm(b[1:], "00:00") {
+		return 0, false
+	}
+	hours, minutes := digits(b[1:3]), digits(b[4:6])
+	offset := time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute
+	if b[0] == '-' {
+		offset = -offset
+	}
+	return offset, hours <= 23 && minutes <= 59
+}
+
+// hasForm reports whether b begins like form, in which 0 is any digit.
+func hasForm(b []byte, form string) bool {
+	if len(b) < len(form) {
+		return false
+	}
+	for i := range len(form) {
+		digit := b[i] >= '0' && b[i] <= '9'
+		if form[i] == '0' && !digit || form[i] != '0' && b[i] != form[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func digits(b []byte) (n int) {
+	for _, c := range b {
+		n = n*10 + int(c-'0')
+	}
+	return n
 }

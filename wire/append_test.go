@@ -1,0 +1,176 @@
+package wire
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+type golden struct {
+	name  string
+	frame []byte
+}
+
+// goldens has one frame, at least, from every encoder.
+func goldens() []golden {
+	now := time.Date(2026, 2, 1, 11, 0, 0, 7e6, time.FixedZone("", 3600))
+	data := []byte(`{"any" : "JSON"}`)
+	id := []byte("7")
+	return []golden{
+		{"welcome", AppendWelcome(nil, "c-1", "node-a", now, 25*time.Second, 65536)},
+		{"ack", AppendAck(nil, id)},
+		{"ack-subscribe", AppendSubscribeAck(nil, id, 1770000000)},
+		{"event", AppendEvent(nil, "rooms.42", "", data)},
+		{"event-pattern", AppendEvent(nil, "rooms.42", "rooms.*", data)},
+		{"expiring", AppendExpiring(nil, "rooms.*", 1770000000)},
+		{"expired", AppendExpired(nil, `quo"ted\.*`)},
+		{"error", AppendError(nil, id, []byte("rooms.42"), TokenExpired, "")},
+		{"error-bare", AppendError(nil, nil, nil, BadEnvelope, ErrUTF8.Detail)},
+		{"error-hostile", AppendError(nil, []byte("\x00\x1f\x7f\n\r\t\"\\"), []byte("\xff<é>\u2028"), BadTopic, "")},
+		{"error-long-topic", AppendError(nil, id, bytes.Repeat([]byte("x"), MaxTopicBytes+1), BadTopic, "")},
+		{"pong", AppendPong(nil, []byte("2"))},
+		{"pong-bare", AppendPong(nil, nil)},
+		{"publish", AppendPublish(nil, "7", "rooms.42", "eyJ", data, "order-991")},
+		{"publish-least", AppendPublish(nil, "", "rooms.42", "", data, "")},
+		{"subscribe", AppendSubscribe(nil, "8", "rooms.*", "eyJ")},
+		{"unsubscribe", AppendUnsubscribe(nil, "9", `quo"ted\.*`)},
+		{"ping", AppendPing(nil, "2")},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for _, g := range goldens() {
+		file := filepath.Join("testdata", g.name+".json")
+		got := append(g.frame, '\n')
+		if *update {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s:\n got %swant %s", g.name, got, want)
+		}
+		if !jsontext.Value(got).IsValid() {
+			t.Errorf("%s is not strict JSON: %s", g.name, got)
+		}
+	}
+}
+
+// nasty is text that needs every kind of escape, and none.
+const nasty = "a\"\\/\b\f\n\r\t\x00\x1f\x7fé\u2028😀"
+
+func TestServerRoundTrip(t *testing.T) {
+	id, data := []byte(nasty), []byte(`{"a": "\u0041"}`)
+	for _, c := range []struct {
+		frame []byte
+		want  Message
+	}{
+		{AppendWelcome(nil, nasty, "n", time.Unix(0, 0), 1500*time.Millisecond, 1000), Message{Kind: MessageWelcome, Conn: []byte(nasty), Node: []byte("n"), PingInterval: 2, MaxMessageBytes: 1000}},
+		{AppendAck(nil, id), Message{Kind: MessageAck, ID: id}},
+		{AppendSubscribeAck(nil, id, 5), Message{Kind: MessageAck, ID: id, Exp: 5}},
+		{AppendEvent(nil, nasty, "", data), Message{Kind: MessageEvent, Topic: []byte(nasty), Data: data}},
+		{AppendEvent(nil, "a.b", nasty, data), Message{Kind: MessageEvent, Topic: []byte("a.b"), Pattern: []byte(nasty), Data: data}},
+		{AppendExpiring(nil, nasty, 5), Message{Kind: MessageExpiring, Topic: []byte(nasty), Exp: 5}},
+		{AppendExpired(nil, nasty), Message{Kind: MessageExpired, Topic: []byte(nasty)}},
+		{AppendError(nil, id, []byte(nasty), Forbidden, nasty), Message{Kind: MessageError, ID: id, Topic: []byte(nasty), Code: Forbidden, Detail: []byte(nasty)}},
+		{AppendPong(nil, id), Message{Kind: MessagePong, ID: id}},
+		{[]byte(`{"type":"error","code":"from_the_future","new":{}}`), Message{Kind: MessageError, Code: UnknownCode}},
+		{[]byte(`{"type":"error"}`), Message{Kind: MessageError, Code: UnknownCode}},
+		{[]byte(`{"type":"from_the_future","x":1}`), Message{}},
+		{[]byte(`{"type":"ack","seq":1042,"recovered":3,"complete":true}`), Message{Kind: MessageAck}},
+	} {
+		var m Message
+		if err := ParseMessage(bytes.Clone(c.frame), &m); err != nil {
+			t.Errorf("%s: %v", c.frame, err)
+		} else if !reflect.DeepEqual(m, c.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.frame, m, c.want)
+		}
+	}
+}
+
+func TestParseMessageRefuses(t *testing.T) {
+	for _, frame := range []string{
+		``, `[]`, `{"type":"ack"} x`, `{"type":1}`, `{"exp":-1}`, `{"exp":9223372036854775808}`, `{"ping_interval":2147483648}`,
+		`{"max_message_bytes":1.5}`, `{"id":null}`, `{"code":7}`, "{\"topic\":\"\xff\"}", `{"Topic":"a"}`, `{"id":"1","id":"2"}`,
+	} {
+		var m Message
+		if ParseMessage([]byte(frame), &m) == nil {
+			t.Errorf("accepted %s", frame)
+		}
+	}
+}
+
+func TestClientRoundTrip(t *testing.T) {
+	b := []byte(nasty)
+	for _, c := range []struct {
+		frame []byte
+		want  Envelope
+	}{
+		{AppendPublish(nil, nasty, nasty, nasty, []byte(`"\u0041"`), nasty), Envelope{Kind: Publish, ID: b, Topic: b, Token: b, Data: []byte(`"\u0041"`), MsgID: b}},
+		{AppendPublish(nil, "", "a", "", []byte("1"), ""), Envelope{Kind: Publish, Topic: []byte("a"), Data: []byte("1")}},
+		{AppendSubscribe(nil, nasty, nasty, nasty), Envelope{Kind: Subscribe, ID: b, Topic: b, Token: b}},
+		{AppendUnsubscribe(nil, nasty, nasty), Envelope{Kind: Unsubscribe, ID: b, Topic: b}},
+		{AppendPing(nil, nasty), Envelope{Kind: Ping, ID: b}},
+		{AppendPing(nil, ""), Envelope{Kind: Ping}},
+	} {
+		var env Envelope
+		if err := Parse(bytes.Clone(c.frame), &env); err != nil {
+			t.Errorf("%s: %v", c.frame, err)
+		} else if !sameEnvelope(env, c.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", c.frame, env, c.want)
+		}
+	}
+}
+
+func TestStringsThatAreNotUTF8(t *testing.T) {
+	for in, want := range map[string]string{
+		"\xff": `"�"`, "a\xc3": `"a�"`, "\xed\xa0\x80b": `"���b"`, "é\x80é": `"é�é"`,
+	} {
+		if got := string(appendString(nil, in)); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestEncodersAllocateNothing(t *testing.T) {
+	dst := make([]byte, 0, 4096)
+	id, data, now := []byte(nasty), []byte(strings.Repeat("1", 128)), time.Now()
+	for name, encode := range map[string]func(){
+		"welcome":     func() { AppendWelcome(dst, "c", "n", now, time.Second, 1) },
+		"ack":         func() { AppendAck(dst, id) },
+		"subscribed":  func() { AppendSubscribeAck(dst, id, 1) },
+		"event":       func() { AppendEvent(dst, nasty, "a.*", data) },
+		"expiring":    func() { AppendExpiring(dst, nasty, 1) },
+		"expired":     func() { AppendExpired(dst, nasty) },
+		"error":       func() { AppendError(dst, id, id, Forbidden, "") },
+		"pong":        func() { AppendPong(dst, id) },
+		"publish":     func() { AppendPublish(dst, nasty, nasty, token300, data, nasty) },
+		"subscribe":   func() { AppendSubscribe(dst, nasty, nasty, token300) },
+		"unsubscribe": func() { AppendUnsubscribe(dst, nasty, nasty) },
+		"ping":        func() { AppendPing(dst, nasty) },
+	} {
+		if n := testing.AllocsPerRun(100, encode); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+	var m Message
+	for _, g := range goldens() {
+		buf := make([]byte, len(g.frame))
+		if n := testing.AllocsPerRun(100, func() { copy(buf, g.frame); _ = ParseMessage(buf, &m) }); n != 0 {
+			t.Errorf("ParseMessage of %s: %v allocations", g.name, n)
+		}
+	}
+}
