@@ -39,7 +39,7 @@ func (o *object) next() ([]byte, *Error) {
 			return name, nil
 		}
 		o.note(errDuplicate)
-		if _, err := o.raw(false); err != nil {
+		if _, err := o.raw(true); err != nil {
 			return nil, err
 		}
 	}
