@@ -1,0 +1,32 @@
+# A thin list of the habits; each target is one command that can be typed as well.
+
+GO ?= go
+GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 30s
+
+.PHONY: run test lint bench bench-idle fuzz e2e
+
+run: ## a server that needs nothing, with tokens and lines to paste
+	$(GO) run ./cmd/notifyd serve --dev
+
+test: ## every test; says at the end what was left out
+	$(GO) run ./e2e/all
+
+lint: ## format and lint, as CI does
+	$(GOLANGCI_LINT) fmt --diff
+	$(GOLANGCI_LINT) run ./...
+
+bench: ## Go benchmarks of every package
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-idle: ## bytes of RSS per idle subscribed connection
+	$(GO) test -count=1 -v -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x ./bench
+
+fuzz: ## each fuzz target for FUZZTIME
+	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./wire
+	$(GO) test -run '^$$' -fuzz '^FuzzFrames$$' -fuzztime $(FUZZTIME) ./server/loop
+	$(GO) test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(FUZZTIME) ./authz
+
+e2e: ## only the end-to-end tests, and none may be left out
+	cd e2e/js && npm ci --ignore-scripts --no-audit --no-fund
+	NOTIFYD_E2E=required $(GO) test -race -count=1 ./e2e

@@ -1,0 +1,123 @@
+// Command all runs every test of the project and says plainly what was left out. Plain "go test ./..." hides skipped
+// tests, and its -race needs a C compiler, which a machine with only Go does not have:
+//
+//	go run ./e2e/all [flags of go test]
+//
+// With NOTIFYD_E2E=required, as in CI, leaving anything out is a failure.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+func main() {
+	args := []string{"test", "-json"}
+	left := []string{}
+	if cgo() {
+		args = append(args, "-race")
+	} else {
+		left = append(left, "the race detector: it needs cgo and a C compiler")
+	}
+	cmd := exec.Command("go", append(append(args, os.Args[1:]...), "./...")...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	skipped, err := report(out, os.Stdout)
+	left = append(left, skipped...)
+	if err = errors.Join(err, cmd.Wait()); err != nil {
+		fmt.Println("FAIL:", err)
+	}
+
+	if len(left) == 0 {
+		fmt.Println("Nothing was left out.")
+	} else {
+		fmt.Printf("Left out (%d):\n  %s\n", len(left), strings.Join(left, "\n  "))
+	}
+	if err != nil || len(left) > 0 && os.Getenv("NOTIFYD_E2E") == "required" {
+		os.Exit(1)
+	}
+}
+
+// cgo reports whether -race can work: the go command turns cgo off by itself where it finds no C compiler.
+func cgo() bool {
+	out, err := exec.Command("go", "env", "CGO_ENABLED").Output()
+	return err == nil && strings.TrimSpace(string(out)) == "1"
+}
+
+// event is one line of "go test -json" (go doc test2json).
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64
+}
+
+// report prints a line for each package and the whole output of each test that failed, and returns the tests that were
+// skipped, with their reasons.
+func report(in io.Reader, out io.Writer) (skipped []string, err error) {
+	output := map[string]*strings.Builder{} // by package and test
+	lines := bufio.NewReader(in)
+	for {
+		line, readErr := lines.ReadBytes('\n')
+		var e event
+		if len(line) > 0 && json.Unmarshal(line, &e) != nil {
+			fmt.Fprintf(out, "%s", line)
+			continue
+		}
+		key := e.Package + " " + e.Test
+		switch {
+		case readErr != nil && readErr != io.EOF:
+			return skipped, readErr
+		case readErr != nil:
+			return skipped, nil
+		case e.Action == "build-output":
+			fmt.Fprint(out, e.Output)
+		case e.Action == "output":
+			if output[key] == nil {
+				output[key] = new(strings.Builder)
+			}
+			output[key].WriteString(e.Output)
+		case e.Action == "skip" && e.Test != "":
+			skipped = append(skipped, e.Test+": "+reason(output[key]))
+		case e.Action == "fail":
+			fmt.Fprint(out, text(output[key]))
+		case e.Action == "pass" && e.Test == "":
+			fmt.Fprintf(out, "ok  \t%s\t%v\n", e.Package, time.Duration(e.Elapsed*float64(time.Second)).Round(time.Millisecond))
+		}
+		if e.Action == "pass" || e.Action == "fail" || e.Action == "skip" {
+			delete(output, key)
+		}
+	}
+}
+
+func text(b *strings.Builder) string {
+	if b == nil {
+		return ""
+	}
+	return b.String()
+}
+
+// reason takes what the test said before it was skipped: "    file.go:12: no /usr/bin/node".
+func reason(b *strings.Builder) string {
+	why := "no reason given"
+	for line := range strings.Lines(text(b)) {
+		if rest, ok := strings.CutPrefix(line, "    "); ok {
+			if _, said, ok := strings.Cut(rest, ": "); ok {
+				why = strings.TrimSpace(said)
+			}
+		}
+	}
+	return why
+}
