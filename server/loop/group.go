@@ -101,7 +101,7 @@ func (l *Loop) flushGroup(g *Group) {
 	b := g.due
 	g.due = nil
 	n := len(g.members)
-	l.stat.batch(b.N, n)
+	served := 0
 	for i := n - 1; i >= 0; i-- {
 		if i%clockEvery == 0 {
 			l.readClock()
@@ -112,6 +112,8 @@ func (l *Loop) flushGroup(g *Group) {
 			continue
 		}
 		m.Conn.sendShared(b)
+		served++
 	}
+	l.stat.batch(b.N, served)
 	b.Release()
 }

@@ -21,6 +21,8 @@ type Stats struct {
 	FramesOut    uint64
 	Messages     uint64 // complete messages handed to the handler
 	Writes       uint64 // write(2) calls
+	Deliveries   uint64 // frames of batches, each member that they were due to counting
+	BatchFrames  uint64 // frames of batches, each batch counting once
 	Turns        uint64
 	TurnNanos    uint64 // time spent in turns; TurnNanos/Turns is the mean lag that a turn adds
 	TurnMax      int64  // the longest turn since the last call of [Engine.Stats], nanoseconds
@@ -35,12 +37,15 @@ type counters struct {
 	open, pending                                                          int64
 	accepted, upgraded, refused, http, timeouts, acceptErrors, slow        uint64
 	bytesIn, bytesOut, framesIn, framesOut, messages, writes, turns, nanos uint64
+	deliveries, batchFrames                                                uint64
 	turnMax                                                                int64
 	batches                                                                [12]uint64
 }
 
 func (s *counters) batch(frames, members int) {
 	s.batches[min(bits.Len(uint(frames)|1)-1, len(s.batches)-1)]++
+	s.batchFrames += uint64(frames)
+	s.deliveries += uint64(frames) * uint64(members)
 	s.framesOut += uint64(frames) * uint64(members)
 }
 
@@ -76,6 +81,8 @@ func (e *Engine) Stats() Stats {
 		t.FramesOut += p.framesOut
 		t.Messages += p.messages
 		t.Writes += p.writes
+		t.Deliveries += p.deliveries
+		t.BatchFrames += p.batchFrames
 		t.Turns += p.turns
 		t.TurnNanos += p.nanos
 		t.TurnMax = max(t.TurnMax, p.turnMax)

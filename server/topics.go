@@ -1,0 +1,165 @@
+//go:build linux
+
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// topic is a topic or pattern that has subscribers on this node.
+type topic struct {
+	name   string
+	wild   bool
+	handle uint32
+
+	// groups holds, for each loop, the subscribers that it owns; nil: none. A
+	// loop stores its own, bus goroutines read.
+	groups []atomic.Pointer[loop.Group]
+
+	// due is the batch of the gulp under way; the topic's shard owns it.
+	due *loop.Batch
+
+	// Guarded by topics.mu.
+	refs    int // subscriptions, waiting ones included
+	waiting []func(wire.Code)
+
+	// answer is what the bus has said, once it has: wire.OK plus one for a live
+	// topic, so that zero is "not yet". Stored under topics.mu, read without.
+	answer atomic.Uint32
+}
+
+// matches says whether an event on topic name is for t. A plain topic equals
+// it; both are then known to be valid.
+func (t *topic) matches(name string) bool {
+	if !t.wild {
+		return t.name == name
+	}
+	return wire.ValidTopic(name) && wire.Covers(t.name, name)
+}
+
+// topics is the table of a node's topics. Its lock is taken when subscriptions
+// come and go, never for an event.
+type topics struct {
+	bus   Bus
+	loops int
+
+	// handles maps a handle to its topic. The slice is replaced to grow; its
+	// elements are set under mu and read by bus goroutines without it.
+	handles atomic.Pointer[[]atomic.Pointer[topic]]
+
+	mu     sync.Mutex
+	byName map[string]*topic // guarded by mu
+	free   []uint32          // guarded by mu
+}
+
+func (x *topics) byHandle(h uint32) *topic {
+	p := x.handles.Load()
+	if p == nil || int(h) >= len(*p) {
+		return nil
+	}
+	return (*p)[h].Load()
+}
+
+// acquire adds a subscription to the topic of that name; the first one has the
+// bus deliver it.
+func (x *topics) acquire(name []byte) *topic {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t := x.byName[string(name)]; t != nil {
+		t.refs++
+		return t
+	}
+	t := &topic{
+		name: string(name), wild: wire.HasWildcard(name), handle: x.handle(),
+		groups: make([]atomic.Pointer[loop.Group], x.loops), refs: 1,
+	}
+	if x.byName == nil {
+		x.byName = make(map[string]*topic)
+	}
+	x.byName[t.name] = t
+	(*x.handles.Load())[t.handle].Store(t)
+	x.bus.Subscribe(t.handle, t.name, func(code wire.Code) { x.confirm(t, code) })
+	return t
+}
+
+// isLive says whether the bus has confirmed that it delivers t.
+func (t *topic) isLive() bool { return t.answer.Load() == uint32(wire.OK)+1 }
+
+// await has f called with what the bus says of t, from a goroutine of the bus.
+// When it has said so already, f is not called and its answer returned.
+func (x *topics) await(t *topic, f func(wire.Code)) (code wire.Code, waits bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if a := t.answer.Load(); a != 0 {
+		return wire.Code(a - 1), false
+	}
+	t.waiting = append(t.waiting, f)
+	return wire.OK, true
+}
+
+// confirm tells those that wait for t what the bus has said.
+func (x *topics) confirm(t *topic, code wire.Code) {
+	x.mu.Lock()
+	waiting := t.waiting
+	t.waiting = nil
+	t.answer.Store(uint32(code) + 1)
+	if code != wire.OK && x.byName[t.name] == t {
+		// The interest is gone. Who comes next asks the bus anew; those who
+		// wait release this one.
+		delete(x.byName, t.name)
+	}
+	x.mu.Unlock()
+	for _, f := range waiting {
+		f(code)
+	}
+}
+
+// release takes a subscription away. With the last one the bus is told.
+func (x *topics) release(t *topic) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t.refs--; t.refs > 0 {
+		return
+	}
+	if x.byName[t.name] == t {
+		delete(x.byName, t.name)
+	}
+	(*x.handles.Load())[t.handle].Store(nil)
+	x.free = append(x.free, t.handle)
+	x.bus.Unsubscribe(t.handle)
+}
+
+// handle returns an unused handle. An event that was on its way to the topic
+// that had it last is not mistaken for another's: see [topic.matches].
+func (x *topics) handle() uint32 {
+	if n := len(x.free); n > 0 {
+		h := x.free[n-1]
+		x.free = x.free[:n-1]
+		return h
+	}
+	var old []atomic.Pointer[topic]
+	if p := x.handles.Load(); p != nil {
+		old = *p
+	}
+	grown := make([]atomic.Pointer[topic], max(64, 2*len(old)))
+	for i := range old {
+		grown[i].Store(old[i].Load())
+	}
+	x.handles.Store(&grown)
+	first := max(1, len(old)) // 0 is not a handle
+	for h := len(grown) - 1; h > first; h-- {
+		x.free = append(x.free, uint32(h))
+	}
+	return uint32(first)
+}
+
+// count is the number of topics that have subscribers.
+func (x *topics) count() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.byName)
+}
