@@ -24,9 +24,16 @@ func stops(x uint64) uint64 {
 }
 
 // plain returns the index of the first byte at or behind b[i] that stops marks;
-// len(b) when there is none. Most of a frame is the token, hundreds of plain
-// bytes, so sixteen are tested at a time.
+// len(b) when there is none. Member names end within the first eight bytes; most
+// of a frame is the token, hundreds of plain bytes, so from there on sixteen are
+// tested at a time.
 func plain(b []byte, i int) int {
+	if i+8 <= len(b) {
+		if stop := stops(binary.LittleEndian.Uint64(b[i:])); stop != 0 {
+			return i + bits.TrailingZeros64(stop)/8
+		}
+		i += 8
+	}
 	for i+16 <= len(b) {
 		lo := stops(binary.LittleEndian.Uint64(b[i:]))
 		hi := stops(binary.LittleEndian.Uint64(b[i+8:]))
