@@ -1,0 +1,190 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Client is a connection to a server that is made again whenever it is lost. Its methods may be called from any
+// goroutine.
+type Client struct {
+	opts   Options
+	url    string
+	ctx    context.Context // ends with the client
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	inFlight chan struct{} // one element for each publish that waits for its answer
+
+	mu      sync.Mutex // guards what follows; never held while anything blocks
+	session *session   // nil while there is no connection
+	up      chan struct{}
+	subs    map[string]*Subscription // by pattern
+	nextID  uint64
+	err     error // why the client ended
+}
+
+// Dial connects to rawURL (ws, wss, http or https) and waits for the server's welcome. ctx bounds that only, not the
+// client's life. If this first attempt fails, so does Dial; from then on the client reconnects by itself.
+func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
+	if err := opts.setDefaults(); err != nil {
+		return nil, err
+	}
+	if _, err := url.Parse(rawURL); err != nil {
+		return nil, errors.New("client: the URL does not parse")
+	}
+	life, cancel := context.WithCancel(context.Background())
+	c := &Client{
+		opts: opts, url: rawURL, ctx: life, cancel: cancel,
+		done:     make(chan struct{}),
+		inFlight: make(chan struct{}, opts.InFlight),
+		up:       make(chan struct{}),
+		subs:     map[string]*Subscription{},
+	}
+	s, err := c.connect(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	c.attach(s)
+	go c.run(s)
+	return c, nil
+}
+
+// Close ends the client: publishes in flight fail, subscriptions end, queued events are dropped. It makes the closing
+// handshake, and waits for the server's part of it for at most 5 s. It does not wait for handlers.
+func (c *Client) Close() {
+	s := c.end(ErrClosed)
+	if s != nil {
+		s.close()
+	}
+}
+
+// Done is closed when the client has ended, by Close or by a close code that forbids to reconnect.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err says why the client ended; nil while it has not.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// run owns the connection's life: wait for its end, connect again, until the client ends.
+func (c *Client) run(s *session) {
+	defer close(c.done)
+	c.state(StateConnected, nil)
+	for attempt := 0; ; {
+		began := time.Now()
+		<-s.down
+		err := s.cause()
+		if time.Since(began) >= c.opts.MaxBackoff {
+			attempt = 0 // it held: this is a new outage, not the same one
+		}
+		for s = nil; s == nil; attempt++ {
+			if c.ctx.Err() == nil && final(err) {
+				c.end(err)
+			}
+			if c.ctx.Err() != nil {
+				c.state(StateClosed, c.Err())
+				return
+			}
+			c.state(StateReconnecting, err)
+			if sleep(c.ctx, backoff(attempt, c.opts.MinBackoff, c.opts.MaxBackoff)) {
+				s, err = c.connect(c.ctx)
+			}
+		}
+		if !c.attach(s) { // Close came while the connection was made
+			s.close()
+			continue
+		}
+		c.state(StateConnected, nil)
+	}
+}
+
+// attach makes s the connection; false if the client has ended.
+func (c *Client) attach(s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return false
+	}
+	if !s.over() { // else run finds it down at once
+		c.session = s
+		close(c.up)
+	}
+	return true
+}
+
+// detach is called by a session that is over.
+func (c *Client) detach(s *session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == s {
+		c.session = nil
+		c.up = make(chan struct{})
+	}
+}
+
+// end marks the client as ended, once, and gives the connection that is to be closed.
+func (c *Client) end(err error) *session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil
+	}
+	c.err = err
+	c.cancel()
+	return c.session
+}
+
+// live waits for a connection.
+func (c *Client) live(ctx context.Context) (*session, error) {
+	for {
+		c.mu.Lock()
+		s, up, err := c.session, c.up, c.err
+		c.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			return s, nil
+		}
+		select {
+		case <-up:
+		case <-c.ctx.Done():
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for a connection: %w", ctx.Err())
+		}
+	}
+}
+
+func (c *Client) state(s State, err error) {
+	if c.opts.OnState != nil {
+		c.opts.OnState(s, err)
+	}
+}
+
+func (c *Client) report(err error) {
+	if c.opts.OnError != nil {
+		c.opts.OnError(err)
+	}
+}
+
+// token asks the source; its errors say for what.
+func (c *Client) token(ctx context.Context, action Action, topic string) (string, error) {
+	token, err := c.opts.Token(ctx, Request{action, topic})
+	if err != nil {
+		return "", fmt.Errorf("token to %s %s: %w", action, topic, err)
+	}
+	if token == "" {
+		return "", fmt.Errorf("token to %s %s: %w", action, topic, &wire.Error{Code: wire.TokenMissing, Detail: "the token source gave none"})
+	}
+	return token, nil
+}

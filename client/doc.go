@@ -1,0 +1,20 @@
+// Package client connects Go programs to a notifyd server.
+//
+//	c, err := client.Dial(ctx, "ws://127.0.0.1:8080/v1/ws", client.Options{Token: client.StaticToken(jwt)})
+//	…
+//	sub, err := c.Subscribe(ctx, "rooms.*", func(e client.Event) { fmt.Printf("%s %s\n", e.Topic, e.Data) })
+//	…
+//	err = c.Publish(ctx, "rooms.42", []byte(`{"hello":"world"}`)) // nil: the server handed it on
+//
+// A Client reconnects for ever, with full-jitter exponential back-off, and subscribes again to what it was subscribed
+// to, until Close or until the server closes with a code that says not to come back ([wire.CloseCode.Reconnect]).
+// Tokens are asked for when they are needed, and again when the server says that one expires, so a [TokenSource] that
+// mints short-lived tokens is all that a long-lived client needs.
+//
+// A publish whose connection is lost before the answer came fails with [ErrDisconnected] and is not sent again by
+// itself: it may have arrived. Refusals by the server are *[wire.Error]; errors.Is(err, wire.Forbidden) compares codes.
+//
+// The WebSocket below is coder/websocket. It brings net/http's way to a server (proxies, TLS settings, HTTP headers),
+// takes the protocol's odd corners seriously, and runs wherever Go does. gobwas/ws, which the server uses, could put
+// many frames into one write, but would leave all of that to this package.
+package client

@@ -1,0 +1,313 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+const (
+	// sendQueue bounds the requests that wait for the connection's writer.
+	sendQueue = 64
+	// writeTimeout bounds one write: a server that takes nothing for so long is as good as gone.
+	writeTimeout = 10 * time.Second
+)
+
+var (
+	errSilent     = errors.New("nothing heard from the server for two ping intervals")
+	errOver       = errors.New("the connection is over")
+	errWriteStuck = errors.New("the server took no data in time")
+)
+
+// session is one connection, from its welcome to its end. Two goroutines serve it: read, which never waits for a
+// handler, so that pings are always answered; and write, the only one that writes messages.
+type session struct {
+	c    *Client
+	conn *websocket.Conn
+	out  chan []byte
+	down chan struct{} // closed when the connection is over and all calls are answered
+
+	pingInterval time.Duration // 0: the server sends no pings
+	maxMessage   int           // bytes the server takes; 0: unknown
+	heard        atomic.Bool   // since the last tick of write
+
+	mu    sync.Mutex
+	calls map[string]*call // by id; nil when the session is over
+	err   error            // the first cause
+}
+
+// call is a request that waits for its answer. Whoever takes it out of session.calls answers it.
+type call struct {
+	done  chan struct{} // closed after err was set
+	err   error
+	timer *time.Timer
+	after func() // run once, with the answer; may be nil
+}
+
+// connect makes a connection and waits for the welcome.
+func (c *Client) connect(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
+	defer cancel()
+	s := &session{c: c, out: make(chan []byte, sendQueue), down: make(chan struct{}), calls: map[string]*call{}}
+	conn, _, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
+		HTTPClient:   c.opts.HTTPClient,
+		HTTPHeader:   c.opts.Header,
+		Subprotocols: []string{wire.Subprotocol},
+		OnPingReceived: func(context.Context, []byte) bool {
+			s.heard.Store(true)
+			return true
+		},
+	})
+	if err != nil {
+		if cause := errors.Unwrap(err); cause != nil { // without the library's prefix
+			err = cause
+		}
+		return nil, dialError(c.url, err)
+	}
+	s.conn = conn
+	conn.SetReadLimit(int64(c.opts.ReadLimit))
+	if err := s.welcome(ctx); err != nil {
+		_ = conn.CloseNow()
+		return nil, dialError(c.url, err)
+	}
+	go s.read()
+	go s.write()
+	return s, nil
+}
+
+func (s *session) welcome(ctx context.Context) error {
+	if s.conn.Subprotocol() != wire.Subprotocol {
+		return fmt.Errorf("not a notifyd server: it did not choose the subprotocol %s", wire.Subprotocol)
+	}
+	_, frame, err := s.conn.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("waiting for the welcome: %w", closeError(err))
+	}
+	var m wire.Message
+	if err := wire.ParseMessage(frame, &m); err != nil {
+		return fmt.Errorf("welcome: %w", err)
+	}
+	if m.Kind != wire.MessageWelcome {
+		return errors.New("not a notifyd server: the first message is no welcome")
+	}
+	s.pingInterval = time.Duration(m.PingInterval) * time.Second
+	s.maxMessage = m.MaxMessageBytes
+	return nil
+}
+
+// read handles all that comes in, until the connection is over; then it answers the calls that are left.
+func (s *session) read() {
+	var buf bytes.Buffer
+	for {
+		_, r, err := s.conn.Reader(context.Background())
+		if err == nil {
+			buf.Reset()
+			_, err = buf.ReadFrom(r)
+		}
+		if err != nil {
+			s.fail(closeError(err))
+			break
+		}
+		s.heard.Store(true)
+		var m wire.Message
+		if err := wire.ParseMessage(buf.Bytes(), &m); err != nil {
+			s.fail(fmt.Errorf("message from the server: %w", err))
+			break
+		}
+		s.handle(&m)
+	}
+	s.mu.Lock()
+	calls, cause := s.calls, s.err
+	s.calls = nil
+	s.mu.Unlock()
+	s.c.detach(s) // first, so that who hears of the loss does not find this session again
+	for _, call := range calls {
+		call.answer(fmt.Errorf("%w: %w", ErrDisconnected, cause))
+	}
+	close(s.down)
+}
+
+// handle must not block. m's slices live until it returns.
+func (s *session) handle(m *wire.Message) {
+	switch m.Kind {
+	case wire.MessageAck:
+		s.answer(string(m.ID), nil)
+	case wire.MessageError:
+		s.answer(string(m.ID), &wire.Error{Code: m.Code, Detail: string(m.Detail)})
+	case wire.MessageEvent:
+		key := m.Topic
+		if len(m.Pattern) > 0 {
+			key = m.Pattern
+		}
+		if sub := s.c.subscription(key); sub != nil {
+			sub.queue.push(sub.event(m))
+		}
+	case wire.MessageExpiring:
+		if sub := s.c.subscription(m.Topic); sub != nil {
+			replace(sub.expiring, m.Exp)
+		}
+	case wire.MessageExpired:
+		if sub := s.c.subscription(m.Topic); sub != nil {
+			replace(sub.expired, struct{}{})
+		}
+	}
+}
+
+// write sends what is queued and notices when the server has fallen silent.
+func (s *session) write() {
+	stuck := time.AfterFunc(writeTimeout, func() { s.fail(errWriteStuck) })
+	stuck.Stop()
+	var tick <-chan time.Time
+	if s.pingInterval > 0 {
+		ticker := time.NewTicker(s.pingInterval)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	for silent := 0; ; {
+		select {
+		case frame := <-s.out:
+			stuck.Reset(writeTimeout)
+			err := s.conn.Write(context.Background(), websocket.MessageText, frame)
+			stuck.Stop()
+			if err != nil {
+				s.fail(closeError(err))
+				return
+			}
+		case <-tick:
+			silent++
+			if s.heard.Swap(false) {
+				silent = 0
+			}
+			if silent == 2 {
+				s.fail(errSilent)
+				return
+			}
+		case <-s.down:
+			return
+		}
+	}
+}
+
+// fail notes the first cause and makes read end.
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = err
+	}
+	s.mu.Unlock()
+	if first {
+		_ = s.conn.CloseNow()
+	}
+}
+
+func (s *session) cause() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// close makes the closing handshake (RFC 6455 §7.1.2).
+func (s *session) close() { _ = s.conn.Close(websocket.StatusNormalClosure, "") }
+
+// over reports whether the session takes no more calls.
+func (s *session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls == nil
+}
+
+// send queues the request that encode makes and registers a call for its answer. An error means that nothing was sent,
+// and errOver that nothing can be.
+func (s *session) send(ctx context.Context, after func(), encode func(id string) []byte) (*call, error) {
+	id := s.c.newID()
+	call := &call{done: make(chan struct{}), after: after}
+	frame := encode(id)
+	if s.maxMessage > 0 && len(frame) > s.maxMessage {
+		// The server would close the connection (1009).
+		return nil, &wire.Error{Code: wire.TooLarge, Detail: fmt.Sprintf("the message has %d bytes, the server takes %d", len(frame), s.maxMessage)}
+	}
+	s.mu.Lock()
+	if s.calls == nil {
+		s.mu.Unlock()
+		return nil, errOver
+	}
+	s.calls[id] = call
+	call.timer = time.AfterFunc(s.c.opts.AckTimeout, func() { s.answer(id, ErrTimeout) })
+	s.mu.Unlock()
+	select {
+	case s.out <- frame:
+	case <-s.down: // read has answered the call
+	case <-ctx.Done():
+		s.answer(id, ctx.Err())
+	}
+	return call, nil
+}
+
+func (s *session) answer(id string, err error) {
+	s.mu.Lock()
+	call := s.calls[id]
+	delete(s.calls, id)
+	s.mu.Unlock()
+	if call != nil {
+		call.answer(err)
+	}
+}
+
+func (c *call) answer(err error) {
+	c.timer.Stop()
+	c.err = err
+	if c.after != nil {
+		c.after()
+	}
+	close(c.done)
+}
+
+func (c *call) wait(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the server's answer: %w", ctx.Err())
+	}
+}
+
+// closeError turns the library's error for a close frame into ours.
+func closeError(err error) error {
+	var closed websocket.CloseError
+	if errors.As(err, &closed) {
+		return &CloseError{Code: wire.CloseCode(closed.Code), Reason: closed.Reason}
+	}
+	return err
+}
+
+// dialError says which server, without what a URL may hold of secrets (user, query), which net/http's error quotes.
+func dialError(rawURL string, err error) error {
+	var quoting *url.Error
+	if errors.As(err, &quoting) {
+		err = quoting.Err
+	}
+	place := "server"
+	if u, parseErr := url.Parse(rawURL); parseErr == nil {
+		place = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	}
+	return fmt.Errorf("connect to %s: %w", place, err)
+}
+
+// replace puts v into a channel of capacity 1, in place of what nobody has taken yet. Only one goroutine may call it.
+func replace[T any](ch chan T, v T) {
+	select {
+	case <-ch:
+	default:
+	}
+	ch <- v
+}
