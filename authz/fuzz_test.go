@@ -1,0 +1,88 @@
+package authz
+
+import (
+	"math"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// FuzzVerify signs any header and payload with one of the keys, or takes raw as
+// it is. What Verify accepts, golang-jwt with its strict options, and the key
+// chosen as RFC 7515 says, must accept too.
+func FuzzVerify(f *testing.F) {
+	fast := []string{"HS256", "EdDSA", "ES256"} // RSA signs too slowly to fuzz
+	var keys []Key
+	for _, alg := range fast {
+		keys = append(keys, testKeys()[alg])
+	}
+	for i, alg := range fast {
+		f.Add(uint8(i), `{"alg":"`+alg+`","typ":"JWT","kid":"`+keys[i].kid+`"}`, goodPayload, "")
+		f.Add(uint8(i), `{"alg":"`+alg+`"}`, `{"iss":"https://id.example","aud":["notifyd"],"exp":1.8000001e9,"nbf":0,"iat":1}`, "")
+	}
+	f.Add(uint8(0), `{"alg":"HS256","crit":[]}`, `{"\u0065xp":1800000060,"exp":0}`, "")
+	f.Add(uint8(0), `{"ALG":"HS256"}`, `null`, "")
+	f.Add(uint8(0), ``, `{"exp":1800000060,"authorization_details":[{"type":"notifyd","actions":["publish"],"topics":["a.*"]}]}`, "")
+	f.Add(uint8(0), ``, ``, "a.b.c")
+
+	c := newClock()
+	v := newTestVerifier(f, c, Options{
+		Trusted: keys, Issuer: "https://id.example", Audience: "notifyd",
+		NotBeforeLeeway: -1, // the reference knows one leeway for all
+		CacheEntries:    64,
+	})
+	reference := jwt.NewParser(jwt.WithValidMethods(fast), jwt.WithStrictDecoding(),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithTimeFunc(c.now),
+		jwt.WithIssuer("https://id.example"), jwt.WithAudience("notifyd"))
+	choose := func(t *jwt.Token) (any, error) {
+		for _, key := range keys {
+			if kid, has := t.Header["kid"]; t.Method.Alg() == key.alg && (!has || kid == key.kid) {
+				return key.verify, nil
+			}
+		}
+		return nil, jwt.ErrTokenUnverifiable
+	}
+
+	f.Fuzz(func(t *testing.T, which uint8, header, payload, raw string) {
+		if raw == "" {
+			key := keys[int(which)%len(keys)]
+			if header == "" {
+				header = `{"alg":"` + key.alg + `"}`
+			}
+			raw = forge(t, key.alg, key.sign, header, payload)
+		}
+		v.Slow([]byte(raw))
+		token, code := v.Verify([]byte(raw))
+		if (code == wire.OK) != (token != nil) {
+			t.Fatal(code, "with token", token != nil)
+		}
+		if code != wire.OK {
+			if v.Find([]byte(raw)) != nil {
+				t.Fatal("a refused token was remembered")
+			}
+			return
+		}
+		claims := jwt.MapClaims{}
+		if _, err := reference.ParseWithClaims(raw, claims, choose); err != nil {
+			t.Fatalf("accepted what golang-jwt refuses: %v", err)
+		}
+		if exp, _ := claims["exp"].(float64); token.ExpSeconds() != int64(math.Floor(exp)) {
+			t.Fatalf("exp %v became %d", claims["exp"], token.ExpSeconds())
+		}
+		if sub, _ := claims["sub"].(string); token.Subject() != sub {
+			t.Fatal("two readings of sub")
+		}
+		if again, code := v.Verify([]byte(raw)); code != wire.OK || again != token || token.Check(start*1e9) != wire.OK {
+			t.Fatal("remembered:", code)
+		}
+		for _, patterns := range [][]string{token.grants.publish, token.grants.subscribe} {
+			for _, p := range patterns {
+				if !wire.ValidPattern(p) {
+					t.Fatalf("granted the pattern %q", p)
+				}
+			}
+		}
+	})
+}
