@@ -54,7 +54,7 @@ func readObject(text []byte) (members []member, err error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, err
 	}
-	if _, err := dec.ReadToken(); err != io.EOF {
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("trailing bytes")
 	}
 	return members, nil
