@@ -1,0 +1,222 @@
+//go:build linux
+
+// Package e2e tests the real program from the outside: notifyd as processes of its own, a nats-server process that can
+// be killed, and clients that others wrote. The servers listen on loopback ports that the kernel picks.
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+)
+
+// natsAddress makes this test binary a nats-server that listens there.
+const natsAddress = "NOTIFYD_E2E_NATS_ADDRESS"
+
+var (
+	scratch    string // holds the binary; removed at the end
+	buildFlags []string
+)
+
+func TestMain(m *testing.M) {
+	if address := os.Getenv(natsAddress); address != "" {
+		runNATS(address)
+	}
+	var err error
+	if scratch, err = os.MkdirTemp("", "notifyd-e2e-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(scratch)
+	os.Exit(code)
+}
+
+// leftOut skips the test for want of something on this machine; with NOTIFYD_E2E=required that is a failure.
+func leftOut(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("NOTIFYD_E2E") == "required" {
+		t.Fatalf("must not be left out: %s", why)
+	}
+	t.Skip(why)
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "notifyd")
+	args := append(append([]string{"build"}, buildFlags...), "-o", path, "../cmd/notifyd")
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return path, nil
+})
+
+// binary builds the program once and returns its path.
+func binary(t *testing.T) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// run runs a subcommand that ends by itself and returns what it printed.
+func run(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	out, err := try(t, stdin, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func try(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(binary(t), args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("notifyd %s: %w", strings.Join(args, " "), err)
+		if exit := new(exec.ExitError); errors.As(err, &exit) {
+			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+		}
+	}
+	return string(out), err
+}
+
+// process is a child that lives no longer than the test.
+type process struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	output *journal      // standard output and error
+	gone   chan struct{} // closed when it has ended; cmd.ProcessState is set then
+}
+
+func start(t *testing.T, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, output: newJournal(name), gone: make(chan struct{})}
+	if cmd.Stderr = p.output; cmd.Stdout == nil {
+		cmd.Stdout = p.output
+	}
+	// A group of its own, so that what a shell or "go run" starts ends with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	var err error
+	if p.stdin, err = cmd.StdinPipe(); err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	go func() {
+		_ = cmd.Wait() // the state tells
+		p.output.end()
+		close(p.gone)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("the last lines of %s (%v):\n%s", name, cmd.ProcessState, p.output.tail())
+		}
+	})
+	return p
+}
+
+// kill ends the process and all it started, by force, and waits for the end.
+func (p *process) kill() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // fails when it has ended already
+	<-p.gone
+}
+
+func (p *process) signal(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatalf("%s: signal %v: %v", p.output.name, s, err)
+	}
+}
+
+// server is a running "notifyd serve".
+type server struct {
+	*process
+	url   string // of the WebSocket
+	admin string // base URL of the admin listener
+}
+
+// serve starts a node on ports of the kernel's choice, logging everything as JSON; the log line "listening" tells the
+// ports. wrap is the command that starts it, such as a shell with a limit; usually nil.
+func serve(t *testing.T, name string, wrap []string, args ...string) *server {
+	t.Helper()
+	command := append(append([]string{}, wrap...), binary(t), "serve",
+		"--listen=127.0.0.1:0", "--admin.listen=127.0.0.1:0", "--log.level=debug", "--log.format=json")
+	command = append(command, args...)
+	s := &server{process: start(t, name, exec.Command(command[0], command[1:]...))}
+	line := s.output.await(t, `log line with "msg":"listening"`, 0, func(line string) bool {
+		var log struct{ Msg, Listen, Admin string }
+		return json.Unmarshal([]byte(line), &log) == nil && log.Msg == "listening" && log.Listen != "" && log.Admin != ""
+	})
+	var log struct{ Listen, Admin string }
+	if err := json.Unmarshal([]byte(line), &log); err != nil {
+		t.Fatal(err)
+	}
+	s.url, s.admin = "ws://"+log.Listen+"/v1/ws", "http://"+log.Admin
+	return s
+}
+
+// get asks the admin listener; an unreachable one gives status 0.
+func (s *server) get(path string) (status int, body string) {
+	resp, err := http.Get(s.admin + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+// natsProcess starts nats-server in a process of its own, on address ("127.0.0.1:0" for any port).
+func natsProcess(t *testing.T, address string) (p *process, bound string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), natsAddress+"="+address)
+	p = start(t, "nats-server", cmd)
+	line := p.output.await(t, "line with its address", 0, func(line string) bool {
+		return strings.HasPrefix(line, "nats listens on ")
+	})
+	return p, strings.TrimPrefix(line, "nats listens on ")
+}
+
+// runNATS is the child's side of natsProcess. It does not return.
+func runNATS(address string) {
+	tcp, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		panic(err)
+	}
+	port := tcp.Port
+	if port == 0 {
+		port = natsserver.RANDOM_PORT
+	}
+	s, err := natsserver.NewServer(&natsserver.Options{Host: tcp.IP.String(), Port: port, NoSigs: true})
+	if err != nil {
+		panic(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		panic("nats-server is not ready")
+	}
+	fmt.Println("nats listens on", s.Addr())
+	s.WaitForShutdown()
+	os.Exit(0)
+}
