@@ -80,12 +80,21 @@ func seconds(value jsontext.Value, round func(float64) float64) (*int64, bool) {
 // The Get methods implement jwt.Claims. golang-jwt knows one leeway for all
 // dates; ours are two, so that the dates are moved by theirs before it looks.
 
-func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return shifted(c.exp, c.leeway), nil }
-func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return shifted(c.nbf, -c.nbLeeway), nil }
-func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return shifted(c.iat, -c.nbLeeway), nil }
-func (c *claims) GetIssuer() (string, error)                   { return c.iss, nil }
-func (c *claims) GetSubject() (string, error)                  { return c.sub, nil }
-func (c *claims) GetAudience() (jwt.ClaimStrings, error)       { return c.aud, nil }
+func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {
+	return shifted(c.exp, c.leeway), nil
+}
+
+func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
+	return shifted(c.nbf, -c.nbLeeway), nil
+}
+
+func (c *claims) GetIssuedAt() (*jwt.NumericDate, error) {
+	return shifted(c.iat, -c.nbLeeway), nil
+}
+
+func (c *claims) GetIssuer() (string, error)             { return c.iss, nil }
+func (c *claims) GetSubject() (string, error)            { return c.sub, nil }
+func (c *claims) GetAudience() (jwt.ClaimStrings, error) { return c.aud, nil }
 
 func shifted(at *int64, by time.Duration) *jwt.NumericDate {
 	if at == nil {

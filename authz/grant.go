@@ -46,7 +46,8 @@ func (g *grants) addDetails(value jsontext.Value) bool {
 func (g *grants) addDetail(value jsontext.Value) bool {
 	var kind string
 	var actions, topics []string
-	var typed, acts, on, known = false, false, false, true
+	var typed, acts, on bool
+	known := true
 	err := eachMember(value, func(name string, v jsontext.Value) {
 		switch name {
 		case "type":

@@ -26,7 +26,7 @@ func parseHeader(b []byte) (header, wire.Code) {
 	var h header
 	code := wire.OK
 	err := eachMember(b, func(name string, value jsontext.Value) {
-		ok := true
+		var ok bool
 		switch name {
 		case "alg":
 			h.alg, ok = asString(value)
@@ -37,8 +37,7 @@ func parseHeader(b []byte) (header, wire.Code) {
 			var typ string
 			typ, ok = asString(value)
 			ok = ok && isJWT(typ)
-		case "crit", "b64", "zip", "cty":
-			ok = false
+		case "crit", "b64", "zip", "cty": // not ok
 		default:
 			ok = !misspelt(name, headerNames)
 		}
