@@ -50,16 +50,17 @@ type Bus struct {
 	onState  func(bool)
 	embedded *embedded // nil with an external NATS
 	conn     *nats.Conn
+	node     string
 	subject  string // prefix of every subject, "notify.ev."
 	linger   time.Duration
 	shards   []*shard
 
-	connected  atomic.Bool
-	up         chan struct{} // closed at the first connection
-	closed     chan struct{} // closed when conn is closed for good
-	reconnects atomic.Uint64
-	failures   atomic.Uint64 // asynchronous errors, slow consumers aside
-	noise      limiter       // of the log lines that a flood could multiply
+	connected            atomic.Bool
+	up                   chan struct{} // closed at the first connection
+	closed               chan struct{} // closed when conn is closed for good
+	reconnects           atomic.Uint64
+	failures             atomic.Uint64 // asynchronous errors, slow consumers aside
+	dials, drops, errors limiter       // of the log lines that could come in floods
 
 	interest interest
 	quit     chan struct{} // closed by Close
@@ -73,7 +74,7 @@ type Bus struct {
 // An embedded server is ready when Open returns; otherwise the error says which key to change. An external
 // server that cannot be reached is not an error: the bus comes up disconnected, goes on trying and calls
 // Options.OnState when it succeeds. Wrong credentials and a certificate that cannot be trusted are errors.
-// ctx bounds the start alone.
+// ctx bounds the start alone; one attempt to reach an external server takes up to 2 s for each address.
 func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -124,12 +125,13 @@ func (b *Bus) openEmbedded(ctx context.Context, o *Options) error {
 	if b.conn, err = n.Connect(); err != nil {
 		return errors.Join(fmt.Errorf("embedded NATS: %w", err), e.stop(ctx))
 	}
-	b.embedded = e
+	b.embedded, b.node = e, e.dir.node
 	<-b.up
 	return nil
 }
 
 func (b *Bus) openExternal(ctx context.Context, o *Options) error {
+	b.node = newNodeName()
 	n := b.connection()
 	n.Servers, _ = o.servers()
 	n.ReconnectOnFlusherError = true

@@ -100,7 +100,7 @@ func (c *child) kill(t testing.TB) {
 func (c *child) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", c.port) }
 
 // eventually polls ok until a patience that is a hang rather than slowness.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for range 20_000 / 5 {
 		if ok() {

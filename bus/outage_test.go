@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -251,4 +252,29 @@ func TestCloseGivesUpWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	close(sink.release)
+}
+
+// A server that is stopped, not dead, takes connections and bytes but answers nothing.
+func TestServerHangs(t *testing.T) {
+	c := startChild(t)
+	sink := bustest.NewRecorder()
+	b := open(t, bus.Options{URL: c.url()}, sink)
+	eventually(t, "connected", b.Connected)
+	bustest.Subscribe(t, b, 1, "t")
+	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	big := make([]byte, 60_000)
+	for b.Publish([]byte("flood"), big) == wire.OK { // fills the socket until writing to it fails
+	}
+	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	if code := bustest.Subscribe(t, b, 2, "u"); code != wire.Unavailable {
+		t.Errorf("subscribe: %v", code)
+	}
+	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "reconnected", b.Connected)
+	bustest.Publish(t, b, "t", "x")
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
 }

@@ -47,28 +47,27 @@ func (b *Bus) Stats() Stats {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	st.Subscriptions = len(in.byPattern)
-	dropped := in.droppedByOld
+	st.Dropped = in.dropped()
+	return st
+}
+
+// dropped wants mu. Only subscriptions that ever were slow are asked.
+func (in *interest) dropped() uint64 {
+	total := in.droppedByOld
 	for sub := range in.slow {
 		if n, err := sub.nats.Dropped(); err == nil {
-			dropped += n
+			total += n
 		}
 	}
-	st.Dropped = uint64(dropped)
-	return st
+	return uint64(total)
 }
 
 // Connected says whether NATS can be reached, as far as is known: an orderly end is noticed at once, a
 // hung server after 15 to 20 seconds.
 func (b *Bus) Connected() bool { return b.connected.Load() }
 
-// Node names the NATS server that the bus is connected to, or was last: for an embedded server the name
-// that it keeps in its data directory. Empty before the first connection.
-func (b *Bus) Node() string {
-	if b.embedded != nil {
-		return b.embedded.server.Name()
-	}
-	return b.conn.ConnectedServerName()
-}
+// Node names this process: the host's name, made unique. With a DataDir it is kept there.
+func (b *Bus) Node() string { return b.node }
 
 // The functions below are called by nats.go, one after the other, from one goroutine.
 
@@ -106,7 +105,7 @@ func (b *Bus) tell(connected bool) {
 }
 
 func (b *Bus) onDialError(_ *nats.Conn, err error) {
-	if b.noise.allow() {
+	if b.dials.allow() {
 		b.log.Warn("NATS is unreachable", zap.Error(err))
 	}
 }
@@ -120,7 +119,7 @@ func (b *Bus) onError(_ *nats.Conn, s *nats.Subscription, err error) {
 	b.failures.Add(1)
 	if errors.Is(err, nats.ErrPermissionViolation) {
 		b.onDenied(err)
-	} else if b.noise.allow() {
+	} else if b.errors.allow() {
 		b.log.Warn("NATS reports an error", zap.Error(err))
 	}
 }
@@ -136,11 +135,11 @@ func (b *Bus) onSlow(s *nats.Subscription) {
 	if in.byPattern[sub.pattern] == sub {
 		in.slow[sub] = struct{}{}
 	}
+	total := in.dropped()
 	in.mu.Unlock()
-	if b.noise.allow() {
-		n, _ := s.Dropped()
-		b.log.Warn("events were dropped: they came faster than they could be delivered",
-			zap.String("pattern", sub.pattern), zap.Int("dropped", n))
+	if b.drops.allow() {
+		b.log.Warn("events are being dropped: they come faster than they can be delivered",
+			zap.String("pattern", sub.pattern), zap.Uint64("dropped since start", total))
 	}
 }
 
@@ -159,7 +158,7 @@ func (b *Bus) onDenied(err error) {
 	in.lastDenial = err
 	in.mu.Unlock()
 	wake(in.denial)
-	if b.noise.allow() {
+	if b.errors.allow() {
 		b.log.Error("NATS account permissions forbid a subject", zap.String("subject", subject), zap.Error(err))
 	}
 }
