@@ -105,6 +105,7 @@ func TestParseRefuses(t *testing.T) {
 		{"Kelvin sign, escaped", publish(`"to\u212aen":"x"`), errCase},
 		{"long s", publish("\"m\u017Fg_id\":\"x\""), errCase},
 		{"Seq", since(`{"Seq":1}`), errCase},
+		{"the 31st name twice", `{"type":"ping"` + strings.Split(many.String(), `,"m30"`)[0] + `,"m29":1}`, errDuplicate},
 		{"too many members", `{"type":"ping"` + many.String() + `}`, errMembers},
 		{"too many members in since", since(`{"seq":1` + many.String() + `}`), errMembers},
 

@@ -15,12 +15,13 @@ const (
 // stops marks, by the high bit of a byte, the bytes of x that a string scan must
 // look at: a quote, a backslash, a control character or a byte outside ASCII.
 // Flipping bit 1 moves the quote, 0x22, next to the controls, so that one
-// subtraction finds both. A borrow can only spoil bytes above the first that is
-// marked rightly, so the lowest mark is exact.
+// subtraction finds both. Outside ASCII the second term marks every byte but
+// 0xdc, and that the first does. A borrow can only spoil bytes above the first
+// that is marked rightly, so the lowest mark is exact.
 func stops(x uint64) uint64 {
 	controlOrQuote := (x ^ ones*0x02) - ones*0x21
 	backslash := (x ^ ones*'\\') - ones
-	return (controlOrQuote | backslash | x) & highs
+	return (controlOrQuote | backslash) & highs
 }
 
 // plain returns the index of the first byte at or behind b[i] that stops marks;
