@@ -58,8 +58,10 @@ func newChild(t testing.TB) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	c := &child{port: l.Addr().(*net.TCPAddr).Port}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { c.kill(t) })
 	return c
 }

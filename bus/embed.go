@@ -182,8 +182,8 @@ type natsLog struct {
 	fatal chan string
 }
 
-func (l *natsLog) Noticef(f string, v ...any) { l.SugaredLogger.Debugf(f, v...) }
-func (l *natsLog) Tracef(f string, v ...any)  { l.SugaredLogger.Debugf(f, v...) }
+func (l *natsLog) Noticef(f string, v ...any) { l.Debugf(f, v...) }
+func (l *natsLog) Tracef(f string, v ...any)  { l.Debugf(f, v...) }
 
 func (l *natsLog) Fatalf(f string, v ...any) {
 	l.Errorf(f, v...)

@@ -113,7 +113,7 @@ func TestPortTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() })
 	taken := l.Addr().String()
 	_, err = bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{Listen: "u:secret@" + taken}}, bustest.NewRecorder(), zapNop)
 	wantKey(t, err, "nats.listen", "***@"+taken)
