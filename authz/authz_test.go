@@ -224,3 +224,28 @@ func TestOptionsOutOfBounds(t *testing.T) {
 		}
 	}
 }
+
+// What fails before its signature is looked at is not slow.
+func TestSlow(t *testing.T) {
+	c := newClock()
+	v := newTestVerifier(t, c, Options{})
+	es := testKeys()["ES256"].sign
+	for _, row := range []struct {
+		name, token string
+		want        bool
+	}{
+		{"ES256", signed(t, "ES256", goodPayload), true},
+		{"ES256 without kid", forge(t, "ES256", es, `{"alg":"ES256"}`, goodPayload), true},
+		{"HS256", signed(t, "HS256", goodPayload), false},
+		{"unknown kid", forge(t, "ES256", es, `{"alg":"ES256","kid":"x"}`, goodPayload), false},
+		{"unknown alg", encode([]byte(`{"alg":"ES512"}`)) + ".e30.AA", false},
+		{"garbage", "garbage", false},
+		{"garbage with dots", "gar.ba.ge", false},
+		{"empty", "", false},
+		{"too long", signed(t, "ES256", `{"exp":1800000060,"x":"`+strings.Repeat("x", DefaultMaxTokenBytes)+`"}`), false},
+	} {
+		if got := v.Slow([]byte(row.token)); got != row.want {
+			t.Errorf("%s: %v", row.name, got)
+		}
+	}
+}

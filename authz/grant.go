@@ -69,15 +69,24 @@ func (g *grants) addDetail(value jsontext.Value) bool {
 	if !acts || !on || !known {
 		return false
 	}
+	// An action that is named twice counts once, so that a token cannot
+	// multiply its topics by its actions.
+	var publish, subscribe bool
 	for _, action := range actions {
 		switch action {
 		case "publish":
-			g.publish = append(g.publish, topics...)
+			publish = true
 		case "subscribe":
-			g.subscribe = append(g.subscribe, topics...)
+			subscribe = true
 		default:
 			return false
 		}
+	}
+	if publish {
+		g.publish = append(g.publish, topics...)
+	}
+	if subscribe {
+		g.subscribe = append(g.subscribe, topics...)
 	}
 	return true
 }

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/notifyd/notifyd/wire"
@@ -111,5 +112,19 @@ func TestGrantReach(t *testing.T) {
 		if token.MaySubscribe([]byte(pattern)) != want {
 			t.Errorf("subscribe %s: %v", pattern, !want)
 		}
+	}
+}
+
+// A token cannot make its grants larger than itself.
+func TestGrantsDoNotMultiply(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{})
+	actions := strings.Repeat(`"publish",`, 200) + `"publish"`
+	topics := strings.Repeat(`"a",`, 200) + `"a"`
+	token, code := v.Verify([]byte(signed(t, "HS256", `{"exp":1800000060,"authorization_details":[{"type":"notifyd","actions":[`+actions+`],"topics":[`+topics+`]}]}`)))
+	if code != wire.OK {
+		t.Fatal(code)
+	}
+	if n := len(token.grants.publish); n != 201 {
+		t.Error(n, "patterns")
 	}
 }

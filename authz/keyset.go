@@ -50,7 +50,7 @@ func newKeySet(keys []Key, old *keySet, newParser func(alg string) *jwt.Parser) 
 	set := &keySet{byKid: map[string]*candidate{}, byAlg: map[string]*candidate{}}
 	for _, key := range keys {
 		if twin := set.byKid[key.kid]; twin != nil {
-			return nil, fmt.Errorf("key file %s: kid %q is in %s already; give each key its own kid, and each file once", key.source, key.kid, twin.source)
+			return nil, fmt.Errorf("kid %q stands for a key of %s and for one of %s; give each key its own kid, and name each file once", key.kid, twin.origin(), key.origin())
 		}
 		k := old.find(key)
 		if k == nil {

@@ -3,8 +3,19 @@
 // also makes keys and tokens, for the command line and for tests.
 //
 // A token is accepted when golang-jwt in its strictest form accepts it and the
-// checks here, which close what that leaves open, do too. No error and no
-// String of this package holds a token or a part of one.
+// checks here, which close what that leaves open, do too:
+//
+//   - it is three segments of canonical base64url, at most MaxTokenBytes long;
+//   - its header names the algorithm of a configured key, and that key's kid. A
+//     header without a kid will do where one key alone has the algorithm. typ is
+//     absent, JWT or at+jwt; crit, b64, zip and cty are absent;
+//   - its payload is one JSON object without duplicate names, whose exp is a
+//     number of seconds above 0, and whose other claims have the right type;
+//   - its grants hold valid patterns and nothing that is not understood. The
+//     restrictions notify.digest and notify.once are not understood yet, so that
+//     a token that carries one is refused and not treated as an unrestricted one.
+//
+// No error and no String of this package holds a token or a part of one.
 package authz
 
 import (
@@ -43,8 +54,8 @@ type Options struct {
 
 	// CacheEntries is how many verified tokens are remembered (default 65,536,
 	// rounded up to a power of two). An entry holds the token and its decoded
-	// grants: some 600 bytes for an ordinary token, at most about three times
-	// MaxTokenBytes.
+	// grants: some 600 bytes for an ordinary token. The most is about twelve
+	// times MaxTokenBytes, for a token of nothing but one-letter topics.
 	CacheEntries int
 	// MaxTokenBytes is the length over which a token is refused before anything
 	// else is done with it. Default 8 KiB.
@@ -175,10 +186,9 @@ func (v *Verifier) Slow(token []byte) bool {
 }
 
 // Verify checks the token now, and remembers it when it is valid: the Token is
-// not nil exactly when the code is OK. A token that is remembered already is
-// not verified again, so that many who bring the same new one cost one
-// verification each at most while the first is under way. token is neither
-// kept nor changed.
+// not nil exactly when the code is OK. It looks first whether the token has
+// been remembered meanwhile, as when many connections bring the same new one
+// and their verifications queue. token is neither kept nor changed.
 func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
 	t, code := v.verify(token)
 	if code != wire.OK {
