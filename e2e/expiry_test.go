@@ -35,7 +35,7 @@ func TestExpiryInbound(t *testing.T) {
 	idle := dialCoder(t, "publisher that used the token once", node.url)
 	fresh := dialCoder(t, "publisher that never used the token", node.url)
 
-	token := keys.publisher(t, 4*time.Second, "expiry.>")
+	token := keys.publisher(t, 8*time.Second, "expiry.>")
 	exp := expiry(t, token)
 	if m := idle.publish(t, "expiry.in", token, "0"); m.Type != "ack" {
 		t.Fatalf("before exp: %+v", m)
@@ -75,7 +75,7 @@ func TestExpiryOutbound(t *testing.T) {
 	lasting := dialCoder(t, "subscriber with a lasting token", node.url)
 	publishToken := keys.publisher(t, time.Hour, topic)
 	lasting.subscribe(t, topic, keys.subscriber(t, time.Hour, topic))
-	token := keys.subscriber(t, 4*time.Second, topic)
+	token := keys.subscriber(t, 8*time.Second, topic)
 	exp := expiry(t, token)
 	brief.subscribe(t, topic, token)
 

@@ -159,7 +159,7 @@ func TestInterop(t *testing.T) {
 // refused sends tokens that must not work, so that what the server says of them is searched as well. It returns them.
 func refused(t *testing.T, p *peer, topic string, byAlg map[string]minted) (tokens []string) {
 	t.Helper()
-	try := func(token, code string) {
+	refuse := func(token, code string) {
 		if m := p.publish(t, topic, token, `"refused"`); m.Type != "error" || m.Code != code {
 			t.Errorf("%s: %s %q, want error %q", token, m.Type, m.Code, code)
 		}
@@ -172,9 +172,9 @@ func refused(t *testing.T, p *peer, topic string, byAlg map[string]minted) (toke
 		if signature[10] == 'A' {
 			other = "B"
 		}
-		try(head+signature[:10]+other+signature[11:], "token_invalid")
-		try(byAlg[alg].Tokens[3], "forbidden")
-		try(good+"."+signature, "token_malformed")
+		refuse(head+signature[:10]+other+signature[11:], "token_invalid")
+		refuse(byAlg[alg].Tokens[3], "forbidden")
+		refuse(good+"."+signature, "token_malformed")
 	}
 	return tokens
 }

@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 )
 
 func main() {
@@ -36,7 +35,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	skipped, err := report(out, os.Stdout)
+	skipped, err := report(out, func(s string) { fmt.Print(s) })
 	left = append(left, skipped...)
 	if err = errors.Join(err, cmd.Wait()); err != nil {
 		fmt.Println("FAIL:", err)
@@ -64,26 +63,22 @@ type event struct {
 	Elapsed                       float64
 }
 
-// report prints a line for each package and the whole output of each test that failed, and returns the tests that were
-// skipped, with their reasons.
-func report(in io.Reader, out io.Writer) (skipped []string, err error) {
+// report gives show a line for each package and the whole output of each test that failed. It returns the tests that
+// were skipped, with their reasons.
+func report(in io.Reader, show func(string)) (skipped []string, err error) {
 	output := map[string]*strings.Builder{} // by package and test
-	lines := bufio.NewReader(in)
-	for {
-		line, readErr := lines.ReadBytes('\n')
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
 		var e event
-		if len(line) > 0 && json.Unmarshal(line, &e) != nil {
-			fmt.Fprintf(out, "%s", line)
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			show(lines.Text() + "\n")
 			continue
 		}
 		key := e.Package + " " + e.Test
 		switch {
-		case readErr != nil && readErr != io.EOF:
-			return skipped, readErr
-		case readErr != nil:
-			return skipped, nil
 		case e.Action == "build-output":
-			fmt.Fprint(out, e.Output)
+			show(e.Output)
 		case e.Action == "output":
 			if output[key] == nil {
 				output[key] = new(strings.Builder)
@@ -92,14 +87,15 @@ func report(in io.Reader, out io.Writer) (skipped []string, err error) {
 		case e.Action == "skip" && e.Test != "":
 			skipped = append(skipped, e.Test+": "+reason(output[key]))
 		case e.Action == "fail":
-			fmt.Fprint(out, text(output[key]))
+			show(text(output[key]))
 		case e.Action == "pass" && e.Test == "":
-			fmt.Fprintf(out, "ok  \t%s\t%v\n", e.Package, time.Duration(e.Elapsed*float64(time.Second)).Round(time.Millisecond))
+			show(fmt.Sprintf("ok  \t%s\t%.1fs\n", e.Package, e.Elapsed))
 		}
 		if e.Action == "pass" || e.Action == "fail" || e.Action == "skip" {
 			delete(output, key)
 		}
 	}
+	return skipped, lines.Err()
 }
 
 func text(b *strings.Builder) string {
