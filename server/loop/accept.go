@@ -95,6 +95,8 @@ func (l *Loop) accept() {
 		if to == l {
 			l.add(fd, addr)
 		} else if !to.Post(func() { to.add(fd, addr) }) {
+			l.eng.load[to.index].Add(-1)
+			l.eng.gone(addr)
 			_ = unix.Close(fd)
 		}
 	}

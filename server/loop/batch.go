@@ -3,6 +3,7 @@
 package loop
 
 import (
+	"bytes"
 	"sync"
 	"sync/atomic"
 )
@@ -19,8 +20,9 @@ type Batch struct {
 	refs atomic.Int32
 }
 
-// keepBatch bounds the buffers that wait in the pool.
-const keepBatch = 256 << 10
+// keepBatch bounds the buffers that wait in the pool: twice the largest merged
+// batch, since append grows them beyond what they hold.
+const keepBatch = 512 << 10
 
 var batches = sync.Pool{New: func() any { return new(Batch) }}
 
@@ -44,4 +46,23 @@ func (b *Batch) Release() {
 	}
 	b.B, b.N = b.B[:0], 0
 	batches.Put(b)
+}
+
+// exactBatch returns a batch with a copy of p, in no more memory than that.
+func exactBatch(p []byte, n int) *Batch {
+	b := &Batch{B: bytes.Clone(p), N: n}
+	b.refs.Store(1)
+	return b
+}
+
+// fit returns b, or an exact copy in exchange for it when most of its buffer is
+// empty. Buffers from the pool are of all sizes, and what a slow peer is owed
+// stays: a thousand small events must not hold a thousand large buffers.
+func (b *Batch) fit() *Batch {
+	if cap(b.B) <= 2*len(b.B)+64 {
+		return b
+	}
+	x := exactBatch(b.B, b.N)
+	b.Release()
+	return x
 }

@@ -83,16 +83,19 @@ func (c *Conn) Pending() int {
 
 // Pause stops reading from c, and parsing what was read, after the message in
 // hand. Resume goes on where Pause stopped; the order of messages holds.
-func (c *Conn) Pause() { c.paused = true }
+// A connection that closes is read again.
+func (c *Conn) Pause() { c.paused = c.state == stateOpen }
 
-// Resume undoes Pause. It must not be called from within [Handler.Message].
+// Resume undoes Pause. It must not be called from within [Handler.Message] of
+// the same connection.
 func (c *Conn) Resume() {
 	if !c.paused {
 		return
 	}
 	c.paused = false
-	if c.state > stateClosing {
-		return
+	c.heard = c.loop.sec // nobody listened meanwhile
+	if c.since != 0 {
+		c.since = c.loop.sec
 	}
 	c.loop.parseTail(c)
 	if !c.paused {
@@ -121,28 +124,52 @@ func (c *Conn) fail(code ws.StatusCode, reason string) {
 	if c.state == stateOpen {
 		c.loop.eng.handler.Violation(c, code)
 	}
-	if c.state != stateOpen {
-		c.kill()
+	if c.state == stateOpen { // the handler may have closed it
+		c.sendFrame(appendClose(make([]byte, 0, 127), code, reason))
+		c.end(stateLinger, code)
+	}
+	c.linger()
+}
+
+// linger sends what is left, then FIN, and parses nothing more.
+func (c *Conn) linger() {
+	if c.state == stateDead {
 		return
 	}
-	c.sendFrame(appendClose(make([]byte, 0, 127), code, reason))
-	c.end(stateLinger, code)
+	c.state = stateLinger
 	c.shut = true
 	c.shutIfSent()
 }
 
-// end leaves the open state: the handler is told, once.
+// end takes c out of the open state, and tells the handler.
 func (c *Conn) end(next state, code ws.StatusCode) {
-	if c.state == stateOpen {
-		c.state = next
+	if c.leaveOpen(next) {
+		c.loop.eng.handler.Closed(c, code)
+	}
+}
+
+// endLater is end for what happens within a write. The handler may be in the
+// middle of anything then, of a message of another connection or of a walk over
+// a group, so it is told at the end of the turn.
+func (c *Conn) endLater(next state, code ws.StatusCode) {
+	if c.leaveOpen(next) {
+		c.loop.ended = append(c.loop.ended, ending{c, code})
+	}
+}
+
+// leaveOpen moves c on to state next and reports whether it was open.
+func (c *Conn) leaveOpen(next state) bool {
+	open := c.state == stateOpen
+	c.state = max(c.state, next)
+	if open {
 		c.since = c.loop.sec
 		c.loop.stat.open--
-		c.loop.eng.handler.Closed(c, code)
-		return
 	}
-	if c.state < next {
-		c.state = next
+	if c.paused { // what the peer has to say about the end must be heard
+		c.paused = false
+		c.watch()
 	}
+	return open
 }
 
 // kill gives the connection up: its socket is closed at the end of this turn.
@@ -150,8 +177,7 @@ func (c *Conn) kill() {
 	if c.state == stateDead {
 		return
 	}
-	c.end(stateDead, ws.StatusAbnormalClosure)
-	c.state = stateDead
+	c.endLater(stateDead, ws.StatusAbnormalClosure)
 	c.loop.dead = append(c.loop.dead, c)
 }
 

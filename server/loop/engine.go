@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,9 +44,7 @@ func New(opts Options, h Handler) (*Engine, error) {
 	for i := range opts.Loops {
 		l, err := newLoop(e, i)
 		if err != nil {
-			for _, l := range e.loops {
-				l.closeFDs()
-			}
+			e.closeFDs()
 			return nil, fmt.Errorf("epoll: %w", err)
 		}
 		e.loops = append(e.loops, l)
@@ -53,13 +52,21 @@ func New(opts Options, h Handler) (*Engine, error) {
 	return e, nil
 }
 
+func (e *Engine) closeFDs() {
+	for _, l := range e.loops {
+		l.closeFDs()
+	}
+}
+
 // Loops returns the loops; a handler makes its state for each before Start.
 func (e *Engine) Loops() []*Loop { return e.loops }
 
 // Start takes over the socket of ln, a TCP listener, which it closes, and runs
-// the loops. It returns at once.
+// the loops. It returns at once. After an error the engine is of
+// no more use.
 func (e *Engine) Start(ln net.Listener) error {
 	if err := e.listener.take(ln, e.loops[0].epfd); err != nil {
+		e.closeFDs()
 		return err
 	}
 	for _, l := range e.loops {
@@ -114,6 +121,15 @@ func (e *Engine) Do(f func(*Loop)) {
 	wg.Wait()
 }
 
+// origin is what ConnectionsPerIP counts by: an IPv4 address, or the /64 of an
+// IPv6 one, all of which one subscriber line usually has to itself.
+func origin(addr [16]byte) [16]byte {
+	if !netip.AddrFrom16(addr).Is4In6() {
+		clear(addr[8:])
+	}
+	return addr
+}
+
 // admit counts a new socket in, unless that is over a limit; then it returns
 // the response to refuse it with.
 func (e *Engine) admit(addr [16]byte) (response string) {
@@ -124,11 +140,12 @@ func (e *Engine) admit(addr [16]byte) (response string) {
 	if e.opts.ConnectionsPerIP > 0 {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		if e.perIP[addr] >= e.opts.ConnectionsPerIP {
+		from := origin(addr)
+		if e.perIP[from] >= e.opts.ConnectionsPerIP {
 			e.open.Add(-1)
 			return responseTooManyRequests
 		}
-		e.perIP[addr]++
+		e.perIP[from]++
 	}
 	return ""
 }
@@ -141,8 +158,9 @@ func (e *Engine) gone(addr [16]byte) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.perIP[addr]--; e.perIP[addr] == 0 {
-		delete(e.perIP, addr)
+	from := origin(addr)
+	if e.perIP[from]--; e.perIP[from] == 0 {
+		delete(e.perIP, from)
 	}
 }
 

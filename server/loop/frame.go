@@ -93,12 +93,15 @@ func HeaderLen(n int) int {
 
 // frameEnd returns the end of the frame in b that byte off lies in; b is whole
 // frames as AppendHeader makes them. When off is the start of a frame it is
-// returned as it is.
+// returned as it is. The answer to the handshake, which may stand before the
+// frames, counts as one: it begins with a letter, and no frame of ours does.
 func frameEnd(b []byte, off int) int {
 	at := 0
+	if off > 0 && b[0] < 0x80 {
+		at = headEnd(b)
+	}
 	for at < off {
-		_, n, _ := parseHeader(b[at:])
-		h, _, _ := parseHeader(b[at:])
+		h, n, _ := parseHeader(b[at:])
 		at += n + int(h.Length)
 	}
 	return at

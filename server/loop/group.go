@@ -31,7 +31,7 @@ func (m *Member) Group() *Group { return m.group }
 // Len is the number of members.
 func (g *Group) Len() int { return len(g.members) }
 
-// Join puts m into g. m must not be in a group.
+// Join puts m into g. m must not be in a group, and m.Conn not in g already.
 func (g *Group) Join(m *Member) {
 	m.group = g
 	m.at = int32(len(g.members))
@@ -89,29 +89,32 @@ func (l *Loop) flush() {
 	l.due = l.due[:0]
 }
 
-// clockEvery is after how many writes, at 4 µs and more each, a flush looks at
+// clockEvery is after how many members, at 4 µs and more each, a flush looks at
 // the clock again: a batch for 10,000 must not outlive a token by the time
 // that the first 9,999 took.
 const clockEvery = 64
 
 // flushGroup writes g's batch to each member: one write(2) a member, no copy.
-// Members leave during the walk (expiry, failure); walking from the end makes
-// a leave move only members that were already served.
+// The member in hand may leave during the walk, when it has expired; walking
+// from the end makes that move only members that were already served. Those
+// whose connections fail leave after it (see endLater).
 func (l *Loop) flushGroup(g *Group) {
 	b := g.due
 	g.due = nil
 	n := len(g.members)
 	served := 0
 	for i := n - 1; i >= 0; i-- {
-		if i%clockEvery == 0 {
+		if l.unclocked++; l.unclocked >= clockEvery {
 			l.readClock()
 		}
 		m := g.members[i]
-		if l.now >= m.Until {
+		switch {
+		case m.Conn.state != stateOpen:
+		case l.now >= m.Until:
 			l.eng.handler.Expired(m)
-			continue
+		default:
+			b = m.Conn.sendShared(b)
 		}
-		m.Conn.sendShared(b)
 		served++
 	}
 	l.stat.batch(b.N, served)

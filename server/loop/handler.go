@@ -28,12 +28,15 @@ type Handler interface {
 	// Closed is called once for each connection for which Open was called, when
 	// no more messages will come from it and none can be sent to it: a close
 	// frame was sent or received, or the socket failed (code 1006). The handler
-	// must take the connection out of all groups before it returns.
+	// must take the connection out of all groups before it returns. It is called
+	// from within [Conn.Close] or by the loop itself; when a write fails, at the
+	// end of that turn, never from within [Conn.Send].
 	Closed(c *Conn, code ws.StatusCode)
 
 	// Expired is called when a batch was due to a member whose Until has
-	// passed. The batch is not delivered to it. The handler may Leave the
-	// member's group, and no other member's.
+	// passed and whose connection is open. The batch is not delivered to it. The
+	// handler may make it Leave, or Close its connection; it must not take other
+	// connections out of the group.
 	Expired(m *Member)
 
 	// Tick is called about once a second.

@@ -5,6 +5,8 @@ package loop
 import (
 	"bytes"
 	"encoding/base64"
+	"io"
+	"iter"
 
 	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
@@ -36,6 +38,7 @@ func (l *Loop) head(c *Conn, b []byte) int {
 		l.refuse(c, responseBadRequest)
 		return len(b)
 	}
+	plain(b[:end])
 	l.upgrade(c, b[:end])
 	return end
 }
@@ -47,16 +50,15 @@ func (l *Loop) upgrade(c *Conn, head []byte) {
 	u.answer.Reset()
 	_, err := u.upgrader.Upgrade(u)
 	u.conn = nil
-	l.corkFor(c)
-	l.cork = append(l.cork, u.answer.Bytes()...)
 	if err != nil {
-		l.stat.refused++
-		c.end(stateLinger, 0)
-		c.since = l.sec
-		c.shut = true
-		c.shutIfSent()
+		if u.answer.Len() == 0 { // the request line means nothing
+			u.answer.WriteString(responseBadRequest)
+		}
+		l.refuse(c, u.answer.String())
 		return
 	}
+	l.corkFor(c)
+	l.cork = append(l.cork, u.answer.Bytes()...)
 	c.state = stateOpen
 	c.since = 0
 	c.heard, c.pinged = l.sec, l.sec
@@ -76,6 +78,9 @@ type upgradeIO struct {
 }
 
 func (u *upgradeIO) Read(p []byte) (int, error) {
+	if len(u.in) == 0 {
+		return 0, io.EOF
+	}
 	n := copy(p, u.in)
 	u.in = u.in[n:]
 	return n, nil
@@ -125,10 +130,8 @@ func (l *Loop) refuse(c *Conn, response string) {
 	l.stat.refused++
 	l.corkFor(c)
 	l.cork = append(l.cork, response...)
-	c.end(stateLinger, 0)
 	c.since = l.sec
-	c.shut = true
-	c.shutIfSent()
+	c.linger()
 }
 
 // headEnd returns the length of the head that b begins with, its blank line
@@ -160,44 +163,68 @@ const (
 // inspectHead tells a WebSocket upgrade from other requests and refuses what
 // [ws.Upgrader] would let pass: a repeated Host or key, a key that is not 16
 // bytes of base64 (RFC 6455 §4.1), a body, which would be taken for frames
-// (CWE-444), folded lines. A list in Upgrade that has "websocket" among others
-// is legal (RFC 9110 §7.8) but not to ws.Upgrader, so it is shortened in place.
+// (CWE-444), and lines that two parsers may read in two ways: folded, with
+// space in the name, with a bare CR (RFC 9112 §2.2, §5).
 func inspectHead(head []byte) headKind {
-	first, rest, _ := bytes.Cut(head, []byte("\n"))
+	if !bytes.HasPrefix(head, []byte("GET ")) {
+		return headHTTP
+	}
 	var hosts, keys int
 	var upgrade, bad bool
-	for len(rest) > 0 {
-		var line []byte
-		line, rest, _ = bytes.Cut(rest, []byte("\n"))
-		name, value, colon := bytes.Cut(line, []byte(":"))
+	for name, value := range headerLines(head) {
 		switch {
-		case len(name) > 0 && (name[0] == ' ' || name[0] == '\t'):
+		case bytes.ContainsAny(name, " \t\r\x00"), bytes.ContainsAny(value, "\r\x00"):
 			bad = true
-		case !colon:
-			continue
 		case is(name, "host"):
 			hosts++
 		case is(name, "sec-websocket-key"):
 			keys++
-			bad = bad || !goodKey(bytes.TrimSpace(value))
-		case is(name, "transfer-encoding"), is(name, "content-length") && string(bytes.TrimSpace(value)) != "0":
+			bad = bad || !goodKey(value)
+		case is(name, "transfer-encoding"), is(name, "content-length") && string(value) != "0":
 			bad = true
 		case is(name, "upgrade"):
-			if listHas(value, "websocket") {
-				upgrade = true
-				fill(value, "websocket")
-			} else {
-				name[0] = 'X' // another protocol, on a line of its own
-			}
+			upgrade = upgrade || listHas(value, "websocket")
 		}
 	}
 	switch {
-	case !upgrade || !bytes.HasPrefix(first, []byte("GET ")):
+	case !upgrade:
 		return headHTTP
 	case bad || hosts > 1 || keys > 1:
 		return headBad
 	}
 	return headUpgrade
+}
+
+// plain rewrites in place what is legal (RFC 9110 §5.3, §7.8) but not to
+// [ws.Upgrader]: other protocols beside "websocket" in Upgrade, and Connection
+// options on lines of their own.
+func plain(head []byte) {
+	for name, value := range headerLines(head) {
+		switch {
+		case is(name, "upgrade") && listHas(value, "websocket"):
+			for i := copy(value, "websocket"); i < len(value); i++ {
+				value[i] = ' '
+			}
+		case is(name, "upgrade"), is(name, "connection") && !listHas(value, "upgrade"):
+			name[0] = 'X'
+		}
+	}
+}
+
+// headerLines yields the names and trimmed values of a head's lines. A line
+// without a colon is all name.
+func headerLines(head []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		_, rest, _ := bytes.Cut(head, []byte("\n"))
+		for len(rest) > 0 {
+			var line []byte
+			line, rest, _ = bytes.Cut(rest, []byte("\n"))
+			name, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\r")), []byte(":"))
+			if !yield(name, bytes.Trim(value, " \t")) {
+				return
+			}
+		}
+	}
 }
 
 func is(name []byte, lower string) bool {
@@ -212,14 +239,6 @@ func listHas(value []byte, item string) bool {
 		}
 	}
 	return false
-}
-
-// fill overwrites value with item and spaces; a line's CR stays.
-func fill(value []byte, item string) {
-	n := len(bytes.TrimRight(value, "\r"))
-	for i := copy(value, item); i < n; i++ {
-		value[i] = ' '
-	}
 }
 
 func goodKey(v []byte) bool {

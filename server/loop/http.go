@@ -42,6 +42,9 @@ func (c *httpConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// CloseWrite lets net/http end a response without losing it to RST.
+func (c *httpConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+
 func (c *httpConn) Close() error {
 	c.once.Do(c.release)
 	return c.Conn.Close()
@@ -52,21 +55,22 @@ func (c *httpConn) Close() error {
 type Hand struct {
 	addr  net.Addr
 	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
+
+	mu     sync.Mutex
+	closed bool // guarded by mu; conns is closed then
 }
 
 // NewHand returns a listener that reports addr as its own.
 func NewHand(addr net.Addr) *Hand {
-	return &Hand{addr: addr, conns: make(chan net.Conn, 128), done: make(chan struct{})}
+	return &Hand{addr: addr, conns: make(chan net.Conn, 128)}
 }
 
 // Give hands conn to the server that accepts on h. It does not block: when 128
 // connections already wait, or h is closed, conn is closed.
 func (h *Hand) Give(conn net.Conn) {
-	select {
-	case <-h.done:
-	default:
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
 		select {
 		case h.conns <- conn:
 			return
@@ -78,17 +82,24 @@ func (h *Hand) Give(conn net.Conn) {
 
 // Accept implements [net.Listener].
 func (h *Hand) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
+	if c, ok := <-h.conns; ok {
 		return c, nil
-	case <-h.done:
-		return nil, net.ErrClosed
 	}
+	return nil, net.ErrClosed
 }
 
-// Close implements [net.Listener].
+// Close implements [net.Listener]. Connections that wait are closed.
 func (h *Hand) Close() error {
-	h.once.Do(func() { close(h.done) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil
+	}
+	h.closed = true
+	close(h.conns)
+	for c := range h.conns {
+		_ = c.Close()
+	}
 	return nil
 }
 

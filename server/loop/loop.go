@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,8 +20,9 @@ type Loop struct {
 	epfd  int
 	inbox inbox
 
-	now int64  // Unix nanoseconds, read once a turn and during long flushes
-	sec uint32 // seconds since the engine started, at least 1
+	now       int64  // Unix nanoseconds, read once a turn and during long flushes
+	sec       uint32 // seconds since the engine started, at least 1
+	unclocked int    // members served since
 
 	conns []*Conn // by slot
 	free  []int32
@@ -31,6 +33,7 @@ type Loop struct {
 	corked *Conn
 	due    []*Group
 	spare  []item
+	ended  []ending // of whose end the handler is to be told
 	dead   []*Conn
 	up     upgradeIO
 	stat   counters
@@ -90,6 +93,7 @@ func (l *Loop) readClock() {
 	t := time.Now()
 	l.now = t.UnixNano()
 	l.sec = uint32(t.Sub(l.eng.start)/time.Second) + 1
+	l.unclocked = 0
 }
 
 // run is the loop. Every turn does a bounded amount for each connection.
@@ -104,14 +108,12 @@ func (l *Loop) run() {
 		}
 		l.take()
 		l.flush()
-		l.uncork()
 		if l.sec != l.swept {
 			l.swept = l.sec
 			l.sweep()
 			l.eng.handler.Tick(l)
 		}
 		l.drainSome()
-		l.uncork()
 		l.bury()
 		l.readClock()
 		l.stat.turn(l.now - began)
@@ -212,9 +214,24 @@ func (l *Loop) remove(c *Conn) {
 	l.eng.gone(c.addr)
 }
 
-// bury closes the sockets of connections that died this turn. Until now their
-// slots were kept, so that no event of this turn could reach a newer one.
+// ending is a connection that is no longer open, and why.
+type ending struct {
+	conn *Conn
+	code ws.StatusCode
+}
+
+// bury sends what is corked, tells the handler of connections that ended, and
+// closes the sockets of those that died this turn. Until now their slots were
+// kept, so that no event of this turn could reach a newer one.
 func (l *Loop) bury() {
+	l.uncork()
+	for i := 0; i < len(l.ended); i++ {
+		e := l.ended[i]
+		l.eng.handler.Closed(e.conn, e.code)
+		l.uncork() // may end another
+	}
+	clear(l.ended)
+	l.ended = l.ended[:0]
 	for i := 0; i < len(l.dead); i++ {
 		c := l.dead[i]
 		l.dead[i] = nil
@@ -228,17 +245,16 @@ func (l *Loop) bury() {
 
 // stop ends a loop that was told to: what is left is closed without ceremony.
 func (l *Loop) stop() {
-	for _, c := range l.conns {
-		if c != nil {
-			c.kill()
-		}
-	}
-	l.bury()
 	for _, it := range l.inbox.shut() {
 		if it.fn != nil {
 			it.fn() // somebody may wait for it
 		} else {
 			it.batch.Release()
+		}
+	}
+	for _, c := range l.conns {
+		if c != nil {
+			c.kill()
 		}
 	}
 	l.bury()

@@ -30,8 +30,9 @@ type Options struct {
 	// SlowCode is the close code for a slow peer. Default 1008.
 	SlowCode int
 	// Connections and ConnectionsPerIP bound the open sockets, those in the
-	// handshake included; 0 is no bound. A connection over them is answered with
-	// 503 and 429 and closed.
+	// handshake and those given to HTTP included; 0 is no bound. A connection over
+	// them is answered with 503 or 429 and closed. An IPv6 client is counted by
+	// its /64.
 	Connections, ConnectionsPerIP int
 	// HandshakeTimeout runs from accept to the end of the request's head.
 	// Default 10 s.

@@ -21,19 +21,7 @@ const (
 
 // readable reads once from c and parses what came.
 func (l *Loop) readable(c *Conn) {
-	in := c.in
-	b, have := l.buf, 0
-	if in != nil && len(in.tail) > 0 {
-		if have = len(in.tail); have <= smallTail {
-			copy(b, in.tail)
-		} else {
-			// Grown by what arrived, never by what was announced.
-			if cap(in.tail)-have < have/2 {
-				in.tail = append(make([]byte, 0, 2*have), in.tail...)
-			}
-			b = in.tail[:cap(in.tail)]
-		}
-	}
+	b, have := l.room(c)
 	n, e := rawRead(c.fd, b[have:min(len(b), have+readBytes)])
 	switch {
 	case e != 0 && retry(e):
@@ -47,14 +35,37 @@ func (l *Loop) readable(c *Conn) {
 	if c.state == stateLinger {
 		return
 	}
-	b = b[:have+n]
-	l.keep(c, b, l.consume(c, b))
+	l.received(c, b[:have+n])
 }
+
+// room returns a buffer that begins with the have bytes of c's incomplete tail
+// and has room behind them.
+func (l *Loop) room(c *Conn) (b []byte, have int) {
+	if c.in == nil {
+		return l.buf, 0
+	}
+	in := c.in
+	tail := in.tail[in.off:]
+	have = len(tail)
+	if have <= smallTail {
+		copy(l.buf, tail)
+		return l.buf, have
+	}
+	// Grown by what arrived, never by what was announced.
+	if cap(tail)-have < have/2 {
+		in.tail = append(make([]byte, 0, 2*have), tail...)
+		in.off = 0
+	}
+	return in.tail[in.off:cap(in.tail)], have
+}
+
+// received acts on b, which room returned and a read has filled.
+func (l *Loop) received(c *Conn, b []byte) { l.keep(c, b, l.consume(c, b)) }
 
 // parseTail goes on with what c had received when it was paused.
 func (l *Loop) parseTail(c *Conn) {
 	in := c.in
-	if in == nil || in.off == len(in.tail) {
+	if in == nil {
 		return
 	}
 	used := in.off + l.consume(c, in.tail[in.off:])
@@ -98,12 +109,10 @@ func (l *Loop) keep(c *Conn, b []byte, used int) {
 		in = new(inbound)
 		c.in = in
 	}
-	if cap(in.tail) < len(rest) {
-		in.tail = make([]byte, len(rest))
+	if cap(in.tail) > 2*len(rest)+smallTail {
+		in.tail = nil // a large message has gone through
 	}
-	in.tail = in.tail[:len(rest)]
-	copy(in.tail, rest)
-	in.off = 0
+	in.tail, in.off = append(in.tail[:0], rest...), 0
 	if c.state == stateOpen && c.since == 0 && !c.paused {
 		c.since = l.sec
 	}
@@ -229,9 +238,7 @@ func (l *Loop) closeFrame(c *Conn, body []byte) {
 		c.sendFrame(appendClose(make([]byte, 0, 127), code, ""))
 		c.end(stateLinger, code)
 	}
-	c.state = stateLinger
-	c.shut = true
-	c.shutIfSent()
+	c.linger()
 }
 
 // closeStatus reads the body of a close frame: empty, or a status that may

@@ -38,6 +38,7 @@ func (l *Loop) sweep() {
 			}
 		case stateOpen:
 			switch {
+			case c.paused: // silent by our own will
 			case c.since != 0 && age > message:
 				l.stat.timeouts++
 				c.fail(ws.StatusPolicyViolation, "message not complete in time")

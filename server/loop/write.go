@@ -2,7 +2,11 @@
 
 package loop
 
-import "github.com/gobwas/ws"
+import (
+	"bytes"
+
+	"github.com/gobwas/ws"
+)
 
 // Send appends a frame with this payload, unmasked and unfragmented, to what c
 // is sent. Frames sent to one connection in a row leave in one write(2), at the
@@ -54,30 +58,33 @@ func (l *Loop) uncork() {
 		if n, ok = c.write(p); !ok || n == len(p) {
 			return
 		}
-	}
-	b := NewBatch()
-	b.B = append(b.B, p...)
-	c.owe(b, n)
-	b.Release()
-}
-
-// sendShared writes a batch that many connections receive. The caller keeps
-// its reference.
-func (c *Conn) sendShared(b *Batch) {
-	if c.state != stateOpen {
+	} else if last := c.out.queue[len(c.out.queue)-1]; last.refs.Load() == 1 && len(last.B)+len(p) <= l.eng.mergeBytes {
+		// Nobody else holds it. A peer that asks for many small answers and reads
+		// none must not cost a batch each.
+		last.B = append(last.B, p...)
+		c.owes(len(p))
 		return
 	}
+	c.owe(exactBatch(p, 0), n).Release()
+}
+
+// sendShared writes a batch that many connections receive. The caller's
+// reference goes in, and comes back for the batch to carry on with.
+func (c *Conn) sendShared(b *Batch) *Batch {
 	if c.loop.corked == c {
 		c.loop.uncork()
+	}
+	if c.state != stateOpen {
+		return b
 	}
 	n := 0
 	if c.out == nil {
 		var ok bool
 		if n, ok = c.write(b.B); !ok || n == len(b.B) {
-			return
+			return b
 		}
 	}
-	c.owe(b, n)
+	return c.owe(b, n)
 }
 
 // write tries the socket once. It returns how much went, and false when the
@@ -94,19 +101,24 @@ func (c *Conn) write(p []byte) (int, bool) {
 	return n, true
 }
 
-// owe queues b from byte off on for when the socket has room, and closes c
-// when that is more than it may be owed.
-func (c *Conn) owe(b *Batch, off int) {
-	if c.state == stateDead {
-		return
-	}
+// owe queues b from byte off on for when the socket has room. The caller's
+// reference goes in and comes back, as with sendShared.
+func (c *Conn) owe(b *Batch, off int) *Batch {
 	if c.out == nil {
 		c.out = &outbound{off: off}
 	}
+	b = b.fit()
 	b.Retain(1)
 	c.out.queue = append(c.out.queue, b)
-	c.out.bytes += len(b.B) - off
-	c.loop.stat.pending += int64(len(b.B) - off)
+	c.owes(len(b.B) - off)
+	return b
+}
+
+// owes counts n more bytes that c is owed, and closes it when that is more than
+// it may be.
+func (c *Conn) owes(n int) {
+	c.out.bytes += n
+	c.loop.stat.pending += int64(n)
 	if c.out.bytes > c.loop.eng.opts.PendingBytes && c.state == stateOpen {
 		c.slow()
 		return
@@ -121,16 +133,11 @@ func (c *Conn) slow() {
 	l, o := c.loop, c.out
 	l.stat.slow++
 	code := ws.StatusCode(l.eng.opts.SlowCode)
-	last := NewBatch()
-	if o.off > 0 {
-		first := o.queue[0].B
-		last.B = append(last.B, first[o.off:frameEnd(first, o.off)]...)
-	}
-	last.B = appendClose(last.B, code, "slow consumer")
+	first := o.queue[0].B
+	last := appendClose(bytes.Clone(first[o.off:frameEnd(first, o.off)]), code, "slow consumer")
 	c.disown()
-	c.end(stateClosing, code)
-	c.owe(last, 0)
-	last.Release()
+	c.endLater(stateClosing, code)
+	c.owe(exactBatch(last, 0), 0).Release()
 }
 
 // disown drops all that c is owed.

@@ -1,0 +1,336 @@
+//go:build linux
+
+package loop
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+// hooks is a Handler that writes down what it is told and then calls the hook
+// for it, if there is one.
+type hooks struct {
+	request   func(*Conn, *Request) error
+	open      func(*Conn)
+	message   func(*Conn, ws.OpCode, []byte)
+	violation func(*Conn, ws.StatusCode)
+	closed    func(*Conn, ws.StatusCode)
+	expired   func(*Member)
+
+	mu  sync.Mutex
+	log []string
+}
+
+func (h *hooks) note(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.log = append(h.log, fmt.Sprintf(format, args...))
+}
+
+func (h *hooks) noted() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.log)
+}
+
+// count says how often the same thing was noted.
+func (h *hooks) count(what string) (n int) {
+	for _, s := range h.noted() {
+		if s == what {
+			n++
+		}
+	}
+	return n
+}
+
+func (h *hooks) Request(c *Conn, r *Request) error {
+	if h.request != nil {
+		return h.request(c, r)
+	}
+	return nil
+}
+
+func (h *hooks) Open(c *Conn) {
+	h.note("open")
+	if h.open != nil {
+		h.open(c)
+	}
+}
+
+func (h *hooks) Message(c *Conn, op ws.OpCode, p []byte) {
+	if h.message != nil {
+		h.message(c, op, p)
+		return
+	}
+	h.note("message %d %s", op, p)
+}
+
+func (h *hooks) Violation(c *Conn, code ws.StatusCode) {
+	h.note("violation %d", code)
+	if h.violation != nil {
+		h.violation(c, code)
+	}
+}
+
+func (h *hooks) Closed(c *Conn, code ws.StatusCode) {
+	h.note("closed %d", code)
+	if h.closed != nil {
+		h.closed(c, code)
+	}
+}
+
+func (h *hooks) Expired(m *Member) {
+	h.note("expired")
+	if h.expired != nil {
+		h.expired(m)
+	}
+}
+
+func (h *hooks) Tick(*Loop) {}
+
+// echo answers each message with itself.
+func echo(c *Conn, op ws.OpCode, p []byte) { c.Send(op, p) }
+
+// idle is a loop that does not run: tests call its parts.
+func idle(t testing.TB, opts Options, h Handler) *Loop {
+	t.Helper()
+	opts.Loops = 1
+	e, err := New(opts, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.closeFDs)
+	return e.loops[0]
+}
+
+// member makes an open connection of fd on a loop that does not run.
+func (l *Loop) member(fd int) *Conn {
+	l.add(fd, [16]byte{})
+	c := l.conns[len(l.conns)-1]
+	l.eng.load[l.index].Add(1)
+	c.state, c.since = stateOpen, 0
+	l.stat.open++
+	return c
+}
+
+// pair is a connected, non-blocking pair of stream sockets.
+func pair(t testing.TB) (ours, theirs int) {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(p[1]) })
+	return p[0], p[1]
+}
+
+// server is a running engine.
+type server struct {
+	*Engine
+	t    testing.TB
+	h    *hooks
+	addr string
+}
+
+// start runs an engine on a free port. When the test ends it is drained, and
+// descriptors and goroutines must be back at what they were.
+func start(t testing.TB, opts Options, h *hooks) *server {
+	t.Helper()
+	others := goleak.IgnoreCurrent()
+	fds := descriptors(t)
+	if opts.Loops == 0 {
+		opts.Loops = 1
+	}
+	e, err := New(opts, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{Engine: e, t: t, h: h, addr: ln.Addr().String()}
+	if err := e.Start(ln); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer cancel()
+		_ = e.Drain(ctx, 0)
+		if n := e.connections(); n != 0 {
+			t.Errorf("%d connections are still counted", n)
+		}
+		goleak.VerifyNone(t, others)
+		eventually(t, "descriptors at the baseline", func() bool { return descriptors(t) <= fds })
+	})
+	return s
+}
+
+// advance lets the engine believe that d has passed.
+func (s *server) advance(d time.Duration) {
+	s.t.Helper()
+	if len(s.loops) != 1 {
+		s.t.Fatal("the clock can be moved for one loop only")
+	}
+	s.Do(func(l *Loop) { l.eng.start = l.eng.start.Add(-d) })
+	s.Do(func(*Loop) {}) // the turn that follows has swept
+	s.Do(func(*Loop) {})
+}
+
+func descriptors(t testing.TB) int {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(d)
+}
+
+// eventually waits until ok, for as long as a broken machine might take.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// client is the other end of a socket, with no library in between.
+type client struct {
+	net.Conn
+	t  testing.TB
+	br *bufio.Reader
+}
+
+const request = "GET /v1/ws?x=1 HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+
+// connect opens a TCP connection and sends nothing.
+func (s *server) connect() *client {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c := &client{Conn: conn, t: s.t, br: bufio.NewReader(conn)}
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	s.t.Cleanup(func() { _ = conn.Close() })
+	return c
+}
+
+// dial opens a WebSocket.
+func (s *server) dial() *client {
+	s.t.Helper()
+	c := s.connect()
+	c.send([]byte(request))
+	c.status("101")
+	return c
+}
+
+func (c *client) send(b []byte) {
+	c.t.Helper()
+	if _, err := c.Write(b); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// status reads the head of a response, checks its status, and returns it.
+func (c *client) status(want string) string {
+	c.t.Helper()
+	var head bytes.Buffer
+	for {
+		line, err := c.br.ReadString('\n')
+		head.WriteString(line)
+		if err != nil {
+			c.t.Fatalf("response %q: %v", head.String(), err)
+		}
+		if line == "\r\n" {
+			break
+		}
+	}
+	if got, ok := bytes.CutPrefix(head.Bytes(), []byte("HTTP/1.1 ")); !ok || !bytes.HasPrefix(got, []byte(want)) {
+		c.t.Fatalf("response %q, want status %s", head.String(), want)
+	}
+	return head.String()
+}
+
+// frame reads one frame, which must be as servers send them.
+func (c *client) frame() (ws.OpCode, []byte) {
+	c.t.Helper()
+	f, err := ws.ReadFrame(c.br)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := ws.CheckHeader(f.Header, ws.StateClientSide); err != nil || !f.Header.Fin {
+		c.t.Fatalf("frame %+v: %v", f.Header, err)
+	}
+	return f.Header.OpCode, f.Payload
+}
+
+func (c *client) want(op ws.OpCode, payload string) {
+	c.t.Helper()
+	if gotOp, got := c.frame(); gotOp != op || string(got) != payload {
+		c.t.Fatalf("got frame %d %.100q (%d bytes), want %d %.100q", gotOp, got, len(got), op, payload)
+	}
+}
+
+// wantClose reads up to a close frame with this code.
+func (c *client) wantClose(code ws.StatusCode) {
+	c.t.Helper()
+	for {
+		op, p := c.frame()
+		if op != ws.OpClose {
+			continue
+		}
+		if got, _ := closeStatus(p); got != code {
+			c.t.Fatalf("closed with %d %q, want %d", got, p[min(2, len(p)):], code)
+		}
+		return
+	}
+}
+
+// wantEOF checks that the server ended its side in order: no more bytes, no RST.
+func (c *client) wantEOF() {
+	c.t.Helper()
+	if b, err := io.ReadAll(c.br); err != nil || len(b) > 0 {
+		c.t.Fatalf("%d bytes and %v behind the end", len(b), err)
+	}
+}
+
+// gone waits until the server has given the connection up, in order or not.
+func (c *client) gone() {
+	c.t.Helper()
+	if _, err := io.Copy(io.Discard, c.br); errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Fatal("still connected")
+	}
+}
+
+// masked is a client's frame.
+func masked(op ws.OpCode, fin bool, payload string) []byte {
+	f := ws.NewFrame(op, fin, []byte(payload))
+	return ws.MustCompileFrame(ws.MaskFrameInPlaceWith(f, [4]byte{1, 2, 3, 4}))
+}
+
+func text(s string) []byte { return masked(ws.OpText, true, s) }
+
+// alive checks that the connection works, by a ping.
+func (c *client) alive() {
+	c.t.Helper()
+	c.send(masked(ws.OpPing, true, "alive?"))
+	c.want(ws.OpPong, "alive?")
+}
