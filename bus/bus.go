@@ -110,56 +110,6 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	return b, nil
 }
 
-func (b *Bus) openEmbedded(ctx context.Context, o *Options) error {
-	e, err := startEmbedded(ctx, o, b.log)
-	if err != nil {
-		return err
-	}
-	n := b.connection()
-	n.InProcessServer = e.server
-	n.IgnoreDiscoveredServers = true
-	n.User, n.Password = e.user, e.password
-	// A deadline on an in-memory pipe is a new timer for each write, and there is nothing that it could
-	// save us from.
-	n.FlusherTimeout = -1
-	if b.conn, err = n.Connect(); err != nil {
-		return errors.Join(fmt.Errorf("embedded NATS: %w", err), e.stop(ctx))
-	}
-	b.embedded, b.node = e, e.dir.node
-	<-b.up
-	return nil
-}
-
-func (b *Bus) openExternal(ctx context.Context, o *Options) error {
-	b.node = newNodeName()
-	n := b.connection()
-	n.Servers, _ = o.servers()
-	n.ReconnectOnFlusherError = true
-	n.FlusherTimeout = writeTimeout
-	if err := o.authenticate(n); err != nil {
-		return err
-	}
-	var err error
-	if b.conn, err = n.Connect(); err == nil {
-		<-b.up
-		if got := b.conn.MaxPayload(); got < int64(o.MaxPayload) {
-			b.log.Warn("NATS takes smaller messages than we do: raise its max_payload or lower limits.message_bytes",
-				zap.Int64("nats", got), zap.Int("limits.message_bytes", o.MaxPayload))
-		}
-		return nil
-	}
-	if key := permanent(err); key != "" {
-		return &OptionError{key, redact(o.URL), err, "correct it, or what the NATS server expects"}
-	}
-	b.log.Warn("NATS is not reachable yet, going on trying", zap.String("url", redact(o.URL)), zap.Error(err))
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	n.RetryOnFailedConnect = true
-	b.conn, err = n.Connect()
-	return err
-}
-
 // connection gives the options that both kinds of NATS share.
 func (b *Bus) connection() *nats.Options {
 	n := nats.GetDefaultOptions()

@@ -47,8 +47,8 @@ func openDataDir(path string) (*dataDir, error) {
 // nodeName reads the name that the directory's first user chose.
 func nodeName(file string) (string, error) {
 	b, err := os.ReadFile(file)
-	if err == nil && len(b) > 0 {
-		return string(b), nil
+	if name := strings.TrimSpace(string(b)); name != "" {
+		return name, nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err

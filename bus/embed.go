@@ -21,6 +21,26 @@ type embedded struct {
 	user, password string // of our own connection
 }
 
+func (b *Bus) openEmbedded(ctx context.Context, o *Options) error {
+	e, err := startEmbedded(ctx, o, b.log)
+	if err != nil {
+		return err
+	}
+	n := b.connection()
+	n.InProcessServer = e.server
+	n.IgnoreDiscoveredServers = true
+	n.User, n.Password = e.user, e.password
+	// A deadline on an in-memory pipe is a new timer for each write, and there is nothing that it could
+	// save us from.
+	n.FlusherTimeout = -1
+	if b.conn, err = n.Connect(); err != nil {
+		return errors.Join(fmt.Errorf("embedded NATS: %w", err), e.stop(ctx))
+	}
+	b.embedded, b.node = e, e.dir.node
+	<-b.up
+	return nil
+}
+
 func startEmbedded(ctx context.Context, o *Options, log *zap.Logger) (*embedded, error) {
 	dir, err := openDataDir(o.DataDir)
 	if err != nil {
@@ -144,17 +164,9 @@ func joinCluster(opts *server.Options, o *Embedded) error {
 	return nil
 }
 
-// hostPort translates port 0, which nats-server takes for its default port.
 func hostPort(u *url.URL) (string, int) {
-	port, _ := strconv.Atoi(u.Port())
-	if port == 0 {
-		port = server.RANDOM_PORT
-	}
-	host := u.Hostname()
-	if host == "" {
-		host = "0.0.0.0"
-	}
-	return host, port
+	port, _ := strconv.Atoi(u.Port()) // parseAddress has checked it
+	return orDefault(u.Hostname(), "0.0.0.0"), port
 }
 
 // stop ends the server and gives the directory free. When ctx ends sooner, that goes on behind it.

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -270,6 +269,6 @@ func (b *Bus) reap() {
 
 func (b *Bus) drop(sub *subscription) {
 	if err := sub.nats.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
-		b.log.Warn("NATS did not take an unsubscription", zap.Error(fmt.Errorf("%s: %w", sub.pattern, err)))
+		b.log.Warn("NATS did not take an unsubscription", zap.String("pattern", sub.pattern), zap.Error(err))
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -52,13 +51,13 @@ type Options struct {
 	// counted and logged). They can hold Buffer × MaxPayload bytes at worst. Default 65,536.
 	Buffer int
 
-	// OnState, if set, is called from a goroutine of the bus at every change of Connected, in order. It
-	// must not block.
+	// OnState, if set, is called from a goroutine of the bus at every change of Connected, in order, and
+	// perhaps before Open returns. It must not block.
 	OnState func(connected bool)
 }
 
 // Embedded configures the embedded server beyond its default, which opens no port. The addresses are
-// "host:port" or "user:password@host:port"; port 0 takes a free one.
+// "host:port" or "user:password@host:port".
 type Embedded struct {
 	// Listen (nats.listen) opens a port for NATS clients. Without user and password whoever reaches it
 	// may publish and subscribe to everything: bind it to loopback or to a network that only trusted
@@ -200,7 +199,10 @@ func parseAddress(key, s string) (*url.URL, error) {
 	if err == nil {
 		var port string
 		if _, port, err = net.SplitHostPort(u.Host); err == nil {
-			_, err = strconv.ParseUint(port, 10, 16)
+			var n uint64
+			if n, err = strconv.ParseUint(port, 10, 16); n == 0 && err == nil {
+				err = errors.New("port 0")
+			}
 		}
 	}
 	if err != nil {
@@ -234,80 +236,4 @@ func (o *Options) checkExternal() error {
 	}
 	var probe nats.Options
 	return o.authenticate(&probe)
-}
-
-// servers gives the URLs of an external NATS. A URL's user info may be a secret in either part (a lone
-// user is a token), hence no error quotes it.
-func (o *Options) servers() ([]string, error) {
-	var list []string
-	for s := range strings.SplitSeq(o.URL, ",") {
-		s = strings.TrimSpace(s)
-		if !strings.Contains(s, "://") {
-			s = "nats://" + s
-		}
-		u, err := url.Parse(s)
-		if err != nil || u.Hostname() == "" {
-			return nil, &OptionError{"nats.url", redact(o.URL), errors.New("not a URL"), "write nats://host:4222, several separated by commas"}
-		}
-		switch u.Scheme {
-		case "nats", "tls", "ws", "wss":
-		default:
-			return nil, &OptionError{"nats.url", redact(o.URL), errors.New("unknown scheme"), "use nats, tls, ws or wss"}
-		}
-		list = append(list, s)
-	}
-	return list, nil
-}
-
-// redact blots out user info, in text that need not be a well-formed URL: everything up to the last @,
-// since a password may itself hold @ or a comma.
-func redact(urls string) string {
-	at := strings.LastIndexByte(urls, '@')
-	if at < 0 {
-		return urls
-	}
-	scheme, _, ok := strings.Cut(urls[:at], "://")
-	if !ok {
-		return "***" + urls[at:]
-	}
-	return scheme + "://***" + urls[at:]
-}
-
-// authenticate adds credentials and TLS to a connection's options.
-func (o *Options) authenticate(n *nats.Options) error {
-	fail := func(key, value string, err error, remedy string) error {
-		return &OptionError{key, value, err, remedy}
-	}
-	if o.User != "" {
-		n.User, n.Password = o.User, o.Password
-	}
-	if o.Creds != "" {
-		// nats.go would open the file only when it connects.
-		if _, err := os.ReadFile(o.Creds); err != nil {
-			return fail("nats.creds", o.Creds, err, "name a readable credentials file")
-		}
-		if err := nats.UserCredentials(o.Creds)(n); err != nil {
-			return fail("nats.creds", o.Creds, err, "name a credentials file made by nsc")
-		}
-	}
-	if o.NKey != "" {
-		opt, err := nats.NkeyOptionFromSeed(o.NKey)
-		if err == nil {
-			err = opt(n)
-		}
-		if err != nil {
-			return fail("nats.nkey", o.NKey, err, "name a file that holds a user's nkey seed (SU…)")
-		}
-	}
-	if o.TLSCA != "" {
-		if err := nats.RootCAs(o.TLSCA)(n); err != nil {
-			return fail("nats.tls.ca", o.TLSCA, err, "name a PEM file of CA certificates")
-		}
-	}
-	if o.TLSCert != "" {
-		if err := nats.ClientCert(o.TLSCert, o.TLSKey)(n); err != nil {
-			return fail("nats.tls.cert", o.TLSCert, err, "name a PEM certificate and, in nats.tls.key, its key")
-		}
-	}
-	return nil
 }

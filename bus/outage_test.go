@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -195,7 +196,7 @@ func TestDropsAreCountedAndLogged(t *testing.T) {
 	if p := b.Stats().Pending; p != 10 {
 		t.Errorf("%d pending", p)
 	}
-	eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("dropped").Len() == 1 })
+	eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("being dropped").Len() == 1 })
 	close(sink.release)
 	b.Unsubscribe(1)
 	eventually(t, "unsubscribed", func() bool { return b.Stats().Subscriptions == 0 })
@@ -278,4 +279,51 @@ func TestServerHangs(t *testing.T) {
 	eventually(t, "reconnected", b.Connected)
 	bustest.Publish(t, b, "t", "x")
 	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
+}
+
+// matcher is a sink that looks whether events come under the handle of their topic.
+type matcher struct {
+	t *testing.T
+	n atomic.Int64
+}
+
+func (m *matcher) Event(_ int, handle uint32, topic string, _ []byte) {
+	if want := fmt.Sprintf("t.%d", handle%7); topic != want {
+		m.t.Errorf("handle %d got %s", handle, topic)
+	}
+	m.n.Add(1)
+}
+func (m *matcher) Flush(int) {}
+
+// Interest comes and goes while events are under way, some for subscriptions that are new or just gone.
+func TestChurnUnderTraffic(t *testing.T) {
+	sink := &matcher{t: t}
+	b := open(t, bus.Options{Linger: -1, Shards: 2}, sink)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if c := b.Publish(fmt.Appendf(nil, "t.%d", i%7), nil); c != wire.OK {
+					t.Error(c)
+				}
+			}
+		}
+	})
+	for i := uint32(0); i < 2000 || sink.n.Load() < 1000; i++ {
+		b.Unsubscribe(i - 7) // or one that never was
+		b.Subscribe(i, fmt.Sprintf("t.%d", i%7), func(c wire.Code) {
+			if c != wire.OK {
+				t.Error(c)
+			}
+		})
+		if i%100 == 0 {
+			bustest.Subscribe(t, b, 1<<30+i, fmt.Sprintf("pause.%d", i))
+		}
+	}
+	close(stop)
+	wg.Wait()
 }

@@ -8,7 +8,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net"
 	"os"
@@ -260,7 +262,26 @@ func TestPermissions(t *testing.T) {
 	eventually(t, "counted", func() bool { return b.Stats().Errors == 21 })
 }
 
+func TestServerTakesLess(t *testing.T) {
+	url := serve(t, server.Options{MaxPayload: 1000})
+	log, seen := logs()
+	b, err := bus.Open(t.Context(), bus.Options{URL: url}, bustest.NewRecorder(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeBus(t, b) })
+	if seen.FilterMessageSnippet("max_payload").Len() != 1 {
+		t.Error("not logged")
+	}
+	if c := b.Publish([]byte("t"), make([]byte, 1001)); c != wire.TooLarge {
+		t.Errorf("1,001 bytes: %v", c)
+	}
+}
+
 func TestCheck(t *testing.T) {
+	if err := (bus.Options{URL: "nats://h", TLSCA: "/nowhere"}).Check(); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
 	cluster := bus.Embedded{ClusterName: "c", ClusterListen: "127.0.0.1:1", Routes: []string{"127.0.0.1:2"}}
 	if err := (bus.Options{Embedded: cluster}).Check(); err != nil {
 		t.Error(err)
@@ -295,7 +316,7 @@ func TestCheck(t *testing.T) {
 		"nats.tls.ca":         {{TLSCA: "x"}},
 		"nats.tls.cert":       {{TLSCert: "x"}},
 		"nats.tls.key":        {{TLSKey: "x"}},
-		"nats.listen":         {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}},
+		"nats.listen":         {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:0"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}},
 		"nats.cluster.listen": {{Embedded: bus.Embedded{ClusterName: "c"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h", Routes: []string{"h:1"}}}},
 		"nats.cluster.name":   {{Embedded: bus.Embedded{ClusterListen: "h:1", Routes: []string{"h:1"}}}},
 		"nats.cluster.routes": {{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1", Routes: []string{"h"}}}},

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"crypto/tls"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -47,19 +46,14 @@ func (b *Bus) Stats() Stats {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	st.Subscriptions = len(in.byPattern)
-	st.Dropped = in.dropped()
-	return st
-}
-
-// dropped wants mu. Only subscriptions that ever were slow are asked.
-func (in *interest) dropped() uint64 {
-	total := in.droppedByOld
+	dropped := in.droppedByOld
 	for sub := range in.slow {
 		if n, err := sub.nats.Dropped(); err == nil {
-			total += n
+			dropped += n
 		}
 	}
-	return uint64(total)
+	st.Dropped = uint64(dropped)
+	return st
 }
 
 // Connected says whether NATS can be reached, as far as is known: an orderly end is noticed at once, a
@@ -135,11 +129,9 @@ func (b *Bus) onSlow(s *nats.Subscription) {
 	if in.byPattern[sub.pattern] == sub {
 		in.slow[sub] = struct{}{}
 	}
-	total := in.dropped()
 	in.mu.Unlock()
 	if b.drops.allow() {
-		b.log.Warn("events are being dropped: they come faster than they can be delivered",
-			zap.String("pattern", sub.pattern), zap.Uint64("dropped since start", total))
+		b.log.Warn("events are being dropped: they come faster than they can be delivered", zap.String("pattern", sub.pattern))
 	}
 }
 
@@ -167,12 +159,12 @@ func (b *Bus) onDenied(err error) {
 // that the caller just did: nats.go notes the last error before it handles the PONG, but calls onError
 // from another goroutine.
 func (b *Bus) awaitDenials() {
-	last := b.conn.LastError()
-	if !errors.Is(last, nats.ErrPermissionViolation) {
-		return
-	}
 	in := &b.interest
 	for {
+		last := b.conn.LastError()
+		if !errors.Is(last, nats.ErrPermissionViolation) {
+			return
+		}
 		in.mu.Lock()
 		heard := in.lastDenial == last //nolint:errorlint // this very error, not one like it
 		in.mu.Unlock()
@@ -180,28 +172,11 @@ func (b *Bus) awaitDenials() {
 			return
 		}
 		select {
-		case <-in.denial:
+		case <-in.denial: // every denial ends in one
 		case <-b.closed:
 			return
 		}
 	}
-}
-
-// permanent names the key to change when trying again cannot help, or "".
-func permanent(err error) string {
-	for _, e := range []error{
-		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
-		nats.ErrNkeysNotSupported,
-	} {
-		if errors.Is(err, e) {
-			return "nats.url"
-		}
-	}
-	var untrusted *tls.CertificateVerificationError
-	if errors.As(err, &untrusted) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) {
-		return "nats.tls.ca"
-	}
-	return ""
 }
 
 // A limiter lets one log line through each second.
