@@ -1,0 +1,81 @@
+package main
+
+import "time"
+
+// config is everything that serve can be told. The one struct is flags, environment, YAML file and the table in
+// docs/configuration.md:
+//
+//	flag         --limits.message-bytes 64KiB
+//	environment  NOTIFYD_LIMITS_MESSAGE_BYTES=64KiB
+//	file         limits: {message_bytes: 64KiB}
+//
+// A flag beats the environment, the environment beats the file, the file beats the default. Rules that span fields are
+// in config_check.go.
+type config struct {
+	Listen       string        `help:"Address for WebSocket clients and HTTP." default:"127.0.0.1:8080"`
+	DataDir      string        `help:"Folder for the embedded NATS server's storage. Empty: a temporary folder, removed at exit." placeholder:"DIR"`
+	PingInterval time.Duration `help:"Time between pings to each client." default:"25s"`
+	DrainWindow  time.Duration `help:"On SIGTERM, spread the closing of connections over this time." default:"5s"`
+	Loops        int           `help:"Event loops. 0: one for every two cores." default:"0"`
+
+	Admin  adminConfig  `embed:"" prefix:"admin."`
+	Auth   authConfig   `embed:"" prefix:"auth."`
+	NATS   natsConfig   `embed:"" prefix:"nats."`
+	Limits limitsConfig `embed:"" prefix:"limits."`
+	Log    logConfig    `embed:"" prefix:"log."`
+}
+
+type adminConfig struct {
+	Listen string `help:"Address for /healthz, /readyz and /metrics. Empty: off. Keep it private." default:"127.0.0.1:9090"`
+	Pprof  bool   `help:"Serve /debug/pprof on the admin address." default:"false"`
+}
+
+type authConfig struct {
+	Keys            []string      `help:"File with the keys that sign tokens: JWK, JWK Set or PEM. Repeatable; re-read on SIGHUP." placeholder:"FILE"`
+	Issuer          string        `help:"Required 'iss' of every token. Empty: not checked." placeholder:"ISS"`
+	Audience        string        `help:"Required 'aud' of every token. Empty: not checked." placeholder:"AUD"`
+	Leeway          time.Duration `help:"Clock skew allowed on 'exp'." default:"0s"`
+	NotBeforeLeeway time.Duration `help:"Clock skew allowed on 'nbf' and 'iat'." default:"5s"`
+	CacheEntries    int           `help:"Verified tokens to remember." default:"65536"`
+	TokenBytes      byteSize      `help:"Longest token accepted; longer ones are refused before any hashing." default:"8KiB"`
+	Workers         int           `help:"Goroutines that verify tokens seen for the first time. 0: half the cores." default:"0"`
+	ExpiryNotice    time.Duration `help:"Warn a subscriber so long before its token expires." default:"30s"`
+}
+
+type natsConfig struct {
+	URL           string        `help:"External NATS server or cluster, comma-separated. Empty: a server embedded in this process." placeholder:"URL" name:"url"`
+	Creds         string        `help:"Credentials file for nats.url." placeholder:"FILE"`
+	NKey          string        `help:"NKey seed file for nats.url." placeholder:"FILE" name:"nkey"`
+	User          string        `help:"User for nats.url." placeholder:"NAME"`
+	Password      string        `help:"Password for nats.url; best given as NOTIFYD_NATS_PASSWORD." placeholder:"SECRET"`
+	TLSCA         string        `help:"CA certificates that nats.url is checked against." placeholder:"FILE" name:"tls-ca"`
+	TLSCert       string        `help:"Client certificate for nats.url." placeholder:"FILE" name:"tls-cert"`
+	TLSKey        string        `help:"Key of the client certificate." placeholder:"FILE" name:"tls-key"`
+	Prefix        string        `help:"First part of every NATS subject: PREFIX.ev.TOPIC." default:"notify"`
+	Listen        string        `help:"Port of the embedded server for other NATS clients. Empty: none, reachable in this process only." placeholder:"HOST:PORT"`
+	ClusterName   string        `help:"Name of the cluster that embedded servers form." placeholder:"NAME"`
+	ClusterListen string        `help:"Address for the other nodes of the cluster." placeholder:"HOST:PORT"`
+	Routes        []string      `help:"Another node of the cluster, nats://HOST:PORT. Repeatable." placeholder:"URL"`
+	Linger        time.Duration `help:"Keep the NATS subscription of a pattern so long after its last subscriber left." default:"5s"`
+}
+
+type limitsConfig struct {
+	MessageBytes     byteSize      `help:"Largest message from a client; over it the connection is closed (1009)." default:"64KiB"`
+	HeadBytes        byteSize      `help:"Largest HTTP head of a handshake." default:"8KiB"`
+	Subscriptions    int           `help:"Subscriptions of one connection." default:"1000"`
+	PendingBytes     byteSize      `help:"Bytes that may wait for one slow subscriber; over it the connection is closed (4410)." default:"1MiB"`
+	Rate             int           `help:"Messages a second that one connection may send. 0: no limit." default:"0"`
+	Burst            int           `help:"Messages that may come at once under limits.rate. 0: as many as the rate." default:"0"`
+	Connections      int           `help:"Open connections in all. 0: no limit but the process's descriptors." default:"0"`
+	ConnectionsPerIP int           `help:"Open connections of one IP address. 0: no limit." name:"connections-per-ip" default:"0"`
+	BadEnvelopes     int           `help:"Bad envelopes in a row after which a connection is closed (4400)." default:"10"`
+	AuthFailures     int           `help:"Refused tokens in a row after which a connection is closed (4401)." default:"10"`
+	HandshakeTimeout time.Duration `help:"Time for a whole handshake to arrive." default:"10s"`
+	MessageTimeout   time.Duration `help:"Time for a whole message to arrive, from its first byte." default:"30s"`
+	IdleTimeout      time.Duration `help:"Close a connection from which nothing, not even a pong, came for so long." default:"75s"`
+}
+
+type logConfig struct {
+	Level  logLevel  `help:"debug, info, warn or error." default:"info"`
+	Format logFormat `help:"console (for people) or json (for machines)." default:"console"`
+}

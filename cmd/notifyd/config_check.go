@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
+)
+
+// findings collects problems: each names the key, its value and the remedy.
+type findings []string
+
+func (f *findings) add(key string, value any, what string) {
+	*f = append(*f, fmt.Sprintf("%s: %v: %s", key, value, what))
+}
+
+func (f *findings) address(key, value string) {
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		f.add(key, strconv.Quote(value), "is not an address; write HOST:PORT, such as 127.0.0.1:8080, or :8080 for every interface")
+	}
+}
+
+func (f *findings) between(key string, value, low, high int, unit string) {
+	if value < low || value > high {
+		f.add(key, value, fmt.Sprintf("is out of range; use %d to %d%s", low, high, unit))
+	}
+}
+
+func (f *findings) atLeast(key string, value, low time.Duration) {
+	if value < low {
+		f.add(key, value, fmt.Sprintf("is too short; use %v or more", low))
+	}
+}
+
+// check says everything that is wrong with the configuration, files that it names included. With dev, keys may be
+// missing.
+func (c *config) check(dev bool) []string {
+	var f findings
+	f.address("listen", c.Listen)
+	if c.Admin.Listen != "" {
+		f.address("admin.listen", c.Admin.Listen)
+		if c.Admin.Listen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
+			f.add("admin.listen", c.Admin.Listen, "is the same as listen; use another port, and keep it private")
+		}
+	} else if c.Admin.Pprof {
+		f.add("admin.pprof", true, "has nowhere to be served; set admin.listen, or leave it out")
+	}
+	c.Auth.check(&f, dev)
+	c.Limits.check(&f)
+	c.checkNATS(&f)
+	f.between("loops", c.Loops, 0, 1024, "")
+	f.atLeast("ping_interval", c.PingInterval, time.Second)
+	f.atLeast("drain_window", c.DrainWindow, 0)
+	if c.Limits.IdleTimeout <= c.PingInterval {
+		f.add("limits.idle_timeout", c.Limits.IdleTimeout, fmt.Sprintf(
+			"is not longer than ping_interval (%v), so healthy connections would be closed; make it two or three times as long", c.PingInterval))
+	}
+	if c.Auth.TokenBytes >= c.Limits.MessageBytes {
+		f.add("auth.token_bytes", c.Auth.TokenBytes, fmt.Sprintf(
+			"leaves no room for data in a message of limits.message_bytes (%v); lower it, or raise that", c.Limits.MessageBytes))
+	}
+	return f
+}
+
+func (a *authConfig) check(f *findings, dev bool) {
+	if len(a.Keys) == 0 && !dev {
+		f.add("auth.keys", "empty", "nobody could publish; name a file with the public keys of those who sign tokens (notifyd keys generate makes one), or try --dev")
+	}
+	for _, file := range a.Keys {
+		if strings.Contains(file, "://") {
+			f.add("auth.keys", redact(file), "is a URL; fetch the JWK Set into a file and name that")
+			continue
+		}
+		if _, err := authz.LoadKeys(file); err != nil {
+			f.add("auth.keys", file, err.Error())
+		}
+	}
+	const hour = int(time.Hour / time.Second)
+	f.between("auth.leeway", int(a.Leeway/time.Second), 0, hour, " seconds")
+	f.between("auth.not_before_leeway", int(a.NotBeforeLeeway/time.Second), 0, hour, " seconds")
+	f.between("auth.cache_entries", a.CacheEntries, 1, 1<<24, "")
+	f.between("auth.token_bytes", int(a.TokenBytes), 256, 1<<20, " bytes")
+	f.between("auth.workers", a.Workers, 0, 1024, "")
+	f.atLeast("auth.expiry_notice", a.ExpiryNotice, time.Second)
+}
+
+func (l *limitsConfig) check(f *findings) {
+	f.between("limits.message_bytes", int(l.MessageBytes), 1<<10, 8<<20, " bytes")
+	f.between("limits.head_bytes", int(l.HeadBytes), 1<<10, 1<<20, " bytes")
+	f.between("limits.subscriptions", l.Subscriptions, 1, 1<<20, "")
+	f.between("limits.pending_bytes", int(l.PendingBytes), 1<<12, 1<<30, " bytes")
+	f.between("limits.rate", l.Rate, 0, 1<<24, "")
+	f.between("limits.burst", l.Burst, 0, 1<<24, "")
+	f.between("limits.connections", l.Connections, 0, 1<<30, "")
+	f.between("limits.connections_per_ip", l.ConnectionsPerIP, 0, 1<<30, "")
+	f.between("limits.bad_envelopes", l.BadEnvelopes, 1, 1<<20, "")
+	f.between("limits.auth_failures", l.AuthFailures, 1, 1<<20, "")
+	f.atLeast("limits.handshake_timeout", l.HandshakeTimeout, time.Second)
+	f.atLeast("limits.message_timeout", l.MessageTimeout, time.Second)
+	f.atLeast("limits.idle_timeout", l.IdleTimeout, time.Second)
+	if l.Burst > 0 && l.Rate == 0 {
+		f.add("limits.burst", l.Burst, "has no effect without limits.rate; set that, or leave this out")
+	}
+	if l.PendingBytes < l.MessageBytes {
+		f.add("limits.pending_bytes", l.PendingBytes, fmt.Sprintf(
+			"is less than one message of limits.message_bytes (%v); make it several times as large", l.MessageBytes))
+	}
+}
+
+// natsKeys turns the names in the bus's errors into those of this configuration.
+var natsKeys = strings.NewReplacer("nats.cluster.routes", "nats.routes", "nats.cluster.", "nats.cluster_", "nats.tls.", "nats.tls_", "data-dir", "data_dir")
+
+func (c *config) checkNATS(f *findings) {
+	f.atLeast("nats.linger", c.NATS.Linger, 0)
+	if c.NATS.URL != "" && c.DataDir != "" {
+		f.add("data_dir", c.DataDir, "is for the embedded NATS server; leave it out when nats.url is set")
+	}
+	if c.NATS.Prefix == "" {
+		f.add("nats.prefix", `""`, "is empty; use a name such as notify")
+		return
+	}
+	err := c.busOptions().Check()
+	var option *bus.OptionError
+	if !errors.As(err, &option) || option.Key == "limits.message_bytes" {
+		return // nothing wrong, or already said
+	}
+	f.add(natsKeys.Replace(option.Key), strconv.Quote(option.Value), natsKeys.Replace(fmt.Sprintf("%v; %s", option.Err, option.Remedy)))
+}
+
+func (c *config) busOptions() bus.Options {
+	linger := c.NATS.Linger
+	if linger == 0 {
+		linger = -1 // what the bus takes for none
+	}
+	return bus.Options{
+		URL: c.NATS.URL, Creds: c.NATS.Creds, NKey: c.NATS.NKey, User: c.NATS.User, Password: c.NATS.Password,
+		TLSCA: c.NATS.TLSCA, TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey,
+		Prefix: c.NATS.Prefix, DataDir: c.DataDir, MaxPayload: int(c.Limits.MessageBytes), Linger: linger,
+		Embedded: bus.Embedded{
+			Listen: c.NATS.Listen, ClusterName: c.NATS.ClusterName, ClusterListen: c.NATS.ClusterListen, Routes: c.NATS.Routes,
+		},
+	}
+}
+
+func (c *config) authOptions() authz.Options {
+	leeway := c.Auth.NotBeforeLeeway
+	if leeway == 0 {
+		leeway = -1 // what authz takes for none
+	}
+	return authz.Options{
+		Keys: c.Auth.Keys, Issuer: c.Auth.Issuer, Audience: c.Auth.Audience,
+		Leeway: c.Auth.Leeway, NotBeforeLeeway: leeway,
+		CacheEntries: c.Auth.CacheEntries, MaxTokenBytes: int(c.Auth.TokenBytes),
+	}
+}

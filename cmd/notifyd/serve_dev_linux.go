@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// devTTL is how long the tokens of --dev last.
+const devTTL = 24 * time.Hour
+
+// greet prints what --dev promises: two lines to paste. The tokens go to standard output, and never to the log.
+func (c *serveCmd) greet(p *process, key authz.Key, addr net.Addr) error {
+	publisher, err := c.devToken(key, authz.Claims{Subject: "dev-publisher", Publish: []string{">"}})
+	if err != nil {
+		return err
+	}
+	subscriber, err := c.devToken(key, authz.Claims{Subject: "dev-subscriber", Subscribe: []string{">"}})
+	if err != nil {
+		return err
+	}
+	url, program := "ws://"+reachable(addr)+wire.Path, invocation()
+	_, err = fmt.Fprintf(p.stdout, `notifyd is listening on %s
+
+Subscribe, in a second terminal:
+
+  %s sub --url %s --token %s 'demo.>'
+
+Publish, in a third:
+
+  %s pub --url %s --token %s demo.hello '{"text":"hello"}'
+
+The tokens are good for every topic and for %d hours, as long as this process runs: its key is nowhere else.
+`, url, program, url, subscriber, program, url, publisher, devTTL/time.Hour)
+	return err
+}
+
+func (c *serveCmd) devToken(key authz.Key, claims authz.Claims) (string, error) {
+	now := time.Now()
+	claims.IssuedAt, claims.Expires = now, now.Add(devTTL)
+	claims.Issuer = c.Auth.Issuer
+	if c.Auth.Audience != "" {
+		claims.Audience = []string{c.Auth.Audience}
+	}
+	return authz.Sign(key, claims)
+}
+
+// reachable is the address to dial: a listener on every interface is reached on this machine's own.
+func reachable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// invocation is how this program was called: 'go run' leaves it in a folder that is gone when it ends.
+func invocation() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/notifyd"
+	}
+	return os.Args[0]
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
+)
+
+const (
+	// busShards is how many goroutines hand events from NATS to the loops.
+	busShards = 1
+	// startTimeout bounds the start of the bus.
+	startTimeout = 30 * time.Second
+	// stopTimeout bounds what comes after the drain window: a last flush, and the end of the bus.
+	stopTimeout = 10 * time.Second
+)
+
+// serve runs a node until p.ctx ends, and then drains it.
+func (c *serveCmd) serve(p *process) error {
+	var dev []authz.Key
+	if c.Dev {
+		key, err := authz.GenerateKey("EdDSA")
+		if err != nil {
+			return err
+		}
+		dev = []authz.Key{key}
+	}
+	log := newLogger(c.Log, p.stderr)
+	defer func() { _ = log.Sync() }()
+	n, err := c.start(p.ctx, dev, log)
+	if err != nil {
+		return err
+	}
+	if c.Dev {
+		if err := c.greet(p, dev[0], n.listener.Addr()); err != nil {
+			return errors.Join(err, n.stop())
+		}
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			n.reload(dev)
+		case err := <-n.admin.failed:
+			return errors.Join(fmt.Errorf("admin.listen: %w", err), n.stop())
+		case <-p.ctx.Done():
+			return n.stop()
+		}
+	}
+}
+
+// node is a running server and what it runs on.
+type node struct {
+	config   *config
+	log      *zap.Logger
+	verifier *authz.Verifier
+	server   *server.Server
+	bus      *bus.Bus
+	listener net.Listener
+	admin    *admin
+}
+
+// start brings a node up: bus, then clients, then what tells that it is ready. dev are keys that are in no file.
+func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_ *node, err error) {
+	id := strings.ToLower(rand.Text()[:8])
+	n := &node{config: c, log: log.With(zap.String("node", id))}
+	defer func() {
+		if err != nil {
+			n.abort()
+		}
+	}()
+	authOptions := c.authOptions()
+	authOptions.Trusted = dev
+	if n.verifier, err = authz.New(authOptions); err != nil {
+		return nil, usageError{err}
+	}
+	verifying := newVerifyTime()
+	n.server, err = server.New(c.serverOptions(id), authorizer{n.verifier, verifying}, busShards, n.log)
+	if err != nil {
+		return nil, err
+	}
+	// Both ports are taken before anything runs, so that a port in use is told at once.
+	if n.listener, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if n.admin, err = newAdmin(c.Admin, n.ready); err != nil {
+		return nil, fmt.Errorf("admin.listen: %w", err)
+	}
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	busOptions := c.busOptions()
+	busOptions.Shards = busShards
+	if n.bus, err = bus.Open(startCtx, busOptions, n.server, n.log); err != nil {
+		if option := (*bus.OptionError)(nil); errors.As(err, &option) {
+			return nil, usageError{errors.New(natsKeys.Replace(err.Error()))}
+		}
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	if err = n.server.Start(n.listener, n.bus); err != nil {
+		return nil, err
+	}
+	n.admin.metrics.MustRegister(n.server.Collector(), verifying, tokenCollector{n.verifier}, natsCollector{n.bus})
+	n.admin.start()
+	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.admin.addr()),
+		zap.String("version", versionText()))
+	return n, nil
+}
+
+// abort takes back a start that did not come to its end.
+func (n *node) abort() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if n.bus != nil {
+		_ = n.bus.Close(ctx)
+	}
+	if n.listener != nil {
+		_ = n.listener.Close()
+	}
+	if n.admin != nil {
+		n.admin.stop(ctx)
+	}
+}
+
+// ready says why no new client should come here; nil if it should.
+func (n *node) ready() error {
+	if !n.bus.Connected() {
+		return errors.New("NATS is unreachable")
+	}
+	return nil
+}
+
+// stop drains the node: /readyz says no, clients are sent away over the drain window, then the bus ends.
+func (n *node) stop() error {
+	n.log.Info("draining", zap.Duration("window", n.config.DrainWindow))
+	n.admin.drain()
+	ctx, cancel := context.WithTimeout(context.Background(), n.config.DrainWindow+stopTimeout)
+	defer cancel()
+	err := errors.Join(n.server.Shutdown(ctx), n.bus.Close(ctx))
+	n.admin.stop(ctx)
+	n.log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// reload reads the key files again. Tokens of keys that are gone fall at once; after an error the old keys stay.
+func (n *node) reload(dev []authz.Key) {
+	keys, err := authz.LoadKeys(n.config.Auth.Keys...)
+	if err == nil {
+		keys = append(keys, dev...)
+		err = n.verifier.SetKeys(keys)
+	}
+	if err != nil {
+		n.log.Error("keys not reloaded, the old ones stay", zap.Error(err))
+		return
+	}
+	n.server.Recheck()
+	n.log.Info("keys reloaded", zap.Int("keys", len(keys)))
+}
+
+func (c *config) serverOptions(id string) server.Options {
+	return server.Options{
+		Node:          id,
+		Subscriptions: c.Limits.Subscriptions,
+		Rate:          c.Limits.Rate,
+		Burst:         c.Limits.Burst,
+		BadEnvelopes:  c.Limits.BadEnvelopes,
+		AuthFailures:  c.Limits.AuthFailures,
+		VerifyWorkers: c.Auth.Workers,
+		ExpiryNotice:  c.Auth.ExpiryNotice,
+		DrainWindow:   c.DrainWindow,
+		Loop: loop.Options{
+			Loops:            c.Loops,
+			HeadBytes:        int(c.Limits.HeadBytes),
+			MessageBytes:     int(c.Limits.MessageBytes),
+			PendingBytes:     int(c.Limits.PendingBytes),
+			Connections:      c.Limits.Connections,
+			ConnectionsPerIP: c.Limits.ConnectionsPerIP,
+			HandshakeTimeout: c.Limits.HandshakeTimeout,
+			MessageTimeout:   c.Limits.MessageTimeout,
+			PingInterval:     c.PingInterval,
+			IdleTimeout:      c.Limits.IdleTimeout,
+		},
+	}
+}

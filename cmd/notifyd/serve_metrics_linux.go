@@ -1,0 +1,92 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
+)
+
+// The collectors read the counters of authz and bus when they are asked. The names are a contract; docs/operations.md
+// lists them.
+
+type tokenCollector struct{ verifier *authz.Verifier }
+
+var (
+	descTokenLookups = metric("token_cache_lookups_total", "Look-ups of tokens in the cache of verified ones.", "result")
+	descTokenChecks  = metric("token_verifications_total", "Tokens that were verified since they were not remembered.", "result")
+	descTokenEvicted = metric("token_cache_evicted_total", "Remembered tokens that were still valid and made room for others.")
+	descTokenEntries = metric("token_cache_entries", "Tokens that are remembered.")
+)
+
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("notifyd_"+name, help, labels, nil)
+}
+
+// Describe implements [prometheus.Collector].
+func (tokenCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descTokenLookups, descTokenChecks, descTokenEvicted, descTokenEntries} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c tokenCollector) Collect(ch chan<- prometheus.Metric) {
+	st := c.verifier.Stats()
+	counter(ch, descTokenLookups, st.Hits, "hit")
+	counter(ch, descTokenLookups, st.Misses, "miss")
+	counter(ch, descTokenChecks, st.Verified, "valid")
+	counter(ch, descTokenChecks, st.Refused, "refused")
+	counter(ch, descTokenEvicted, st.Evicted)
+	gauge(ch, descTokenEntries, float64(st.Entries))
+}
+
+type natsCollector struct{ bus *bus.Bus }
+
+var (
+	descNATSConnected     = metric("nats_connected", "1 while NATS is reachable.")
+	descNATSMessages      = metric("nats_messages_total", "Events to and from NATS.", "direction")
+	descNATSBytes         = metric("nats_bytes_total", "Bytes of events to and from NATS.", "direction")
+	descNATSDropped       = metric("nats_dropped_total", "Events from NATS that found their queue full.")
+	descNATSErrors        = metric("nats_errors_total", "Errors that NATS reported.")
+	descNATSReconnects    = metric("nats_reconnects_total", "Times that the connection to NATS was made again.")
+	descNATSSubscriptions = metric("nats_subscriptions", "Subscriptions at NATS, one for each distinct pattern.")
+	descNATSPending       = metric("nats_pending_events", "Events from NATS that wait to be handed to the loops.")
+)
+
+// Describe implements [prometheus.Collector].
+func (natsCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descNATSConnected, descNATSMessages, descNATSBytes, descNATSDropped, descNATSErrors, descNATSReconnects,
+		descNATSSubscriptions, descNATSPending,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c natsCollector) Collect(ch chan<- prometheus.Metric) {
+	st := c.bus.Stats()
+	connected := 0.0
+	if st.Connected {
+		connected = 1
+	}
+	gauge(ch, descNATSConnected, connected)
+	counter(ch, descNATSMessages, st.Published, "out")
+	counter(ch, descNATSMessages, st.Received, "in")
+	counter(ch, descNATSBytes, st.PublishedBytes, "out")
+	counter(ch, descNATSBytes, st.ReceivedBytes, "in")
+	counter(ch, descNATSDropped, st.Dropped)
+	counter(ch, descNATSErrors, st.Errors)
+	counter(ch, descNATSReconnects, st.Reconnects)
+	gauge(ch, descNATSSubscriptions, float64(st.Subscriptions))
+	gauge(ch, descNATSPending, float64(st.Pending))
+}
+
+func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, v uint64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/notifyd/notifyd/client"
+	"github.com/notifyd/notifyd/wire"
+)
+
+type subCmd struct {
+	clientFlags `embed:""`
+	Patterns    []string `arg:"" help:"Topics or patterns: rooms.42, rooms.*, rooms.>" name:"pattern"`
+	Count       int      `help:"Exit after so many events. 0: never." default:"0" placeholder:"N"`
+}
+
+// Help is shown by --help.
+func (subCmd) Help() string {
+	return `Each event is one line of JSON, written at once. A lost connection is made again for ever; what is published meanwhile is missed. Ctrl-C ends it.
+
+    notifyd sub rooms.42
+    notifyd sub 'rooms.*' 'alerts.>' | jq .data
+    notifyd sub --count 1 rooms.42
+
+A pattern has to be quoted, or the shell will take it.`
+}
+
+// Run prints events until it is interrupted, has printed enough, or the server will have no more of it.
+func (c *subCmd) Run(p *process) error {
+	if c.Count < 0 {
+		return usagef("--count: %d is negative", c.Count)
+	}
+	for _, pattern := range c.Patterns {
+		if !wire.ValidPattern(pattern) {
+			return usagef("%s: %w", pattern, &wire.Error{Code: wire.BadTopic})
+		}
+	}
+	conn, err := c.dial(p.ctx, client.Options{
+		OnState: func(s client.State, err error) {
+			if s == client.StateReconnecting {
+				p.complain(fmt.Errorf("%s: %w", s, err))
+			}
+		},
+		OnError: p.complain,
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	out := &printer{to: p.stdout, left: c.Count, done: make(chan error, 1)}
+	ended := make(chan error, len(c.Patterns))
+	for _, pattern := range c.Patterns {
+		sub, err := conn.Subscribe(p.ctx, pattern, out.print)
+		if p.ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", pattern, err)
+		}
+		go func() {
+			<-sub.Done()
+			ended <- fmt.Errorf("subscription to %s ended: %w", pattern, sub.Err())
+		}()
+	}
+	select {
+	case err := <-out.done:
+		return err
+	case err := <-ended:
+		return err
+	case <-p.ctx.Done():
+		return nil
+	}
+}
+
+// printer writes events as lines; the handlers of several subscriptions share it.
+type printer struct {
+	done chan error // capacity 1: enough was written, or writing failed
+
+	mu    sync.Mutex
+	to    io.Writer
+	left  int // events still to write; 0 from the start: no end
+	ended bool
+	line  []byte
+}
+
+func (o *printer) print(e client.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return
+	}
+	data := e.Data
+	if bytes.ContainsAny(data, "\n\r") { // white space between tokens: the event is to be one line
+		var compact bytes.Buffer
+		if json.Compact(&compact, data) == nil {
+			data = compact.Bytes()
+		}
+	}
+	o.line = append(wire.AppendEvent(o.line[:0], e.Topic, e.Pattern, data), '\n')
+	_, err := o.to.Write(o.line)
+	o.left--
+	if err != nil || o.left == 0 {
+		o.ended = true
+		o.done <- err
+	}
+}
