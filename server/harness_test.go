@@ -4,11 +4,15 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,16 +24,22 @@ import (
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
-// node is a whole server in this process: real loops, real tokens, real NATS.
+// patience is when a test gives up. Nothing is expected to take long.
+const patience = 30 * time.Second
+
+// node is a whole server in this process: real loops, real tokens, real NATS
+// unless the test has brought a bus of its own.
 type node struct {
 	*server.Server
 	auth *authz.Verifier
-	bus  *bus.Bus
+	bus  *bus.Bus // nil with setup.fake
 	addr string
 	key  authz.Key
+	stop func() // Shutdown and close the bus, once
 }
 
 type verifier struct{ *authz.Verifier }
@@ -47,11 +57,13 @@ func (v verifier) Verify(token []byte) (server.Token, wire.Code) {
 }
 
 type setup struct {
-	server  server.Options
-	bus     bus.Options
-	alg     string
-	url     string
-	observe *zap.Logger
+	server server.Options
+	bus    bus.Options
+	alg    string          // of the key that signs; default EdDSA
+	more   []authz.Key     // trusted as well
+	fake   *memBus         // instead of NATS
+	gate   func(token int) // called before the nth signature is verified, from 1 on
+	log    *zap.Logger
 }
 
 func start(t testing.TB, with setup) *node {
@@ -59,15 +71,16 @@ func start(t testing.TB, with setup) *node {
 	if with.alg == "" {
 		with.alg = "EdDSA"
 	}
-	key, err := authz.GenerateKey(with.alg)
-	if err != nil {
+	n := &node{key: newKey(t, with.alg)}
+	var err error
+	if n.auth, err = authz.New(authz.Options{Trusted: append([]authz.Key{n.key}, with.more...)}); err != nil {
 		t.Fatal(err)
 	}
-	auth, err := authz.New(authz.Options{Trusted: []authz.Key{key}})
-	if err != nil {
-		t.Fatal(err)
+	var auth server.Authorizer = verifier{n.auth}
+	if with.gate != nil {
+		auth = &gated{verifier: verifier{n.auth}, gate: with.gate}
 	}
-	log := with.observe
+	log := with.log
 	if log == nil {
 		log = zap.NewNop()
 		if os.Getenv("NOTIFYD_TEST_LOG") != "" {
@@ -75,70 +88,118 @@ func start(t testing.TB, with setup) *node {
 		}
 	}
 	with.server.Node = "test"
-	s, err := server.New(with.server, verifier{auth}, max(1, with.bus.Shards), log)
-	if err != nil {
+	if n.Server, err = server.New(with.server, auth, max(1, with.bus.Shards), log); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if with.bus.DataDir == "" {
-		with.bus.DataDir = filepath.Join(t.TempDir(), "nats")
-	}
-	b, err := bus.Open(ctx, with.bus, s, log)
-	if err != nil {
-		t.Fatal(err)
+	var b server.Bus = with.fake
+	if with.fake == nil {
+		if with.bus.DataDir == "" {
+			with.bus.DataDir = filepath.Join(t.TempDir(), "nats")
+		}
+		if with.bus.Linger == 0 {
+			with.bus.Linger = -1
+		}
+		if n.bus, err = bus.Open(ctx, with.bus, n.Server, log); err != nil {
+			t.Fatal(err)
+		}
+		b = n.bus
+	} else {
+		with.fake.start(n.Server)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Server: s, auth: auth, bus: b, addr: ln.Addr().String(), key: key}
-	if err := s.Start(ln, b); err != nil {
+	n.addr = ln.Addr().String()
+	if err := n.Start(ln, b); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	stopped := false
+	n.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
+		if err := n.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
-		if err := b.Close(ctx); err != nil {
+		if n.bus == nil {
+			with.fake.stop()
+		} else if err := n.bus.Close(ctx); err != nil {
 			t.Errorf("bus: %v", err)
 		}
-	})
+	}
+	t.Cleanup(n.stop)
 	return n
 }
 
-// token mints one that expires after ttl.
-func (n *node) token(t testing.TB, ttl time.Duration, publish, subscribe []string) string {
+// loops runs a test on one loop and on two.
+func loops(t *testing.T, f func(t *testing.T, with setup)) {
+	for _, n := range []int{1, 2} {
+		t.Run(fmt.Sprintf("loops=%d", n), func(t *testing.T) {
+			var with setup
+			with.server.Loop.Loops = n
+			f(t, with)
+		})
+	}
+}
+
+func newKey(t testing.TB, alg string) authz.Key {
 	t.Helper()
-	tok, err := authz.Sign(n.key, authz.Claims{Subject: "tester", Expires: time.Now().Add(ttl), Publish: publish, Subscribe: subscribe})
+	key, err := authz.GenerateKey(alg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func sign(t testing.TB, key authz.Key, c authz.Claims) string {
+	t.Helper()
+	tok, err := authz.Sign(key, c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return tok
 }
 
+// token mints one that expires after ttl.
+func (n *node) token(t testing.TB, ttl time.Duration, publish, subscribe []string) string {
+	t.Helper()
+	return sign(t, n.key, authz.Claims{Subject: "tester", Expires: time.Now().Add(ttl), Publish: publish, Subscribe: subscribe})
+}
+
+// all is a token for everything that is valid for a while. No two are equal.
+func (n *node) all(t testing.TB) string {
+	t.Helper()
+	every := []string{">"}
+	return sign(t, n.key, authz.Claims{ID: fmt.Sprint(serial.Add(1)), Expires: time.Now().Add(time.Hour), Publish: every, Subscribe: every})
+}
+
+var serial atomic.Int64 // of tokens
+
 // peer is a WebSocket client that sees raw envelopes.
 type peer struct {
 	t    testing.TB
 	conn net.Conn
-	rw   interface {
-		Read([]byte) (int, error)
-		Write([]byte) (int, error)
-	}
+	r    io.Reader
+	ids  int
 }
-
-type buffered struct {
-	net.Conn
-	r interface{ Read([]byte) (int, error) }
-}
-
-func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 
 func (n *node) dial(t testing.TB) *peer {
 	t.Helper()
-	d := ws.Dialer{Timeout: 10 * time.Second, Protocols: []string{wire.Subprotocol}}
+	p := n.dialWith(t, nil)
+	p.want(`"type":"welcome"`)
+	return p
+}
+
+// dialWith does not read the welcome. netDial makes the socket; nil: as usual.
+func (n *node) dialWith(t testing.TB, netDial func(context.Context, string, string) (net.Conn, error)) *peer {
+	t.Helper()
+	d := ws.Dialer{Timeout: patience, Protocols: []string{wire.Subprotocol}, NetDial: netDial}
 	conn, br, hs, err := d.Dial(context.Background(), "ws://"+n.addr+wire.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -146,39 +207,52 @@ func (n *node) dial(t testing.TB) *peer {
 	if hs.Protocol != wire.Subprotocol {
 		t.Fatalf("subprotocol %q", hs.Protocol)
 	}
-	p := &peer{t: t, conn: conn, rw: conn}
+	p := &peer{t: t, conn: conn, r: conn}
 	if br != nil {
-		p.rw = buffered{conn, br}
+		p.r = br // what came with the answer is in there; it reads on from conn
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	p.want(`"type":"welcome"`)
 	return p
 }
 
 func (p *peer) send(format string, args ...any) {
 	p.t.Helper()
-	if err := wsutil.WriteClientText(p.conn, fmt.Appendf(nil, format, args...)); err != nil {
+	p.raw(ws.OpText, fmt.Appendf(nil, format, args...))
+}
+
+func (p *peer) raw(op ws.OpCode, payload []byte) {
+	p.t.Helper()
+	_ = p.conn.SetWriteDeadline(time.Now().Add(patience))
+	if err := wsutil.WriteClientMessage(p.conn, op, payload); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// next returns the next text message, or the close code as "close NNNN".
-func (p *peer) next() string {
-	p.t.Helper()
-	_ = p.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+// read returns the next text message, or the close code as "close NNNN".
+func (p *peer) read() (string, error) {
+	_ = p.conn.SetReadDeadline(time.Now().Add(patience))
 	for {
-		f, err := ws.ReadFrame(p.rw)
+		f, err := ws.ReadFrame(p.r)
 		if err != nil {
-			p.t.Fatalf("read: %v", err)
+			return "", err
 		}
 		switch f.Header.OpCode {
 		case ws.OpText:
-			return string(f.Payload)
+			return string(f.Payload), nil
 		case ws.OpClose:
 			code, _ := ws.ParseCloseFrameData(f.Payload)
-			return fmt.Sprint("close ", uint16(code))
+			return fmt.Sprint("close ", uint16(code)), nil
 		}
 	}
+}
+
+func (p *peer) next() string {
+	p.t.Helper()
+	m, err := p.read()
+	if err != nil {
+		p.t.Fatalf("read: %v", err)
+	}
+	return m
 }
 
 // want reads the next message and requires that it contains each part.
@@ -187,10 +261,50 @@ func (p *peer) want(parts ...string) string {
 	m := p.next()
 	for _, part := range parts {
 		if !strings.Contains(m, part) {
-			p.t.Fatalf("got %s, want one with %s", m, part)
+			p.t.Fatalf("got %.300s, want one with %.300s", m, part)
 		}
 	}
 	return m
+}
+
+// wantExactly reads the next message and requires that it is this one.
+func (p *peer) wantExactly(message string) {
+	p.t.Helper()
+	if m := p.next(); m != message {
+		p.t.Fatalf("got %.300s, want %.300s", m, message)
+	}
+}
+
+// wantError reads the next message and requires that it is an error with this
+// code and id, the latter "" for none.
+func (p *peer) wantError(code wire.Code, id string) {
+	p.t.Helper()
+	m := p.next()
+	var e struct{ Type, ID, Code, Message string }
+	if err := json.Unmarshal([]byte(m), &e); err != nil || e.Type != "error" || e.Code != code.String() || e.ID != id || e.Message == "" {
+		p.t.Fatalf("got %.300s, want error %v with id %q", m, code, id)
+	}
+}
+
+// wantEnd requires a close frame with this code, and that nothing follows.
+func (p *peer) wantEnd(code wire.CloseCode) {
+	p.t.Helper()
+	p.wantExactly(fmt.Sprint("close ", uint16(code)))
+	_ = p.conn.SetReadDeadline(time.Now().Add(patience))
+	_ = wsutil.WriteClientMessage(p.conn, ws.OpClose, ws.NewCloseFrameBody(ws.StatusCode(code), ""))
+	if f, err := ws.ReadFrame(p.r); err == nil {
+		p.t.Fatalf("after the close frame: %v %.100q", f.Header, f.Payload)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.t.Fatal("the server does not end the connection")
+	}
+}
+
+// fence requires that the server has sent nothing since, and that it answers.
+func (p *peer) fence() {
+	p.t.Helper()
+	p.ids++
+	p.send(`{"type":"ping","id":"fence%d"}`, p.ids)
+	p.wantExactly(fmt.Sprintf(`{"type":"pong","id":"fence%d"}`, p.ids))
 }
 
 func (p *peer) subscribe(pattern, token string) {
@@ -198,3 +312,31 @@ func (p *peer) subscribe(pattern, token string) {
 	p.send(`{"type":"subscribe","id":"s","topic":%q,"token":%q}`, pattern, token)
 	p.want(`"type":"ack"`, `"id":"s"`)
 }
+
+// publish publishes and waits for the ack.
+func (p *peer) publish(topic, token, data string) {
+	p.t.Helper()
+	p.send(`{"type":"publish","id":"p","topic":%q,"token":%q,"data":%s}`, topic, token, data)
+	p.wantExactly(`{"type":"ack","id":"p"}`)
+}
+
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("did not happen: %s", what)
+		}
+	}
+}
+
+const hour = time.Hour
+
+// jsonString is what a JSON string with this inside says.
+func jsonString(inside string) (s string, err error) {
+	err = json.Unmarshal([]byte(`"`+inside+`"`), &s)
+	return s, err
+}
+
+// loopWithMessages are the options of loops that take messages of n bytes.
+func loopWithMessages(n int) loop.Options { return loop.Options{MessageBytes: n} }

@@ -1,0 +1,174 @@
+//go:build linux
+
+package server_test
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// memBus is a bus in memory whose moods a test chooses. One goroutine, its only
+// shard, brings answers and events.
+type memBus struct {
+	sink bustest.Sink
+	done sync.WaitGroup
+
+	mu       sync.Mutex
+	change   sync.Cond
+	tasks    []func()
+	ended    bool
+	interest map[uint32]string // pattern by handle
+	publish  wire.Code         // what Publish answers
+	hold     bool              // Subscribe answers only when told
+	held     []answer
+	asked    int // calls of Subscribe
+}
+
+// answer is one that the test has yet to let out.
+type answer struct {
+	handle  uint32
+	pattern string
+	done    func(wire.Code)
+}
+
+func (b *memBus) start(sink bustest.Sink) {
+	b.sink = sink
+	b.change.L = &b.mu
+	b.interest = make(map[uint32]string)
+	b.done.Go(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for {
+			for len(b.tasks) == 0 && !b.ended {
+				b.change.Wait()
+			}
+			if len(b.tasks) == 0 {
+				return
+			}
+			tasks := b.tasks
+			b.tasks = nil
+			b.mu.Unlock()
+			for _, f := range tasks {
+				f()
+			}
+			b.sink.Flush(0)
+			b.mu.Lock()
+		}
+	})
+}
+
+func (b *memBus) stop() {
+	b.mu.Lock()
+	b.ended = true
+	b.mu.Unlock()
+	b.change.Broadcast()
+	b.done.Wait()
+}
+
+// do queues f. mu is held.
+func (b *memBus) do(f func()) {
+	b.tasks = append(b.tasks, f)
+	b.change.Signal()
+}
+
+func (b *memBus) Publish(topic, data []byte) wire.Code {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.publish != wire.OK {
+		return b.publish
+	}
+	name, payload := string(topic), append([]byte(nil), data...)
+	for handle, pattern := range b.interest {
+		if wire.Covers(pattern, name) {
+			b.do(func() {
+				b.mu.Lock()
+				live := b.interest[handle] == pattern
+				b.mu.Unlock()
+				if live {
+					b.sink.Event(0, handle, name, payload)
+				}
+			})
+		}
+	}
+	return wire.OK
+}
+
+func (b *memBus) Subscribe(handle uint32, pattern string, done func(wire.Code)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked++
+	for h, p := range b.interest {
+		if p == pattern {
+			delete(b.interest, h)
+		}
+	}
+	b.interest[handle] = pattern
+	if b.hold {
+		b.held = append(b.held, answer{handle, pattern, done})
+		return
+	}
+	b.do(func() { done(wire.OK) })
+}
+
+func (b *memBus) Unsubscribe(handle uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.interest, handle)
+}
+
+func (b *memBus) Connected() bool { return true }
+
+// moods of the bus
+
+func (b *memBus) holds(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hold = on
+}
+
+func (b *memBus) answers(publish wire.Code) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.publish = publish
+}
+
+// waiting is how many answers are held.
+func (b *memBus) waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.held)
+}
+
+// patterns is how many patterns there is interest in.
+func (b *memBus) patterns() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.interest)
+}
+
+// release lets the held answers out, all with this code. As with NATS, after
+// another than OK the interest is gone unless it has changed hands.
+func (b *memBus) release(code wire.Code) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, a := range b.held {
+		if code != wire.OK && b.interest[a.handle] == a.pattern {
+			delete(b.interest, a.handle)
+		}
+		b.do(func() { a.done(code) })
+	}
+	b.held = nil
+}
+
+// The fake keeps the promises that the NATS bus keeps.
+func TestFakeBusConforms(t *testing.T) {
+	bustest.Run(t, func(t *testing.T, sink bustest.Sink) bustest.Bus {
+		b := new(memBus)
+		b.start(sink)
+		t.Cleanup(b.stop)
+		return b
+	})
+}
