@@ -17,6 +17,7 @@ import (
 // An embedded server and the directory that it owns.
 type embedded struct {
 	server         *server.Server
+	started        chan struct{} // closed when server.Start has returned
 	dir            *dataDir
 	user, password string // of our own connection
 }
@@ -65,14 +66,13 @@ func (e *embedded) start(ctx context.Context, o *Options, log *zap.Logger) error
 		return fmt.Errorf("embedded NATS: %w", err)
 	}
 	s.SetLoggerV2(&natsLog{log.Sugar(), fatal}, false, false, false)
-	e.server = s
-	started := make(chan struct{})
+	e.server, e.started = s, make(chan struct{})
 	go func() {
 		s.Start() // returns when storage is recovered and listeners are open
-		close(started)
+		close(e.started)
 	}()
 	select {
-	case <-started:
+	case <-e.started:
 	case <-ctx.Done():
 		return fmt.Errorf("embedded NATS did not start: %w", context.Cause(ctx))
 	}
@@ -174,6 +174,7 @@ func (e *embedded) stop(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {
 		if e.server != nil {
+			<-e.started // the server does not bear a Shutdown in the middle of Start
 			e.server.Shutdown()
 			e.server.WaitForShutdown()
 		}

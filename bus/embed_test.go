@@ -122,10 +122,17 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestOpenHonoursContext(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	before := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := bus.Open(ctx, bus.Options{}, bustest.NewRecorder(), zapNop); err != nil && !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	if _, err := bus.Open(ctx, bus.Options{}, bustest.NewRecorder(), zapNop); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	goleak.VerifyNone(t, before) // it tidies up behind us
+	if left, _ := os.ReadDir(tmp); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
@@ -235,6 +236,7 @@ func TestCloseFlushes(t *testing.T) {
 }
 
 func TestCloseGivesUpWithItsContext(t *testing.T) {
+	before := goleak.IgnoreCurrent()
 	sink := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
 	b, err := bus.Open(t.Context(), bus.Options{}, sink, zapNop)
 	if err != nil {
@@ -249,6 +251,7 @@ func TestCloseGivesUpWithItsContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	close(sink.release)
+	goleak.VerifyNone(t, before) // the rest ends behind us
 }
 
 // A server that is stopped, not dead, takes connections and bytes but answers nothing.
