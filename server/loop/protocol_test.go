@@ -17,7 +17,7 @@ import (
 // with. Nothing is allocated from what it declares, the close frame arrives
 // although the peer goes on sending, and others do not notice.
 func TestViolations(t *testing.T) {
-	header := func(first byte, length string) []byte { return []byte(string(first) + length + "\x00\x00\x00\x00") }
+	header := func(first byte, length string) []byte { return append([]byte{first}, length+"\x00\x00\x00\x00"...) }
 	rsv := func(bits byte) []byte {
 		b := text("x")
 		b[0] |= bits
