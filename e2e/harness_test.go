@@ -161,14 +161,14 @@ func serve(t *testing.T, name string, wrap []string, args ...string) *server {
 	command = append(command, args...)
 	s := &server{process: start(t, name, exec.Command(command[0], command[1:]...))}
 	line := s.output.await(t, `log line with "msg":"listening"`, 0, func(line string) bool {
-		var log struct{ Msg, Listen, Admin string }
-		return json.Unmarshal([]byte(line), &log) == nil && log.Msg == "listening" && log.Listen != "" && log.Admin != ""
+		var log struct{ Msg, Addr, Admin string }
+		return json.Unmarshal([]byte(line), &log) == nil && log.Msg == "listening" && log.Addr != "" && log.Admin != ""
 	})
-	var log struct{ Listen, Admin string }
+	var log struct{ Addr, Admin string }
 	if err := json.Unmarshal([]byte(line), &log); err != nil {
 		t.Fatal(err)
 	}
-	s.url, s.admin = "ws://"+log.Listen+"/v1/ws", "http://"+log.Admin
+	s.url, s.admin = "ws://"+log.Addr+"/v1/ws", "http://"+log.Admin
 	return s
 }
 
