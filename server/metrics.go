@@ -41,7 +41,7 @@ var (
 	descErrors        = desc("errors_total", "Error envelopes sent, by code.", "code")
 	descMemo          = desc("token_memo_hits_total", "Envelopes whose token was the last one that their connection used.")
 	descVerifying     = desc("verify_queue", "Envelopes that wait for a signature to be verified.")
-	descInvalid       = desc("invalid_events_total", "Messages from NATS that were dropped because they are not JSON.")
+	descInvalid       = desc("invalid_events_total", "Messages from NATS that were dropped because their subject is no topic or their payload not JSON.")
 	descBatch         = desc("batch_frames", "Events in one write to a topic's subscribers.")
 	descTurns         = desc("loop_turn_seconds", "Time that a loop's turn takes, which is what others wait for it.")
 	descTurnMax       = desc("loop_turn_max_seconds", "The longest turn since the last scrape.")

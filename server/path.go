@@ -33,19 +33,15 @@ func (s *Server) Message(c *loop.Conn, op ws.OpCode, payload []byte) {
 	ses := c.Data.(*session)
 	st := c.Loop().Data.(*loopState)
 	env := &st.env
-	*env = wire.Envelope{}
-	if op != ws.OpText {
-		s.badEnvelope(c, ses, errBinary)
+	err := parse(op, payload, env)
+	if s.opts.Rate > 0 && !s.allow(c, ses) {
 		return
 	}
-	if err := wire.Parse(payload, env); err != nil {
+	if err != nil {
 		s.badEnvelope(c, ses, err)
 		return
 	}
 	ses.badEnvelopes = 0
-	if s.opts.Rate > 0 && !s.allow(c, ses) {
-		return
-	}
 	switch env.Kind {
 	case wire.Publish, wire.Subscribe:
 		if token, ok := s.authorize(c, ses, env); ok {
@@ -54,6 +50,20 @@ func (s *Server) Message(c *loop.Conn, op ws.OpCode, payload []byte) {
 	default:
 		s.control(c, ses, env)
 	}
+}
+
+// parse reads an envelope that this server understands. What could be read is
+// in env also when there is an error.
+func parse(op ws.OpCode, payload []byte, env *wire.Envelope) *wire.Error {
+	if op != ws.OpText {
+		*env = wire.Envelope{}
+		return errBinary
+	}
+	err := wire.Parse(payload, env)
+	if err == nil && env.Kind == wire.Auth {
+		return errAuth
+	}
+	return err
 }
 
 // authorize finds the envelope's token: the one that this connection used last
@@ -134,13 +144,19 @@ type shard struct {
 // checked again: a payload that is not one JSON value could forge envelopes.
 func (s *Server) Event(number int, handle uint32, name string, data []byte) {
 	t := s.topics.byHandle(handle)
-	if t == nil || !t.matches(name) {
-		return // the last subscriber has left; the handle may be another's by now
-	}
 	sh := &s.shards[number]
-	if !wire.ValidJSON(data) {
+	switch {
+	case t == nil:
+		return // the last subscriber has left
+	case t.wild && !wire.ValidTopic(name):
 		sh.invalid.Add(1)
-		s.log.Warn("dropped an event that is not JSON", zap.String("topic", name))
+		s.log.Warn("dropped a message from NATS whose subject is no topic", zap.String("topic", name))
+		return
+	case !t.matches(name):
+		return // the handle is another's by now
+	case !wire.ValidJSON(data):
+		sh.invalid.Add(1)
+		s.log.Warn("dropped a message from NATS that is not JSON", zap.String("topic", name))
 		return
 	}
 	b := t.due

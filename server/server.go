@@ -110,6 +110,11 @@ func (o Options) withDefaults() Options {
 	if o.ExpiryNotice == 0 {
 		o.ExpiryNotice = 30 * time.Second
 	}
+	// The loops would choose the same; the welcome tells clients.
+	def(&o.Loop.MessageBytes, 64<<10)
+	if o.Loop.PingInterval == 0 {
+		o.Loop.PingInterval = 25 * time.Second
+	}
 	o.Loop.SlowCode = int(wire.CloseSlowConsumer)
 	return o
 }

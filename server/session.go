@@ -127,8 +127,6 @@ func (s *Server) control(c *loop.Conn, ses *session, env *wire.Envelope) {
 		c.Send(ws.OpText, st.reply)
 	case wire.Unsubscribe:
 		s.unsubscribe(c, ses, env)
-	case wire.Auth:
-		s.refuse(c, ses, env, errAuth.Code, errAuth.Detail)
 	}
 }
 
@@ -138,7 +136,8 @@ func (s *Server) control(c *loop.Conn, ses *session, env *wire.Envelope) {
 func (s *Server) allow(c *loop.Conn, ses *session) bool {
 	now := c.Loop().Now()
 	burst := float32(s.opts.Burst)
-	ses.level = min(burst, ses.level+float32(now-ses.filled)*float32(s.opts.Rate)/1e9)
+	// The clock may have been set back; nobody owes frames for that.
+	ses.level = min(burst, ses.level+float32(max(now-ses.filled, 0))*float32(s.opts.Rate)/1e9)
 	ses.filled = now
 	ses.level--
 	switch {

@@ -32,13 +32,13 @@ type topic struct {
 	answer atomic.Uint32
 }
 
-// matches says whether an event on topic name is for t. A plain topic equals
-// it; both are then known to be valid.
+// matches says whether an event on a topic of that name is for t. When t is a
+// pattern, name must be valid.
 func (t *topic) matches(name string) bool {
 	if !t.wild {
 		return t.name == name
 	}
-	return wire.ValidTopic(name) && wire.Covers(t.name, name)
+	return wire.Covers(t.name, name)
 }
 
 // topics is the table of a node's topics. Its lock is taken when subscriptions
