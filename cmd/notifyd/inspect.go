@@ -41,6 +41,15 @@ func (c *inspectCmd) Run(p *process) error {
 	if token = strings.TrimSpace(token); token == "" {
 		return usagef("no token: give one, or - and one on standard input, or set NOTIFYD_TOKEN")
 	}
+	var verifier *authz.Verifier
+	if len(c.Keys) > 0 {
+		var err error
+		if verifier, err = authz.New(authz.Options{
+			Keys: c.Keys, Issuer: c.Issuer, Audience: c.Audience, CacheEntries: 1, MaxTokenBytes: maxToken,
+		}); err != nil {
+			return usageError{err}
+		}
+	}
 	seen, err := authz.Inspect(token)
 	if err != nil {
 		return fmt.Errorf("not a token: %w", err)
@@ -61,15 +70,9 @@ func (c *inspectCmd) Run(p *process) error {
 			show("%-10s%s (%s)", date.name, date.at.Format(time.RFC3339), relative(time.Until(date.at)))
 		}
 	}
-	if len(c.Keys) == 0 {
+	if verifier == nil {
 		show("signature not checked: --keys FILE checks it")
 		return nil
-	}
-	verifier, err := authz.New(authz.Options{
-		Keys: c.Keys, Issuer: c.Issuer, Audience: c.Audience, CacheEntries: 1, MaxTokenBytes: maxToken,
-	})
-	if err != nil {
-		return usageError{err}
 	}
 	if _, code := verifier.Verify([]byte(token)); code != wire.OK {
 		return &wire.Error{Code: code}

@@ -79,7 +79,7 @@ func run(p *process, args []string) (code int) {
 		}
 	}()
 	s := &settings{env: p.env, file: map[string]any{}}
-	parser := newParser(p, s)
+	parser := newParser(p, s, &cli{})
 	ctx, err := parser.Parse(args)
 	if err != nil {
 		p.complain(err)
@@ -100,8 +100,8 @@ func run(p *process, args []string) (code int) {
 	return exitOK
 }
 
-func newParser(p *process, s *settings) *kong.Kong {
-	return kong.Must(&cli{},
+func newParser(p *process, s *settings, grammar *cli) *kong.Kong {
+	return kong.Must(grammar,
 		kong.Name("notifyd"),
 		kong.Description(description),
 		kong.Writers(p.stdout, p.stderr),

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/notifyd/notifyd/authz"
+)
+
+// keyFile writes the public part of a new key.
+func keyFile(t *testing.T) (path string, key authz.Key) {
+	t.Helper()
+	key, err := authz.GenerateKey("EdDSA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := key.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(path, public, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, key
+}
+
+func TestCheck(t *testing.T) {
+	file, _ := keyFile(t)
+	if r := invoke(t, nil, "", "check", "--auth.keys", file); r.code != exitOK || r.stdout != "the configuration is fine\n" {
+		t.Fatalf("defaults: %+v", r)
+	}
+	for _, c := range []struct {
+		args string
+		want string // key, value and a word of the remedy, separated by |
+	}{
+		{"--listen=8080", `listen: "8080"|HOST:PORT`},
+		{"--listen=:70000", `listen: ":70000"|HOST:PORT`},
+		{"--admin.listen=x", `admin.listen: "x"|HOST:PORT`},
+		{"--admin.listen=127.0.0.1:8080", "admin.listen: 127.0.0.1:8080|another port"},
+		{"--admin.listen= --admin.pprof", "admin.pprof: true|set admin.listen"},
+		{"--auth.keys=https://id/jwks?access_token=s3cret", "auth.keys: https://id/jwks?[token]|into a file"},
+		{"--auth.keys=/nowhere", "auth.keys: /nowhere|no such file"},
+		{"--auth.leeway=2h", "auth.leeway: 7200|0 to 3600"},
+		{"--auth.leeway=-1s", "auth.leeway: -1|0 to 3600"},
+		{"--auth.not-before-leeway=2h", "auth.not_before_leeway: 7200|0 to 3600"},
+		{"--auth.cache-entries=0", "auth.cache_entries: 0|1 to"},
+		{"--auth.token-bytes=10", "auth.token_bytes: 10|256 to"},
+		{"--auth.token-bytes=64KiB", "auth.token_bytes: 64KiB|limits.message_bytes (64KiB)"},
+		{"--auth.workers=-1", "auth.workers: -1|0 to"},
+		{"--auth.expiry-notice=0s", "auth.expiry_notice: 0s|1s or more"},
+		{"--limits.message-bytes=9MiB", "limits.message_bytes: 9437184|8388608"},
+		{"--limits.head-bytes=10", "limits.head_bytes: 10|1024 to"},
+		{"--limits.subscriptions=0", "limits.subscriptions: 0|1 to"},
+		{"--limits.pending-bytes=5KiB", "limits.pending_bytes: 5KiB|several times"},
+		{"--limits.pending-bytes=5", "limits.pending_bytes: 5|4096 to"},
+		{"--limits.rate=-1", "limits.rate: -1|0 to"},
+		{"--limits.burst=5", "limits.burst: 5|limits.rate"},
+		{"--limits.rate=1 --limits.burst=-5", "limits.burst: -5|0 to"},
+		{"--limits.connections=-1", "limits.connections: -1|0 to"},
+		{"--limits.connections-per-ip=-1", "limits.connections_per_ip: -1|0 to"},
+		{"--limits.bad-envelopes=0", "limits.bad_envelopes: 0|1 to"},
+		{"--limits.auth-failures=0", "limits.auth_failures: 0|1 to"},
+		{"--limits.handshake-timeout=1ms", "limits.handshake_timeout: 1ms|1s or more"},
+		{"--limits.message-timeout=0s", "limits.message_timeout: 0s|1s or more"},
+		{"--limits.idle-timeout=25s", "limits.idle_timeout: 25s|ping_interval (25s)"},
+		{"--limits.idle-timeout=0s", "limits.idle_timeout: 0s|1s or more"},
+		{"--ping-interval=1ms", "ping_interval: 1ms|1s or more"},
+		{"--drain-window=-1s", "drain_window: -1s|0s or more"},
+		{"--loops=-1", "loops: -1|0 to"},
+		{"--nats.linger=-1s", "nats.linger: -1s|0s or more"},
+		{"--nats.prefix=", `nats.prefix: ""|such as notify`},
+		{"--nats.prefix=a.*", `nats.prefix: "a.*"|such as notify`},
+		{"--nats.url=nats://h --data-dir=d", "data_dir: d|leave it out"},
+		{"--nats.url=http://h", `nats.url: "http://h"|use nats`},
+		{"--nats.user=u", `nats.user: "u"|nats.url`},
+		{"--nats.url=nats://h --nats.user=u", `nats.user: "u"|nats.password`},
+		{"--nats.url=nats://h --nats.tls-cert=c", `nats.tls_cert: "c"|nats.tls_key`},
+		{"--nats.routes=nats://h:1", `nats.cluster_listen: ""|0.0.0.0:6222`},
+		{"--nats.cluster-listen=:1 --nats.cluster-name=c", `nats.routes: ""|nats.cluster_listen`},
+		{"--nats.cluster-listen=:1", `nats.cluster_name: ""|same name`},
+	} {
+		args := append([]string{"check"}, strings.Fields(c.args)...)
+		if !strings.Contains(c.args, "auth.keys") {
+			args = append(args, "--auth.keys", file)
+		}
+		r := invoke(t, nil, "", args...)
+		if r.code != exitUsage {
+			t.Errorf("%s: exit code %d", c.args, r.code)
+		}
+		for want := range strings.SplitSeq(c.want, "|") {
+			if !strings.Contains(r.stderr, want) {
+				t.Errorf("%s: no %q in:\n%s", c.args, want, r.stderr)
+			}
+		}
+		if n := strings.Count(r.stderr, "\n"); n > 2 {
+			t.Errorf("%s: %d problems:\n%s", c.args, n, r.stderr)
+		}
+		if strings.Contains(r.stderr, "s3cret") {
+			t.Errorf("%s: a secret is quoted:\n%s", c.args, r.stderr)
+		}
+	}
+}
+
+func TestCheckTellsEveryProblem(t *testing.T) {
+	config := writeFile(t, "listen: x\nlimits: {rate: y, subscriptions: 0}\nnats: {pasword: s3cret}\n")
+	r := invoke(t, nil, "", "check", "--config", config)
+	for _, want := range []string{"listen: ", "limits.rate: ", "limits.subscriptions: ", "nats.pasword: unknown key; did you mean nats.password?", "auth.keys: "} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("no %q in:\n%s", want, r.stderr)
+		}
+	}
+	if strings.Contains(r.stderr, "s3cret") {
+		t.Errorf("a secret is quoted:\n%s", r.stderr)
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const docIntro = `# Configuration
+
+<!-- Written by 'go test ./cmd/notifyd -update' from the struct in cmd/notifyd/config.go; a test compares. -->
+
+Every key of ` + "`notifyd serve`" + ` can be set in three ways, here for ` + "`limits.message_bytes`" + `:
+
+| way | spelling |
+|---|---|
+| flag | ` + "`--limits.message-bytes=128KiB`" + ` |
+| environment | ` + "`NOTIFYD_LIMITS_MESSAGE_BYTES=128KiB`" + ` |
+| file, named by ` + "`--config`" + ` or ` + "`NOTIFYD_CONFIG`" + ` | ` + "`limits: {message_bytes: 128KiB}`" + ` |
+
+A flag beats the environment, the environment beats the file, the file beats the default. Times are written ` + "`10s`" + ` or ` + "`1m30s`" + `, sizes in bytes or as ` + "`64KiB`, `1MiB`" + `. A key that takes several values is a list in the file, separated by commas in the environment, and repeated as a flag. Relative paths start at the working directory.
+
+` + "`notifyd check --config FILE`" + ` tells what is wrong with a configuration, unknown keys included, without starting anything.
+
+` + "```yaml" + `
+listen: 0.0.0.0:8080
+auth:
+  keys: [/etc/notifyd/keys.json]
+  issuer: https://id.example.com
+  audience: notifyd
+nats:
+  url: nats://nats:4222
+log: {format: json}
+` + "```" + `
+`
+
+// sections are the headings of the table, in the order of the struct.
+var sections = map[string]string{
+	"": "The server", "admin": "Admin listener", "auth": "Tokens", "nats": "NATS", "limits": "Limits", "log": "Log",
+}
+
+func TestConfigurationDocIsCurrent(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(docIntro)
+	last := "none"
+	for _, flag := range serveFlags(t) {
+		section, _, nested := strings.Cut(flag.Name, ".")
+		if !nested {
+			section = ""
+		}
+		if section != last {
+			title, ok := sections[section]
+			if !ok {
+				t.Fatalf("no heading for %s", section)
+			}
+			fmt.Fprintf(&b, "\n## %s\n\n| key | environment | default | meaning |\n|---|---|---|---|\n", title)
+			last = section
+		}
+		value := ""
+		if flag.Default != "" {
+			value = "`" + flag.Default + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", yamlKey(flag.Name), envName(flag.Name), value, flag.Help)
+	}
+	golden(t, filepath.Join("..", "..", "docs", "configuration.md"), b.String())
+}
+
+// The example in the document is a configuration that works, but for the key file.
+func TestConfigurationDocExample(t *testing.T) {
+	_, rest, _ := strings.Cut(docIntro, "```yaml\n")
+	example, _, _ := strings.Cut(rest, "```")
+	r := invoke(t, nil, "", "check", "--config", writeFile(t, example))
+	if n := strings.Count(r.stderr, "\n"); n != 1 || !strings.Contains(r.stderr, "auth.keys: /etc/notifyd/keys.json") {
+		t.Errorf("%+v", r)
+	}
+}

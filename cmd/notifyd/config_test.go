@@ -1,0 +1,229 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"go.uber.org/zap/zapcore"
+)
+
+// keys has a value other than the default for every key, and where it is to be seen.
+var keys = []struct {
+	flag, text string
+	got        func(*config) any
+	want       any
+}{
+	{"listen", ":1", func(c *config) any { return c.Listen }, ":1"},
+	{"data-dir", "d", func(c *config) any { return c.DataDir }, "d"},
+	{"ping-interval", "7s", func(c *config) any { return c.PingInterval }, 7 * time.Second},
+	{"drain-window", "8s", func(c *config) any { return c.DrainWindow }, 8 * time.Second},
+	{"loops", "9", func(c *config) any { return c.Loops }, 9},
+	{"admin.listen", "", func(c *config) any { return c.Admin.Listen }, ""},
+	{"admin.pprof", "true", func(c *config) any { return c.Admin.Pprof }, true},
+	{"auth.keys", "k.json", func(c *config) any { return c.Auth.Keys }, []string{"k.json"}},
+	{"auth.issuer", "https://id", func(c *config) any { return c.Auth.Issuer }, "https://id"},
+	{"auth.audience", "notifyd", func(c *config) any { return c.Auth.Audience }, "notifyd"},
+	{"auth.leeway", "1s", func(c *config) any { return c.Auth.Leeway }, time.Second},
+	{"auth.not-before-leeway", "2s", func(c *config) any { return c.Auth.NotBeforeLeeway }, 2 * time.Second},
+	{"auth.cache-entries", "3", func(c *config) any { return c.Auth.CacheEntries }, 3},
+	{"auth.token-bytes", "4KiB", func(c *config) any { return c.Auth.TokenBytes }, byteSize(4096)},
+	{"auth.workers", "5", func(c *config) any { return c.Auth.Workers }, 5},
+	{"auth.expiry-notice", "6s", func(c *config) any { return c.Auth.ExpiryNotice }, 6 * time.Second},
+	{"nats.url", "nats://h", func(c *config) any { return c.NATS.URL }, "nats://h"},
+	{"nats.creds", "c", func(c *config) any { return c.NATS.Creds }, "c"},
+	{"nats.nkey", "n", func(c *config) any { return c.NATS.NKey }, "n"},
+	{"nats.user", "u", func(c *config) any { return c.NATS.User }, "u"},
+	{"nats.password", "p", func(c *config) any { return c.NATS.Password }, "p"},
+	{"nats.tls-ca", "ca", func(c *config) any { return c.NATS.TLSCA }, "ca"},
+	{"nats.tls-cert", "cert", func(c *config) any { return c.NATS.TLSCert }, "cert"},
+	{"nats.tls-key", "key", func(c *config) any { return c.NATS.TLSKey }, "key"},
+	{"nats.prefix", "x", func(c *config) any { return c.NATS.Prefix }, "x"},
+	{"nats.listen", ":2", func(c *config) any { return c.NATS.Listen }, ":2"},
+	{"nats.cluster-name", "cn", func(c *config) any { return c.NATS.ClusterName }, "cn"},
+	{"nats.cluster-listen", ":3", func(c *config) any { return c.NATS.ClusterListen }, ":3"},
+	{"nats.routes", "nats://r", func(c *config) any { return c.NATS.Routes }, []string{"nats://r"}},
+	{"nats.linger", "0s", func(c *config) any { return c.NATS.Linger }, time.Duration(0)},
+	{"limits.message-bytes", "1MiB", func(c *config) any { return c.Limits.MessageBytes }, byteSize(1 << 20)},
+	{"limits.head-bytes", "2000", func(c *config) any { return c.Limits.HeadBytes }, byteSize(2000)},
+	{"limits.subscriptions", "1", func(c *config) any { return c.Limits.Subscriptions }, 1},
+	{"limits.pending-bytes", "2MiB", func(c *config) any { return c.Limits.PendingBytes }, byteSize(2 << 20)},
+	{"limits.rate", "3", func(c *config) any { return c.Limits.Rate }, 3},
+	{"limits.burst", "4", func(c *config) any { return c.Limits.Burst }, 4},
+	{"limits.connections", "5", func(c *config) any { return c.Limits.Connections }, 5},
+	{"limits.connections-per-ip", "6", func(c *config) any { return c.Limits.ConnectionsPerIP }, 6},
+	{"limits.bad-envelopes", "7", func(c *config) any { return c.Limits.BadEnvelopes }, 7},
+	{"limits.auth-failures", "8", func(c *config) any { return c.Limits.AuthFailures }, 8},
+	{"limits.handshake-timeout", "9s", func(c *config) any { return c.Limits.HandshakeTimeout }, 9 * time.Second},
+	{"limits.message-timeout", "11s", func(c *config) any { return c.Limits.MessageTimeout }, 11 * time.Second},
+	{"limits.idle-timeout", "2m", func(c *config) any { return c.Limits.IdleTimeout }, 2 * time.Minute},
+	{"log.level", "debug", func(c *config) any { return c.Log.Level }, logLevel(zapcore.DebugLevel)},
+	{"log.format", "json", func(c *config) any { return c.Log.Format }, logFormat("json")},
+}
+
+// parse gives what 'serve args...' would run with.
+func parse(t *testing.T, env map[string]string, args ...string) *config {
+	t.Helper()
+	p, s, grammar := &process{}, &settings{env: env, file: map[string]any{}}, &cli{}
+	_, err := newParser(p, s, grammar).Parse(append([]string{"serve"}, args...))
+	if err != nil || len(s.problems) > 0 {
+		t.Fatal(err, s.problems)
+	}
+	return &grammar.Serve.config
+}
+
+func writeFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notifyd.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// yamlOf spells one key as a file would: nested at the dots.
+func yamlOf(flag, text string) string {
+	section, name, nested := strings.Cut(yamlKey(flag), ".")
+	if nested {
+		return fmt.Sprintf("%s:\n  %s: %q\n", section, name, text)
+	}
+	return fmt.Sprintf("%s: %q\n", section, text)
+}
+
+func TestEveryKeyByFlagEnvironmentAndFile(t *testing.T) {
+	byDefault := parse(t, nil)
+	for _, k := range keys {
+		t.Run(k.flag, func(t *testing.T) {
+			if got := k.got(byDefault); reflect.DeepEqual(got, k.want) {
+				t.Fatalf("%v is the default: this proves nothing", got)
+			}
+			for from, c := range map[string]*config{
+				"flag":        parse(t, nil, "--"+k.flag+"="+k.text),
+				"environment": parse(t, map[string]string{envName(k.flag): k.text}),
+				"file":        parse(t, nil, "--config", writeFile(t, yamlOf(k.flag, k.text))),
+			} {
+				if got := k.got(c); !reflect.DeepEqual(got, k.want) {
+					t.Errorf("by %s: %v, want %v", from, got, k.want)
+				}
+			}
+		})
+	}
+	covered := map[string]bool{}
+	for _, k := range keys {
+		covered[k.flag] = true
+		// What Kubernetes sets in every pod beside a service that is called notifyd.
+		if e := envName(k.flag); strings.HasPrefix(e, "NOTIFYD_PORT") || strings.HasPrefix(e, "NOTIFYD_SERVICE_") {
+			t.Errorf("%s collides with a variable of Kubernetes", e)
+		}
+	}
+	for _, flag := range serveFlags(t) {
+		if !covered[flag.Name] {
+			t.Errorf("--%s is not in the table", flag.Name)
+		}
+	}
+}
+
+// serveFlags are the flags of serve that are configuration.
+func serveFlags(t *testing.T) (flags []*kong.Flag) {
+	t.Helper()
+	model := newParser(&process{}, &settings{}, &cli{}).Model
+	for _, node := range model.Children {
+		if node.Name != "serve" {
+			continue
+		}
+		for _, flag := range node.Flags {
+			if !outsideFile[flag.Name] {
+				flags = append(flags, flag)
+			}
+		}
+	}
+	if len(flags) < 40 {
+		t.Fatalf("only %d flags found", len(flags))
+	}
+	return flags
+}
+
+func TestPrecedence(t *testing.T) {
+	file := writeFile(t, "loops: 1\nauth:\n  keys: [a, b]\n  issuer:\nlimits:\n")
+	env := map[string]string{"NOTIFYD_CONFIG": file}
+	if c := parse(t, env); c.Loops != 1 || !reflect.DeepEqual(c.Auth.Keys, []string{"a", "b"}) {
+		t.Errorf("file: %d %v", c.Loops, c.Auth.Keys)
+	}
+	env["NOTIFYD_LOOPS"], env["NOTIFYD_AUTH_KEYS"] = "2", "c,d"
+	if c := parse(t, env); c.Loops != 2 || !reflect.DeepEqual(c.Auth.Keys, []string{"c", "d"}) {
+		t.Errorf("environment: %d %v", c.Loops, c.Auth.Keys)
+	}
+	if c := parse(t, env, "--loops", "3", "--auth.keys=e", "--auth.keys=f"); c.Loops != 3 || !reflect.DeepEqual(c.Auth.Keys, []string{"e", "f"}) {
+		t.Errorf("flag: %d %v", c.Loops, c.Auth.Keys)
+	}
+	env["NOTIFYD_LOOPS"] = "" // as a compose file passes on what is unset
+	if c := parse(t, env); c.Loops != 1 {
+		t.Errorf("empty variable: %d", c.Loops)
+	}
+	if c := parse(t, map[string]string{"NOTIFYD_ADMIN_LISTEN": ""}); c.Admin.Listen != "" {
+		t.Errorf("empty variable: %q", c.Admin.Listen)
+	}
+}
+
+func TestBadFiles(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		want []string
+	}{
+		"unknown section":  {"lmits: {rate: 1}", []string{":1: lmits: unknown key; did you mean limits?"}},
+		"unknown key":      {"limits:\n  message_byte: 1", []string{":2: limits.message_byte: unknown key; did you mean limits.message_bytes?"}},
+		"flag spelling":    {"limits: {message-bytes: 1}", []string{"limits.message-bytes: unknown key; did you mean limits.message_bytes?"}},
+		"far off":          {"colour: red", []string{"colour: unknown key; docs/configuration.md lists the keys"}},
+		"outside the file": {"dev: true", []string{"dev: unknown key"}},
+		"two problems":     {"limits: {rate: fast, burst: 1.5}", []string{"limits.rate: ", `"fast"`, "limits.burst: ", `"1.5"`}},
+		"duration":         {"drain_window: 5", []string{"drain_window: ", "missing unit"}},
+		"size":             {"limits: {message_bytes: 64k}", []string{`"64k" is not a size`, "KiB"}},
+		"huge size":        {"limits: {message_bytes: 2048MiB}", []string{"is not a size"}},
+		"negative size":    {"limits: {message_bytes: -1}", []string{"is not a size"}},
+		"level":            {"log: {level: loud}", []string{`"loud" is not a level: write debug, info, warn or error`}},
+		"format":           {"log: {format: xml}", []string{`"xml" is not a format: write console or json`}},
+		"bool":             {"admin: {pprof: perhaps}", []string{"admin.pprof: ", "perhaps"}},
+		"list for one":     {"listen: [a, b]", []string{"listen: expected a plain value"}},
+		"map for one":      {"listen: {a: b}", []string{"listen: expected a plain value"}},
+		"nested list":      {"auth: {keys: [[a]]}", []string{"auth.keys: expected a list of plain values"}},
+		"value, no map":    {"limits: 3", []string{"expected keys and values"}},
+		"list":             {"- a", []string{"expected keys and values"}},
+		"twice":            {"listen: ':1'\nlisten: ':2'", []string{":2: listen: given twice"}},
+		"no YAML":          {"a: [", []string{"notifyd.yaml: yaml:"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := writeFile(t, c.file)
+			for _, command := range []string{"check", "serve"} {
+				r := invoke(t, nil, "", command, "--config", file)
+				if r.code != exitUsage || r.stdout != "" {
+					t.Errorf("%s: exit code %d, output %q", command, r.code, r.stdout)
+				}
+				for _, want := range c.want {
+					if strings.Count(r.stderr, want) != 1 {
+						t.Errorf("%s wrote, without %q or more than once:\n%s", command, want, r.stderr)
+					}
+				}
+			}
+		})
+	}
+	if r := invoke(t, nil, "", "check", "--config", "/nowhere.yaml"); r.code != exitUsage || !strings.Contains(r.stderr, "/nowhere.yaml") {
+		t.Errorf("missing file: %d %s", r.code, r.stderr)
+	}
+	if r := invoke(t, map[string]string{"NOTIFYD_LIMITS_RATE": "x"}, "", "check"); r.code != exitUsage || !strings.Contains(r.stderr, "NOTIFYD_LIMITS_RATE: ") {
+		t.Errorf("bad variable: %d %s", r.code, r.stderr)
+	}
+}
+
+func TestByteSize(t *testing.T) {
+	for text, want := range map[string]string{"0": "0", "1": "1", "1024": "1KiB", "64 KiB": "64KiB", "1536KiB": "1536KiB", "3MiB": "3MiB", "2047MiB": "2047MiB"} {
+		var s byteSize
+		if err := s.UnmarshalText([]byte(text)); err != nil || s.String() != want {
+			t.Errorf("%s: %v, %v; want %s", text, s, err, want)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files and docs/configuration.md")
+
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// invoke runs the command in this process.
+func invoke(t *testing.T, env map[string]string, stdin string, args ...string) result {
+	t.Helper()
+	return invokeCtx(t.Context(), env, stdin, args...)
+}
+
+func invokeCtx(ctx context.Context, env map[string]string, stdin string, args ...string) result {
+	var stdout, stderr bytes.Buffer
+	code := run(&process{ctx, env, strings.NewReader(stdin), &stdout, &stderr}, args)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// golden compares got with a file, or rewrites the file.
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is not what it should be; 'go test ./cmd/notifyd -update' rewrites it. Now:\n%s", path, got)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	for _, command := range []string{"", "serve", "pub", "sub", "token", "keys", "keys generate", "keys public", "inspect", "check", "version"} {
+		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
+		if r.code != exitOK || r.stderr != "" {
+			t.Errorf("%s --help: %+v", command, r)
+		}
+		golden(t, filepath.Join("testdata", "help", strings.ReplaceAll("notifyd "+command, " ", "-")+".txt"), r.stdout)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	const token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
+	for _, c := range []struct {
+		args, want string
+	}{
+		{"", "expected one of"},
+		{"frobnicate", "frobnicate"},
+		{"serve --no-such-flag", "--no-such-flag"},
+		{"serve --loops=many", "--loops"},
+		{"pub", "<topic> <data>"},
+		{"pub a 1", "NOTIFYD_TOKEN"},
+		{"pub a.* 1 --token x", "bad_topic"},
+		{"pub a hello --token x", "Quote it for the shell"},
+		{"sub a", "NOTIFYD_TOKEN"},
+		{"sub a..b --token x", "bad_topic"},
+		{"sub a --count -1 --token x", "--count"},
+		{"token --publish a", "--key"},
+		{"token --key nowhere --publish a", "nowhere"},
+		{"token --key nowhere", "permits nothing"},
+		{"token --key nowhere --publish a --ttl 0s", "--ttl"},
+		{"keys generate --alg none", "EdDSA"},
+		{"keys public", "standard input"},
+		{"inspect", "NOTIFYD_TOKEN"},
+		{"inspect --keys nowhere " + token, "nowhere"},
+		{"version " + token, "unexpected argument [token]"},
+		{"serve --limits.rate=" + token, "[token]"},
+		{"sub --tokn=" + token, `did you mean "--token"`},
+	} {
+		r := invoke(t, nil, "", strings.Fields(c.args)...)
+		if r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%s: want exit code 2 and %q, got %+v", c.args, c.want, r)
+		}
+		if strings.Contains(r.stderr, token[:12]) {
+			t.Errorf("%s: part of a token is quoted: %s", c.args, r.stderr)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	defer func(v string) { version = v }(version)
+	version = "v9.8.7"
+	if r := invoke(t, nil, "", "version"); r.code != exitOK || !strings.HasPrefix(r.stdout, "notifyd v9.8.7 ") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Everything but serve runs where people work.
+func TestBuildsForOtherSystems(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles a lot")
+	}
+	for _, system := range []string{"darwin", "windows"} {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, ".")
+		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", system, err, out)
+		}
+	}
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestKeysTokenInspect(t *testing.T) {
+	for _, alg := range []string{"EdDSA", "ES256", "ES384", "RS256", "PS256", "HS256"} {
+		t.Run(alg, func(t *testing.T) {
+			private := invoke(t, nil, "", "keys", "generate", "--alg", alg)
+			if private.code != exitOK {
+				t.Fatalf("keys generate: %+v", private)
+			}
+			dir := t.TempDir()
+			keyPath, publicPath := filepath.Join(dir, "key.jwk"), filepath.Join(dir, "keys.json")
+			write := func(path, text string) {
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(keyPath, private.stdout)
+			public := invoke(t, nil, private.stdout, "keys", "public")
+			if alg == "HS256" {
+				if public.code != exitUsage || public.stdout != "" {
+					t.Fatalf("a secret has no public part: %+v", public)
+				}
+				write(publicPath, private.stdout)
+			} else {
+				if public.code != exitOK || strings.Contains(public.stdout, `"d"`) {
+					t.Fatalf("keys public: %+v", public)
+				}
+				write(publicPath, public.stdout)
+			}
+
+			made := invoke(t, nil, "", "token", "--key", keyPath, "--sub", "ann", "--publish", "a,b", "--publish", "c.>",
+				"--subscribe", "rooms.*", "--ttl", "10m", "--iss", "me", "--aud", "notifyd", "--jti", "id1")
+			if made.code != exitOK {
+				t.Fatalf("token: %+v", made)
+			}
+			token := strings.TrimSpace(made.stdout)
+			for name, r := range map[string]result{
+				"argument":    invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--issuer", "me", "--audience", "notifyd"),
+				"stdin":       invoke(t, nil, made.stdout, "inspect", "-", "--keys", publicPath),
+				"environment": invoke(t, map[string]string{"NOTIFYD_TOKEN": token}, "", "inspect", "--keys", publicPath),
+			} {
+				for _, want := range []string{`"ann"`, `"id1"`, "publish   a,b c.>", "subscribe rooms.*", "expires   ", "valid "} {
+					if r.code != exitOK || !strings.Contains(r.stdout, want) {
+						t.Errorf("inspect by %s: no %q in %+v", name, want, r)
+					}
+				}
+			}
+			unverified := invoke(t, nil, "", "inspect", token)
+			if unverified.code != exitOK || !strings.Contains(unverified.stdout, "signature not checked") {
+				t.Errorf("inspect without keys: %+v", unverified)
+			}
+			for want, r := range map[string]result{
+				"token_invalid": invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--issuer", "you"),
+				"not a token":   invoke(t, nil, "", "inspect", "abc"),
+			} {
+				if r.code != exitFailed || !strings.Contains(r.stderr, want) {
+					t.Errorf("want exit code 1 and %q: %+v", want, r)
+				}
+			}
+		})
+	}
+}
+
+func TestTokenRefusesBadGrants(t *testing.T) {
+	key := invoke(t, nil, "", "keys", "generate")
+	path := filepath.Join(t.TempDir(), "key.jwk")
+	if err := os.WriteFile(path, []byte(key.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := invoke(t, nil, "", "token", "--key", path, "--publish", "a..b")
+	if r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, "a..b") {
+		t.Errorf("%+v", r)
+	}
+}
