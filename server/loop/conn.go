@@ -137,6 +137,7 @@ func (c *Conn) linger() {
 		return
 	}
 	c.state = stateLinger
+	c.in = nil
 	c.shut = true
 	c.shutIfSent()
 }

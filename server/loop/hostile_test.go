@@ -1,0 +1,381 @@
+//go:build linux
+
+package loop
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
+)
+
+// held is the memory that connections keep for what is incomplete or unsent.
+func (s *server) held() (in, out int) {
+	s.t.Helper()
+	s.Do(func(l *Loop) {
+		for _, c := range l.conns {
+			if c == nil {
+				continue
+			}
+			if c.in != nil {
+				in += cap(c.in.tail) + cap(c.in.message)
+			}
+			if c.out != nil {
+				for _, b := range c.out.queue {
+					out += cap(b.B)
+				}
+			}
+		}
+	})
+	return in, out
+}
+
+// Half a frame on many connections holds what was received, not what was
+// announced, and not for ever.
+func TestHalfFrames(t *testing.T) {
+	h := &hooks{message: echo}
+	s := start(t, Options{IdleTimeout: time.Hour, PingInterval: time.Hour}, h)
+	half := masked(ws.OpText, true, strings.Repeat("x", 65536))[:1000]
+	var all []*client
+	for range 300 {
+		c := s.dial()
+		c.send(half)
+		all = append(all, c)
+	}
+	honest := s.dial()
+	eventually(t, "all received", func() bool { return s.Stats().BytesIn >= 300*1000 })
+	if in, _ := s.held(); in > 2*300*1000 {
+		t.Errorf("%d bytes held for 300 kB", in)
+	}
+	s.advance(31 * time.Second)
+	for _, c := range all {
+		c.wantClose(1008)
+		c.wantEOF()
+	}
+	honest.alive()
+	if in, _ := s.held(); in != 0 {
+		t.Errorf("%d bytes held for nothing", in)
+	}
+	if n := h.count("violation 1008"); n != 300 {
+		t.Errorf("%d violations", n)
+	}
+}
+
+// A message at a byte a second ends at the message deadline, in one frame or in
+// many, with pings between or without.
+func TestDribble(t *testing.T) {
+	for name, stream := range map[string][]byte{
+		"one frame":        text(strings.Repeat("x", 100)),
+		"fragments":        slices.Concat(masked(ws.OpText, false, "a"), slices.Repeat(masked(ws.OpContinuation, false, "a"), 20)),
+		"pings in between": slices.Concat(masked(ws.OpText, false, "a"), slices.Repeat(masked(ws.OpPong, true, ""), 20)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &hooks{message: echo}
+			s := start(t, Options{MessageTimeout: 10 * time.Second}, h)
+			c := s.dial()
+			for i := range 9 {
+				c.send(stream[7*i : 7*i+7])
+				s.advance(time.Second)
+			}
+			if got := h.noted(); !slices.Equal(got, []string{"open"}) {
+				t.Fatalf("too early: %q", got)
+			}
+			s.advance(3 * time.Second)
+			c.wantClose(1008)
+		})
+	}
+}
+
+// The message deadline is one message's: a busy connection that never stands
+// between two messages when it is looked at lives on.
+func TestDeadlineIsPerMessage(t *testing.T) {
+	h := &hooks{}
+	s := start(t, Options{MessageTimeout: 10 * time.Second}, h)
+	c := s.dial()
+	one := text("hello")
+	c.send(one[:3])
+	for range 20 {
+		s.advance(4 * time.Second)
+		c.send(append(slices.Clone(one[3:]), one[:3]...))
+	}
+	c.send(one[3:])
+	eventually(t, "all messages", func() bool { return h.count("message 1 hello") == 21 })
+	s.advance(20 * time.Second)
+	c.alive()
+}
+
+// A peer that asks for pongs and reads none is owed a bounded amount and closed
+// as slow. What it then reads is whole frames and the close frame.
+func TestPingFlood(t *testing.T) {
+	for name, payload := range map[string]string{"empty": "", "full": strings.Repeat("p", 125)} {
+		t.Run(name, func(t *testing.T) {
+			h := &hooks{message: echo, request: narrow}
+			s := start(t, Options{PendingBytes: 64 << 10, SlowCode: 4410}, h)
+			other := s.dial()
+			c := s.dial()
+			flood := slices.Repeat(masked(ws.OpPing, true, payload), 1000)
+			for s.Stats().Slow == 0 {
+				c.send(flood)
+				if _, out := s.held(); out > 4*64<<10 {
+					t.Fatalf("%d bytes held", out)
+				}
+			}
+			other.alive()
+			for {
+				op, p := c.frame()
+				if op == ws.OpPong && string(p) == payload {
+					continue
+				}
+				if code, _ := closeStatus(p); op != ws.OpClose || code != 4410 {
+					t.Fatalf("frame %d %q", op, p)
+				}
+				break
+			}
+			if got := h.noted(); !slices.Equal(got, []string{"open", "open", "closed 4410"}) {
+				t.Errorf("%q", got)
+			}
+			if st := s.Stats(); st.Pending != 0 {
+				t.Errorf("%d bytes pending", st.Pending)
+			}
+		})
+	}
+}
+
+// One ping at a time, none of the pongs read: the queue is not of small batches.
+func TestPingTrickle(t *testing.T) {
+	h := &hooks{}
+	l := idle(t, Options{PendingBytes: 1 << 20}, h)
+	ours, _ := pair(t)
+	c := l.member(ours)
+	for c.out == nil {
+		c.Send(ws.OpBinary, make([]byte, 60_000))
+		l.uncork()
+	}
+	for range 10_000 {
+		c.Send(ws.OpPong, nil)
+		l.uncork()
+	}
+	if n := len(c.out.queue); n > 2 || c.Pending() < 20_000 || c.state != stateOpen {
+		t.Errorf("%d batches for %d bytes, state %d", n, c.Pending(), c.state)
+	}
+	c.kill()
+	l.bury()
+	if l.stat.pending != 0 || l.stat.open != 0 {
+		t.Errorf("%+v", l.stat)
+	}
+}
+
+// narrow makes the server's send buffer small, so that a peer is slow sooner.
+func narrow(c *Conn, _ *Request) error {
+	return unix.SetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 8192)
+}
+
+// Connections that break off in the middle of anything leave nothing behind,
+// by FIN or by RST; start checks descriptors and goroutines as well.
+func TestBreakOff(t *testing.T) {
+	h := &hooks{message: echo}
+	s := start(t, Options{ConnectionsPerIP: 1000}, h)
+	beginnings := [][]byte{nil, []byte("GET / HT"), []byte(request), []byte(request + "\x81"),
+		append([]byte(request), text("hello")[:8]...), append([]byte(request), masked(ws.OpText, false, "part")...),
+		append([]byte(request), masked(ws.OpClose, true, "\x03\xe8")...)}
+	for range 10 {
+		for _, b := range beginnings {
+			fin, rst := s.connect(), s.connect()
+			fin.send(b)
+			rst.send(b)
+			_ = fin.Conn.(*net.TCPConn).CloseWrite()
+			_ = rst.Conn.(*net.TCPConn).SetLinger(0)
+			if strings.HasPrefix(string(b), request) {
+				rst.status("101")
+			}
+			_ = rst.Close()
+			fin.gone()
+		}
+	}
+	eventually(t, "all gone", func() bool { return s.connections() == 0 && s.open.Load() == 0 })
+	if st := s.Stats(); st.Open != 0 || st.Accepted != 140 || h.count("open") != int(st.Upgraded) {
+		t.Errorf("%+v", st)
+	}
+	if opened, closed := h.count("open"), len(h.noted())-h.count("open"); opened != closed {
+		t.Errorf("%d opened, %d closed", opened, closed)
+	}
+	if n := h.count("closed 1006"); n < 60 { // 3 of 7 beginnings, twice, 10 times
+		t.Errorf("%d broke off", n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.perIP) != 0 {
+		t.Errorf("addresses still counted: %v", s.perIP)
+	}
+}
+
+// A peer that is silent is pinged; one that does not answer either is closed,
+// and then cut off, since nobody answers the close frame.
+func TestHalfOpen(t *testing.T) {
+	h := &hooks{message: echo}
+	s := start(t, Options{}, h)
+	dead, quiet := s.dial(), s.dial()
+	for range 3 {
+		s.advance(26 * time.Second)
+		quiet.want(ws.OpPing, "")
+		quiet.send(masked(ws.OpPong, true, ""))
+		quiet.alive() // the pong has been read
+	}
+	dead.want(ws.OpPing, "")
+	dead.want(ws.OpPing, "")
+	dead.wantClose(1001)
+	s.advance(7 * time.Second)
+	dead.gone()
+	quiet.alive()
+	if got := h.noted(); !slices.Equal(got, []string{"open", "open", "closed 1001"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// One connection too many, in all or from one address, is told so; HTTP and
+// handshakes count as well as WebSockets, and an end makes room.
+func TestConnectionLimits(t *testing.T) {
+	for status, opts := range map[string]Options{"503": {Connections: 3}, "429": {ConnectionsPerIP: 3}} {
+		t.Run(status, func(t *testing.T) {
+			given := make(chan net.Conn, 1)
+			opts.HTTP = func(c net.Conn) { given <- c }
+			s := start(t, opts, &hooks{message: echo})
+			s.t = t
+			open := s.dial()
+			web := s.connect()
+			web.send([]byte("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))
+			conn := <-given
+			handshake := s.connect()
+			handshake.send([]byte("GET"))
+			for range 3 {
+				head := s.connect().status(status)
+				if !strings.Contains(head, "Retry-After") {
+					t.Errorf("%q", head)
+				}
+			}
+			_ = conn.Close()
+			_ = conn.Close() // counted out once
+			eventually(t, "room", func() bool { return s.open.Load() == 2 })
+			again := s.dial()
+			again.alive()
+			s.connect().status(status)
+			_ = handshake.Close()
+			eventually(t, "room", func() bool { return s.open.Load() == 2 })
+			s.dial().alive()
+			open.alive()
+			if st := s.Stats(); st.Refused != 4 {
+				t.Errorf("%d refused", st.Refused)
+			}
+		})
+	}
+}
+
+// An IPv6 client has 2^64 addresses to come from; they count as one.
+func TestOrigin(t *testing.T) {
+	a4, b4 := addrOf(&unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 1}}), addrOf(&unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 2}})
+	a6, b6 := addrOf(&unix.SockaddrInet6{Addr: [16]byte{0x20, 1, 15: 1}}), addrOf(&unix.SockaddrInet6{Addr: [16]byte{0x20, 1, 15: 2}})
+	c6 := addrOf(&unix.SockaddrInet6{Addr: [16]byte{0x20, 1, 7: 9, 15: 1}})
+	mapped := addrOf(&unix.SockaddrInet6{Addr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 1}})
+	if origin(a4) == origin(b4) || origin(a6) != origin(b6) || origin(a6) == origin(c6) || origin(mapped) != origin(a4) {
+		t.Error(origin(a4), origin(b4), origin(a6), origin(b6), origin(c6), origin(mapped))
+	}
+}
+
+// A slow subscriber is closed with the code for it. The frame that was half
+// sent is completed, the close frame stands behind it, and others get all.
+func TestSlowSubscriber(t *testing.T) {
+	for name, size := range map[string]int{"small frames": 100, "large frames": 60_000} {
+		t.Run(name, func(t *testing.T) {
+			var g Group
+			h := &hooks{request: narrow}
+			h.open = func(c *Conn) {
+				m := &Member{Conn: c, Until: 1<<63 - 1}
+				c.Data = m
+				g.Join(m)
+			}
+			h.closed = func(c *Conn, _ ws.StatusCode) { c.Data.(*Member).Leave() }
+			s := start(t, Options{PendingBytes: 200_000, SlowCode: 4410}, h)
+			slow, fast := s.dial(), s.dial()
+			payload := strings.Repeat("e", size)
+			n := 0
+			for ; s.Stats().Slow == 0; n++ {
+				b := NewBatch()
+				b.B, b.N = append(AppendHeader(b.B, ws.OpText, size), payload...), 1
+				s.loops[0].Deliver(&g, b)
+				fast.want(ws.OpText, payload)
+			}
+			events := 0
+			for {
+				op, p := slow.frame()
+				if op == ws.OpText && string(p) == payload {
+					events++
+					continue
+				}
+				if code, _ := closeStatus(p); op != ws.OpClose || code != 4410 {
+					t.Fatalf("frame %d %.100q", op, p)
+				}
+				break
+			}
+			if events == 0 || events >= n {
+				t.Errorf("the slow one got %d of %d", events, n)
+			}
+			slow.send(masked(ws.OpClose, true, "\x11\x3a"))
+			slow.wantEOF()
+			if h.count("closed 4410") != 1 || h.count("violation 4410") != 0 {
+				t.Errorf("%q", h.noted())
+			}
+			var members int
+			s.Do(func(*Loop) { members = g.Len() })
+			if st := s.Stats(); st.Pending != 0 || st.Slow != 1 || members != 1 {
+				t.Errorf("%+v, %d members", st, members)
+			}
+		})
+	}
+}
+
+// A peer too slow already for what Open sends: the answer to the handshake
+// stands before the first frame.
+func TestSlowFromTheStart(t *testing.T) {
+	h := &hooks{request: narrow, open: func(c *Conn) {
+		for range 400 {
+			c.Send(ws.OpBinary, make([]byte, 60_000))
+		}
+	}}
+	s := start(t, Options{PendingBytes: 1 << 20, SlowCode: 4410}, h)
+	c := s.connect()
+	c.send([]byte(request))
+	eventually(t, "too slow", func() bool { return s.Stats().Slow == 1 })
+	c.status("101")
+	c.wantClose(4410)
+}
+
+// Reading on while a close frame waits behind a full socket: the peer's end is
+// noticed, nothing leaks.
+func TestSlowNeverReads(t *testing.T) {
+	h := &hooks{request: narrow, message: func(c *Conn, _ ws.OpCode, _ []byte) {
+		for c.Open() {
+			c.Send(ws.OpBinary, make([]byte, 60_000))
+		}
+	}}
+	s := start(t, Options{PendingBytes: 1 << 20}, h)
+	c := s.dial()
+	c.send(text("flood me"))
+	eventually(t, "too slow", func() bool { return s.Stats().Slow == 1 })
+	if _, out := s.held(); out > 70_000 {
+		t.Errorf("%d bytes held for one frame", out)
+	}
+	s.advance(7 * time.Second)
+	eventually(t, "cut off", func() bool { return s.connections() == 0 })
+	if _, err := c.Write(text("hello?")); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+		t.Error(err)
+	}
+	if got := h.noted(); !slices.Equal(got, []string{"open", "closed 1008"}) {
+		t.Errorf("%q", got)
+	}
+}
