@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -340,3 +341,54 @@ func jsonString(inside string) (s string, err error) {
 
 // loopWithMessages are the options of loops that take messages of n bytes.
 func loopWithMessages(n int) loop.Options { return loop.Options{MessageBytes: n} }
+
+// pipeline sends frames from a goroutine, without waiting for answers.
+func (p *peer) pipeline(frames []string) {
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for _, f := range frames {
+			if wsutil.WriteClientText(p.conn, []byte(f)) != nil {
+				return // who waits for the answers will tell
+			}
+		}
+	}()
+	p.t.Cleanup(func() {
+		_ = p.conn.Close()
+		<-done
+	})
+}
+
+// flood publishes 0, 1, 2 … from a goroutine, each after the ack of the one
+// before, until stop is called, which says how many were acked.
+func (p *peer) flood(topic, token string) (stop func() int) {
+	quit, done := make(chan bool), make(chan bool)
+	acked := 0
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+			}
+			err := wsutil.WriteClientText(p.conn, fmt.Appendf(nil, `{"type":"publish","id":"f","topic":%q,"token":%q,"data":%d}`, topic, token, acked))
+			m := ""
+			if err == nil {
+				m, err = p.read()
+			}
+			if err != nil || m != `{"type":"ack","id":"f"}` {
+				p.t.Errorf("publish %d: %s %v", acked, m, err)
+				return
+			}
+			acked++
+		}
+	}()
+	stop = sync.OnceValue(func() int {
+		close(quit)
+		<-done
+		return acked
+	})
+	p.t.Cleanup(func() { stop() })
+	return stop
+}

@@ -84,4 +84,3 @@ func (s *spy) publish(subject string, data []byte) {
 		s.t.Fatal(err)
 	}
 }
-
