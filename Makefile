@@ -20,7 +20,7 @@ bench: ## Go benchmarks of every package
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 bench-idle: ## bytes of RSS per idle subscribed connection
-	$(GO) test -count=1 -v -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x ./bench
+	$(GO) run ./bench/idle
 
 fuzz: ## each fuzz target for FUZZTIME
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./wire
