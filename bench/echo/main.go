@@ -42,9 +42,14 @@ func main() {
 	}
 }
 
+// options suit conformance suites, which send messages of 16 MiB and fragments
+// of 64 bytes.
+func options(loops int) loop.Options {
+	return loop.Options{Loops: loops, MessageBytes: 16 << 20, PendingBytes: 64 << 20, Fragments: 1 << 20}
+}
+
 func run(listen string, loops int) error {
-	// Conformance suites send messages of 16 MiB and fragments of 64 bytes.
-	eng, err := loop.New(loop.Options{Loops: loops, MessageBytes: 16 << 20, PendingBytes: 64 << 20, Fragments: 1 << 20}, echo{})
+	eng, err := loop.New(options(loops), echo{})
 	if err != nil {
 		return err
 	}

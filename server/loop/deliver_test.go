@@ -35,7 +35,7 @@ func texts(t testing.TB, fd int) (all []string) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
 	n, err := unix.Read(fd, buf)
-	if err != nil && err != unix.EAGAIN { //nolint:errorlint // the very value
+	if err != nil && err != unix.EAGAIN {
 		t.Fatal(err)
 	}
 	for b := buf[:max(n, 0)]; len(b) > 0; {

@@ -8,10 +8,6 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// maxHeader is the size of the longest frame header that a client sends: two
-// bytes, a 64-bit length and the mask (RFC 6455 §5.2).
-const maxHeader = 14
-
 const (
 	errLengthSign  = ws.ProtocolError("length with its highest bit set")
 	errLengthShort = ws.ProtocolError("length not in its shortest form")

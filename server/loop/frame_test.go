@@ -5,6 +5,7 @@ package loop
 import (
 	"bytes"
 	"testing"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 	"pgregory.net/rapid"
@@ -187,5 +188,12 @@ func TestBatchFit(t *testing.T) {
 	}
 	if n := roomy.refs.Load(); n != 1 {
 		t.Errorf("%d references on the first", n)
+	}
+}
+
+// A server holds very many of these.
+func TestConnSize(t *testing.T) {
+	if n := unsafe.Sizeof(Conn{}); n > 96 {
+		t.Errorf("a Conn takes %d bytes", n)
 	}
 }

@@ -92,25 +92,25 @@ func theirs(stream []byte) (log []string, err error) {
 	var op ws.OpCode
 	var message []byte
 	for {
-		f, err := ws.ReadFrame(r)
+		h, p, err := readFrame(r)
 		if err != nil {
 			return log, err
 		}
-		if err := ws.CheckHeader(f.Header, state); err != nil {
+		if err := ws.CheckHeader(h, state); err != nil {
 			return log, err
 		}
-		ws.Cipher(f.Payload, f.Header.Mask, 0)
-		switch f.Header.OpCode {
+		ws.Cipher(p, h.Mask, 0)
+		switch h.OpCode {
 		case ws.OpPing, ws.OpPong:
 			continue
 		case ws.OpClose:
 			return log, errors.New("closed")
 		case ws.OpContinuation:
 		default:
-			op, message = f.Header.OpCode, nil
+			op, message = h.OpCode, nil
 		}
-		message = append(message, f.Payload...)
-		if state = state.Set(ws.StateFragmented); !f.Header.Fin {
+		message = append(message, p...)
+		if state = state.Set(ws.StateFragmented); !h.Fin {
 			continue
 		}
 		state = state.Clear(ws.StateFragmented)

@@ -258,7 +258,7 @@ func TestHTTP(t *testing.T) {
 	served := http.NewServeMux()
 	served.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		fmt.Fprintf(w, "%s from %s", b, strings.Split(r.RemoteAddr, ":")[0])
+		_, _ = fmt.Fprintf(w, "%s from %s", b, strings.Split(r.RemoteAddr, ":")[0])
 	})
 	served.HandleFunc("GET /up", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Header.Get("Upgrade"))

@@ -181,9 +181,11 @@ func narrow(c *Conn, _ *Request) error {
 func TestBreakOff(t *testing.T) {
 	h := &hooks{message: echo}
 	s := start(t, Options{ConnectionsPerIP: 1000}, h)
-	beginnings := [][]byte{nil, []byte("GET / HT"), []byte(request), []byte(request + "\x81"),
+	beginnings := [][]byte{
+		nil, []byte("GET / HT"), []byte(request), []byte(request + "\x81"),
 		append([]byte(request), text("hello")[:8]...), append([]byte(request), masked(ws.OpText, false, "part")...),
-		append([]byte(request), masked(ws.OpClose, true, "\x03\xe8")...)}
+		append([]byte(request), masked(ws.OpClose, true, "\x03\xe8")...),
+	}
 	for range 10 {
 		for _, b := range beginnings {
 			fin, rst := s.connect(), s.connect()

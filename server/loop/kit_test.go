@@ -272,14 +272,27 @@ func (c *client) status(want string) string {
 // frame reads one frame, which must be as servers send them.
 func (c *client) frame() (ws.OpCode, []byte) {
 	c.t.Helper()
-	f, err := ws.ReadFrame(c.br)
+	h, p, err := readFrame(c.br)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if err := ws.CheckHeader(f.Header, ws.StateClientSide); err != nil || !f.Header.Fin {
-		c.t.Fatalf("frame %+v: %v", f.Header, err)
+	if err := ws.CheckHeader(h, ws.StateClientSide); err != nil || !h.Fin {
+		c.t.Fatalf("frame %+v: %v", h, err)
 	}
-	return f.Header.OpCode, f.Payload
+	return h.OpCode, p
+}
+
+// readFrame reads a frame with gobwas.
+func readFrame(r io.Reader) (ws.Header, []byte, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return h, nil, err
+	}
+	p, err := io.ReadAll(io.LimitReader(r, h.Length))
+	if err == nil && int64(len(p)) < h.Length {
+		err = io.ErrUnexpectedEOF
+	}
+	return h, p, err
 }
 
 func (c *client) want(op ws.OpCode, payload string) {

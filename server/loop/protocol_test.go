@@ -184,7 +184,7 @@ func TestHandlerCloses(t *testing.T) {
 		"Open":              {open: bye},
 		"Message":           {message: func(c *Conn, _ ws.OpCode, _ []byte) { bye(c) }},
 		"Message, paused":   {message: func(c *Conn, _ ws.OpCode, _ []byte) { c.Pause(); bye(c); c.Pause() }},
-		"Violation":         {message: func(c *Conn, _ ws.OpCode, _ []byte) {}, violation: func(c *Conn, _ ws.StatusCode) { bye(c) }},
+		"Violation":         {message: func(*Conn, ws.OpCode, []byte) {}, violation: func(c *Conn, _ ws.StatusCode) { bye(c) }},
 		"Closed by Message": {message: func(c *Conn, _ ws.OpCode, _ []byte) { bye(c) }, closed: func(c *Conn, _ ws.StatusCode) { bye(c) }},
 	} {
 		t.Run(name, func(t *testing.T) {

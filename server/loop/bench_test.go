@@ -1,0 +1,111 @@
+//go:build linux
+
+package loop
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
+)
+
+// quiet is a Handler that keeps nothing.
+type quiet struct{ messages int }
+
+func (*quiet) Request(*Conn, *Request) error      { return nil }
+func (*quiet) Open(*Conn)                         {}
+func (q *quiet) Message(*Conn, ws.OpCode, []byte) { q.messages++ }
+func (*quiet) Violation(*Conn, ws.StatusCode)     {}
+func (*quiet) Closed(*Conn, ws.StatusCode)        {}
+func (*quiet) Expired(*Member)                    {}
+func (*quiet) Tick(*Loop)                         {}
+
+// crowd is a group of n members whose other ends can be emptied.
+type crowd struct {
+	*Loop
+	g      Group
+	theirs []int
+	buf    []byte
+}
+
+func newCrowd(t testing.TB, n int) *crowd {
+	x := &crowd{Loop: idle(t, Options{}, &quiet{}), buf: make([]byte, 64<<10)}
+	for range n {
+		ours, theirs := pair(t)
+		c := x.member(ours)
+		x.g.Join(&Member{Conn: c, Until: forever})
+		x.theirs = append(x.theirs, theirs)
+		t.Cleanup(func() { _ = unix.Close(ours) })
+	}
+	return x
+}
+
+// empty reads what the members got and returns how much the last one did.
+func (x *crowd) empty() (n int) {
+	for _, fd := range x.theirs {
+		n, _ = rawRead(int32(fd), x.buf)
+	}
+	return n
+}
+
+// event is a frame of 128 bytes, in a batch of its own.
+var event = append(AppendHeader(nil, ws.OpText, 126), strings.Repeat("e", 126)...)
+
+func (x *crowd) deliver() {
+	b := NewBatch()
+	b.B = append(b.B, event...)
+	b.N = 1
+	x.Deliver(&x.g, b)
+}
+
+func BenchmarkParse(b *testing.B) {
+	for name, size := range map[string]int{"16B": 16, "500B": 500, "60kB": 60_000} {
+		b.Run(name, func(b *testing.B) {
+			l := idle(b, Options{}, &quiet{})
+			c := &Conn{loop: l, fd: -1, state: stateOpen, events: unix.EPOLLIN}
+			frame := text(strings.Repeat("x", size))
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				in, have := l.room(c)
+				l.received(c, in[:have+copy(in[have:], frame)])
+			}
+		})
+	}
+}
+
+// One event of 128 bytes, and 32 of them merged, to 1,000 sockets; per delivery,
+// with the reads that empty the sockets left out.
+func BenchmarkDeliver(b *testing.B) {
+	for name, events := range map[string]int{"1": 1, "32": 32} {
+		b.Run(name, func(b *testing.B) {
+			x := newCrowd(b, 1000)
+			b.ReportAllocs()
+			for b.Loop() {
+				for range events {
+					x.deliver()
+				}
+				x.take()
+				x.flush()
+				b.StopTimer()
+				x.empty()
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*events*1000), "ns/delivery")
+		})
+	}
+}
+
+func BenchmarkInbox(b *testing.B) {
+	x := newCrowd(b, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range 100 {
+			x.deliver()
+		}
+		x.take()
+		x.flush()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*100), "ns/event")
+}
