@@ -21,6 +21,7 @@ type memBus struct {
 	tasks    []func()
 	ended    bool
 	interest map[uint32]string // pattern by handle
+	owner    map[uint32]int    // which call of Subscribe the handle is from
 	publish  wire.Code         // what Publish answers
 	hold     bool              // Subscribe answers only when told
 	held     []answer
@@ -29,15 +30,16 @@ type memBus struct {
 
 // answer is one that the test has yet to let out.
 type answer struct {
-	handle  uint32
-	pattern string
-	done    func(wire.Code)
+	handle uint32
+	owner  int
+	done   func(wire.Code)
 }
 
 func (b *memBus) start(sink bustest.Sink) {
 	b.sink = sink
 	b.change.L = &b.mu
 	b.interest = make(map[uint32]string)
+	b.owner = make(map[uint32]int)
 	b.done.Go(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -106,8 +108,9 @@ func (b *memBus) Subscribe(handle uint32, pattern string, done func(wire.Code)) 
 		}
 	}
 	b.interest[handle] = pattern
+	b.owner[handle] = b.asked
 	if b.hold {
-		b.held = append(b.held, answer{handle, pattern, done})
+		b.held = append(b.held, answer{handle, b.asked, done})
 		return
 	}
 	b.do(func() { done(wire.OK) })
@@ -142,6 +145,13 @@ func (b *memBus) waiting() int {
 	return len(b.held)
 }
 
+// questions is how often it was asked to subscribe.
+func (b *memBus) questions() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked
+}
+
 // patterns is how many patterns there is interest in.
 func (b *memBus) patterns() int {
 	b.mu.Lock()
@@ -155,7 +165,7 @@ func (b *memBus) release(code wire.Code) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, a := range b.held {
-		if code != wire.OK && b.interest[a.handle] == a.pattern {
+		if code != wire.OK && b.owner[a.handle] == a.owner {
 			delete(b.interest, a.handle)
 		}
 		b.do(func() { a.done(code) })

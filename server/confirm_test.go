@@ -1,0 +1,313 @@
+//go:build linux
+
+package server_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// onFake is a server on a bus in memory that holds its answers back.
+func onFake(t *testing.T, with setup) (*node, *memBus) {
+	t.Helper()
+	b := &memBus{hold: true}
+	with.fake, with.alg = b, "HS256"
+	return start(t, with), b
+}
+
+func (b *memBus) awaits(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprint(n, " subscriptions wait for the bus"), func() bool { return b.waiting() == n })
+}
+
+// gone requires that nothing is left of any subscription.
+func (n *node) gone(t *testing.T, b *memBus) {
+	t.Helper()
+	eventually(t, "no subscription is left", func() bool {
+		m := n.metrics(t)
+		return m["notifyd_subscriptions"] == 0 && m["notifyd_topics"] == 0 && b.patterns() == 0
+	})
+}
+
+// A subscribe is acked when the bus has confirmed it and not before, also the
+// second one that meanwhile asks for the same.
+func TestSubscribeWaitsForTheBus(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		n, b := onFake(t, with)
+		token := n.all(t)
+		p, q, pub := n.dial(t), n.dial(t), n.dial(t)
+		p.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+		p.send(`{"type":"subscribe","id":"2","topic":"a","token":%q}`, token) // a refresh of what is not yet there
+		p.fence()
+		q.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+		q.send(`{"type":"subscribe","topic":"b","token":%q}`, token) // its confirmation will not be told
+		q.fence()
+		b.awaits(t, 2)
+		pub.publish("a", token, "0") // comes before the ack: not delivered
+		p.fence()
+		q.fence()
+		b.release(wire.OK)
+		p.want(`{"type":"ack","id":"1","exp":`)
+		p.want(`{"type":"ack","id":"2","exp":`)
+		q.want(`{"type":"ack","id":"1","exp":`)
+		pub.publish("a", token, "1")
+		pub.publish("b", token, "2")
+		p.wantExactly(`{"type":"event","topic":"a","data":1}`)
+		q.wantExactly(`{"type":"event","topic":"a","data":1}`)
+		q.wantExactly(`{"type":"event","topic":"b","data":2}`)
+		p.fence()
+		if asked := b.questions(); asked != 2 {
+			t.Errorf("the bus was asked %d times", asked)
+		}
+	})
+}
+
+// When the bus cannot, everybody who waits is told, nothing stays, and the
+// next subscribe asks it anew.
+func TestSubscribeUnavailable(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		n, b := onFake(t, with)
+		token := n.all(t)
+		p, q := n.dial(t), n.dial(t)
+		for round := range 3 {
+			for _, x := range []*peer{p, q} {
+				x.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+				x.send(`{"type":"subscribe","topic":"a","token":%q}`, token)
+				x.fence()
+			}
+			b.awaits(t, 1)
+			b.release(wire.Unavailable)
+			for _, x := range []*peer{p, q} {
+				x.wantError(wire.Unavailable, "1")
+				x.wantError(wire.Unavailable, "")
+				x.fence()
+			}
+			n.gone(t, b)
+			if asked := b.questions(); asked != round+1 {
+				t.Errorf("the bus was asked %d times", asked)
+			}
+		}
+		b.holds(false)
+		p.subscribe("a", token)
+		q.publish("a", token, "1")
+		p.wantExactly(`{"type":"event","topic":"a","data":1}`)
+	})
+}
+
+// A refused subscription does not take a later one of the same name with it.
+func TestSubscribeWhileTheLastOneFails(t *testing.T) {
+	n, b := onFake(t, setup{})
+	token := n.all(t)
+	p, pub := n.dial(t), n.dial(t)
+	p.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+	p.send(`{"type":"unsubscribe","id":"2","topic":"a"}`)
+	p.send(`{"type":"subscribe","id":"3","topic":"a","token":%q}`, token)
+	p.wantExactly(`{"type":"ack","id":"2"}`)
+	p.fence()
+	b.awaits(t, 2)
+	b.mu.Lock() // the first fails, the second does not
+	second := b.held[1:]
+	b.held = b.held[:1]
+	b.mu.Unlock()
+	b.release(wire.Unavailable)
+	p.wantError(wire.Unavailable, "1")
+	p.fence()
+	b.mu.Lock()
+	b.held = second
+	b.mu.Unlock()
+	b.release(wire.OK)
+	p.want(`{"type":"ack","id":"3"`)
+	pub.publish("a", token, "1")
+	p.wantExactly(`{"type":"event","topic":"a","data":1}`)
+	p.fence()
+	if m := n.metrics(t); m["notifyd_subscriptions"] != 1 || m["notifyd_topics"] != 1 {
+		t.Errorf("%v subscriptions, %v topics", m["notifyd_subscriptions"], m["notifyd_topics"])
+	}
+}
+
+// Unsubscribing from what is not yet confirmed ends it at once; the subscribe
+// is answered all the same.
+func TestUnsubscribeWhileWaiting(t *testing.T) {
+	n, b := onFake(t, setup{})
+	token := n.all(t)
+	p, pub := n.dial(t), n.dial(t)
+	p.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+	p.send(`{"type":"unsubscribe","id":"2","topic":"a"}`)
+	p.wantExactly(`{"type":"ack","id":"2"}`)
+	n.gone(t, b)
+	b.release(wire.OK)
+	p.wantError(wire.Unavailable, "1")
+	pub.publish("a", token, "1")
+	p.fence()
+}
+
+// A connection that ends while its subscribe waits leaves nothing, and those
+// who wait with it get theirs.
+func TestCloseWhileWaiting(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		for _, code := range []wire.Code{wire.OK, wire.Unavailable} {
+			t.Run(code.String(), func(t *testing.T) {
+				n, b := onFake(t, with)
+				token := n.all(t)
+				stays := n.dial(t)
+				for _, topic := range []string{"a", "b"} {
+					p := n.dial(t)
+					p.send(`{"type":"subscribe","id":"1","topic":%q,"token":%q}`, topic, token)
+					p.fence()
+					if topic == "b" {
+						stays.send(`{"type":"subscribe","id":"1","topic":"b","token":%q}`, token)
+						stays.fence()
+					}
+					_ = p.conn.Close()
+				}
+				eventually(t, "the server has noticed", func() bool { return n.metrics(t)["notifyd_connections"] == 1 })
+				b.release(code)
+				if code == wire.OK {
+					stays.want(`{"type":"ack","id":"1"`)
+					stays.publish("a", token, "1")
+					stays.send(`{"type":"publish","topic":"b","token":%q,"data":2}`, token)
+					stays.wantExactly(`{"type":"event","topic":"b","data":2}`)
+					_ = stays.conn.Close()
+				} else {
+					stays.wantError(wire.Unavailable, "1")
+				}
+				n.gone(t, b)
+			})
+		}
+	})
+}
+
+// The event that the bus refused is not acked.
+func TestPublishUnavailable(t *testing.T) {
+	n, b := onFake(t, setup{})
+	p, token := n.dial(t), n.all(t)
+	for _, code := range []wire.Code{wire.Unavailable, wire.TooLarge} {
+		b.answers(code)
+		p.send(`{"type":"publish","id":"1","topic":"a","token":%q,"data":1}`, token)
+		p.wantError(code, "1")
+		p.send(`{"type":"publish","topic":"a","token":%q,"data":1}`, token)
+		p.wantError(code, "")
+	}
+	b.answers(wire.OK)
+	p.publish("a", token, "1")
+}
+
+// The same pattern on many connections is one interest; a thousand patterns on
+// one connection go with it.
+func TestTopicsComeAndGo(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		with.fake, with.alg = new(memBus), "HS256"
+		n := start(t, with)
+		token := n.all(t)
+		p, q := n.dial(t), n.dial(t)
+		for round := range 3 { // handles are used again
+			for i := range 1000 {
+				p.send(`{"type":"subscribe","topic":"t.%d","token":%q}`, i, token)
+			}
+			p.send(`{"type":"subscribe","id":"x","topic":"one.more","token":%q}`, token)
+			p.wantError(wire.TooManySubscriptions, "x")
+			q.subscribe("t.7", token)
+			q.subscribe("t.*", token)
+			if m := n.metrics(t); m["notifyd_topics"] != 1001 || m["notifyd_subscriptions"] != 1002 {
+				t.Errorf("%v topics, %v subscriptions", m["notifyd_topics"], m["notifyd_subscriptions"])
+			}
+			q.send(`{"type":"publish","topic":"t.999","token":%q,"data":%d}`, token, round)
+			p.wantExactly(fmt.Sprintf(`{"type":"event","topic":"t.999","data":%d}`, round))
+			q.wantExactly(fmt.Sprintf(`{"type":"event","topic":"t.999","pattern":"t.*","data":%d}`, round))
+			_ = p.conn.Close()
+			q.send(`{"type":"unsubscribe","topic":"t.*"}`)
+			eventually(t, "they went with the connection", func() bool { return n.metrics(t)["notifyd_topics"] == 1 })
+			q.send(`{"type":"publish","topic":"t.7","token":%q,"data":%d}`, token, round)
+			q.wantExactly(fmt.Sprintf(`{"type":"event","topic":"t.7","data":%d}`, round))
+			q.send(`{"type":"unsubscribe","topic":"t.7"}`)
+			n.gone(t, with.fake)
+			p = n.dial(t)
+		}
+	})
+}
+
+// A connection that ends while its token is being verified; and one that sends
+// more meanwhile, which waits its turn.
+func TestWhileVerifying(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		gate := make(chan bool)
+		with.gate = func(nth int) {
+			if nth > 1 {
+				<-gate
+			}
+		}
+		with.fake = new(memBus)
+		with.server.VerifyWorkers = 1
+		n := start(t, with)
+		gone, p, watch := n.dial(t), n.dial(t), n.dial(t)
+		token := n.all(t)
+		p.subscribe("a", token)
+		gone.send(`{"type":"subscribe","id":"1","topic":"b","token":%q}`, n.all(t))
+		p.send(`{"type":"publish","id":"1","topic":"a","token":%q,"data":1}`, n.all(t))
+		eventually(t, "one is verified, one waits", func() bool { return n.metrics(t)["notifyd_verify_queue"] == 1 })
+		p.pipeline([]string{
+			`{"type":"ping","id":"2"}`,
+			fmt.Sprintf(`{"type":"publish","id":"3","topic":"a","token":%q,"data":3}`, token),
+			fmt.Sprintf(`{"type":"publish","id":"4","topic":"a","token":%q,"data":4}`, n.all(t)),
+			`{"type":"ping","id":"5"}`,
+		})
+		watch.fence() // others go on
+		_ = gone.conn.Close()
+		for range 3 {
+			gate <- true
+		}
+		var answers, events []string
+		for range 8 {
+			if m := p.next(); strings.Contains(m, `"event"`) {
+				events = append(events, m)
+			} else {
+				answers = append(answers, m)
+			}
+		}
+		if got, want := strings.Join(answers, ""), `{"type":"ack","id":"1"}{"type":"pong","id":"2"}{"type":"ack","id":"3"}{"type":"ack","id":"4"}{"type":"pong","id":"5"}`; got != want {
+			t.Errorf("answers %s", got)
+		}
+		if got, want := strings.Join(events, ""), `{"type":"event","topic":"a","data":1}{"type":"event","topic":"a","data":3}{"type":"event","topic":"a","data":4}`; got != want {
+			t.Errorf("events %s", got)
+		}
+		eventually(t, "the closed one has left nothing", func() bool {
+			m := n.metrics(t)
+			return m["notifyd_connections"] == 2 && m["notifyd_subscriptions"] == 1
+		})
+	})
+}
+
+// A server that stops while tokens are being verified and subscriptions wait.
+func TestShutdownWhileWaiting(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		b := &memBus{hold: true}
+		with.fake = b
+		with.server = server.Options{VerifyWorkers: 1, Loop: with.server.Loop}
+		n := start(t, with)
+		token := n.all(t)
+		waiting := n.dial(t)
+		waiting.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+		waiting.fence()
+		b.awaits(t, 1)
+		p := n.dial(t)
+		for range 100 {
+			p.send(`{"type":"publish","topic":"a","token":%q,"data":1}`, n.all(t))
+		}
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			n.stop()
+		}()
+		waiting.wantEnd(wire.CloseRestart)
+		p.wantEnd(wire.CloseRestart)
+		<-done
+		b.release(wire.OK)
+		if m := n.metrics(t); m["notifyd_topics"] != 0 {
+			t.Errorf("%v topics", m["notifyd_topics"])
+		}
+	})
+}
