@@ -142,7 +142,13 @@ func (s *session) handle(m *wire.Message) {
 	case wire.MessageAck:
 		s.answer(string(m.ID), nil)
 	case wire.MessageError:
-		s.answer(string(m.ID), &wire.Error{Code: m.Code, Detail: string(m.Detail)})
+		if len(m.ID) > 0 {
+			s.answer(string(m.ID), &wire.Error{Code: m.Code, Detail: string(m.Detail)})
+			break
+		}
+		// Every request of ours has an id: the server has dropped a subscription on its own account, such as when the
+		// key of its token was withdrawn. The next token may do.
+		s.dropped(m.Topic)
 	case wire.MessageEvent:
 		key := m.Topic
 		if len(m.Pattern) > 0 {
@@ -156,9 +162,13 @@ func (s *session) handle(m *wire.Message) {
 			replace(sub.expiring, m.Exp)
 		}
 	case wire.MessageExpired:
-		if sub := s.c.subscription(m.Topic); sub != nil {
-			replace(sub.expired, struct{}{})
-		}
+		s.dropped(m.Topic)
+	}
+}
+
+func (s *session) dropped(pattern []byte) {
+	if sub := s.c.subscription(pattern); sub != nil {
+		replace(sub.dropped, struct{}{})
 	}
 }
 

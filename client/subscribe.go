@@ -28,7 +28,7 @@ type Subscription struct {
 	cancel  context.CancelFunc
 
 	expiring chan int64    // capacity 1: the server's notice, with the token's exp
-	expired  chan struct{} // capacity 1: the server has dropped the subscription
+	dropped  chan struct{} // capacity 1: the server has dropped the subscription
 	first    chan struct{} // closed with the first ack
 	done     chan struct{}
 	err      error // set before done is closed
@@ -48,7 +48,7 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, handle func(Even
 	life, cancel := context.WithCancel(c.ctx)
 	s := &Subscription{
 		c: c, pattern: pattern, queue: newQueue(c.opts.QueueBytes), ctx: life, cancel: cancel,
-		expiring: make(chan int64, 1), expired: make(chan struct{}, 1),
+		expiring: make(chan int64, 1), dropped: make(chan struct{}, 1),
 		first: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.mu.Lock()
@@ -192,7 +192,7 @@ func (s *Subscription) hold(session *session, refreshed int64) int64 {
 			}
 		case <-refresh:
 			return exp
-		case <-s.expired:
+		case <-s.dropped:
 			return refreshed
 		case <-session.down:
 			return refreshed

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -153,4 +154,34 @@ func TestUnsubscribeFromTheHandler(t *testing.T) {
 	if len(result) != 0 {
 		t.Fatal("the handler was called after Unsubscribe")
 	}
+}
+
+// The server may drop a subscription unasked, with an error that answers no request: the next token is tried.
+func TestSubscriptionThatTheServerDrops(t *testing.T) {
+	f := newFake(t)
+	tokens := 0
+	c := f.dial(t, Options{Token: func(context.Context, Request) (string, error) {
+		tokens++
+		return fmt.Sprint(tokens), nil
+	}})
+	p := f.peer(t)
+	sub := subscribe(t, c, p, "a.*", func(Event) {})
+	for want := 2; want < 5; want++ {
+		if err := p.send(wire.AppendError(nil, nil, []byte("a.*"), wire.TokenInvalid, "")); err != nil {
+			t.Fatal(err)
+		}
+		r := p.next(t, wire.Subscribe)
+		if r.token != fmt.Sprint(want) {
+			t.Fatalf("token %s, want %d", r.token, want)
+		}
+		if want < 4 {
+			p.ack(t, r)
+			continue
+		}
+		if err := p.send(wire.AppendError(nil, []byte(r.id), []byte("a.*"), wire.TokenInvalid, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive(t, sub.Done(), "the subscription's end")
+	wantCode(t, sub.Err(), wire.TokenInvalid)
 }

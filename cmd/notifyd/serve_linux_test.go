@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/notifyd/notifyd/authz"
+)
+
+// running is a 'notifyd serve' in this process.
+type running struct {
+	url, admin string
+	stdout     *buffer
+	log        *buffer
+	stop       func() int // as SIGTERM does; gives the exit code
+}
+
+// buffer is what a command writes while the test reads.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// eventually polls, since what it waits for happens in other goroutines; a minute is only reached by a bug.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func serveHere(t *testing.T, args ...string) *running {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{stdout: &buffer{}, log: &buffer{}}
+	code := make(chan int, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p := &process{ctx, nil, strings.NewReader(""), r.stdout, r.log}
+		code <- run(p, append([]string{
+			"serve", "--listen=127.0.0.1:0", "--admin.listen=127.0.0.1:0",
+			"--log.format=json", "--log.level=debug", "--drain-window=0s",
+		}, args...))
+	}()
+	r.stop = func() int { cancel(); return <-code }
+	t.Cleanup(func() { cancel(); <-ended })
+	eventually(t, "the server listens", func() bool {
+		for line := range strings.Lines(r.log.String()) {
+			var entry struct{ Msg, Addr, Admin string }
+			if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "listening" {
+				r.url, r.admin = "ws://"+entry.Addr+"/v1/ws", "http://"+entry.Admin
+				return true
+			}
+		}
+		select {
+		case <-ended:
+			t.Fatalf("serve ended:\n%s", r.log)
+		default:
+		}
+		return false
+	})
+	return r
+}
+
+func (r *running) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(r.admin + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// subscribed waits until the server holds n subscriptions.
+func (r *running) subscribed(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d subscriptions", n), func() bool {
+		_, metrics := r.get(t, "/metrics")
+		return strings.Contains(metrics, fmt.Sprintf("\nnotifyd_subscriptions %d\n", n))
+	})
+}
+
+// background runs a command and gives its result.
+func background(ctx context.Context, env map[string]string, stdin string, args ...string) <-chan result {
+	done := make(chan result, 1)
+	go func() { done <- invokeCtx(ctx, env, stdin, args...) }()
+	return done
+}
+
+var devLine = regexp.MustCompile(`(?m)^  \S.* (sub|pub) --url (\S+) --token (\S+) (.*)$`)
+
+func TestServeDev(t *testing.T) {
+	r := serveHere(t, "--dev", "--auth.issuer=me", "--auth.audience=it", "--admin.pprof")
+	tokens := map[string]string{}
+	eventually(t, "the lines to paste", func() bool {
+		for _, m := range devLine.FindAllStringSubmatch(r.stdout.String(), -1) {
+			if m[2] != r.url {
+				t.Fatalf("%s is not %s", m[2], r.url)
+			}
+			tokens[m[1]] = m[3]
+		}
+		return len(tokens) == 2
+	})
+	publisher, subscriber := map[string]string{"NOTIFYD_TOKEN": tokens["pub"]}, map[string]string{"NOTIFYD_TOKEN": tokens["sub"]}
+
+	sub := background(t.Context(), subscriber, "", "sub", "--url", r.url, "--count", "5", "demo.>", "other")
+	r.subscribed(t, 2)
+	if p := invoke(t, publisher, "", "pub", "--url", r.url, "demo.hello", `{"text": "<hello>"}`); p != (result{}) {
+		t.Fatalf("pub: %+v", p)
+	}
+	if p := invoke(t, publisher, "1\n\n \"two\" \n[3 ]", "pub", "--url", r.url, "demo.lines", "-"); p != (result{}) {
+		t.Fatalf("pub: %+v", p)
+	}
+	if p := invoke(t, publisher, "", "pub", "--url", r.url, "other", "{\n \"a\":\n1}"); p != (result{}) {
+		t.Fatalf("pub: %+v", p)
+	}
+	want := `{"type":"event","topic":"demo.hello","pattern":"demo.>","data":{"text": "<hello>"}}
+{"type":"event","topic":"demo.lines","pattern":"demo.>","data":1}
+{"type":"event","topic":"demo.lines","pattern":"demo.>","data":"two"}
+{"type":"event","topic":"demo.lines","pattern":"demo.>","data":[3 ]}
+{"type":"event","topic":"other","data":{"a":1}}
+`
+	if got := <-sub; got != (result{stdout: want}) {
+		t.Errorf("sub: %+v", got)
+	}
+
+	// What is refused is said, with the code, and makes the exit code 1.
+	for _, c := range []struct {
+		env         map[string]string
+		stdin, args string
+		code        int
+		want        string
+	}{
+		{subscriber, "", "pub --url URL a 1", exitFailed, "forbidden"},
+		{publisher, "", "sub --url URL a", exitFailed, "subscribe to a: forbidden"},
+		{publisher, "1\nx\n", "pub --url URL a -", exitUsage, "line 2 is not JSON"},
+		{subscriber, "1\n2\n", "pub --url URL a -", exitFailed, "line 1: forbidden"},
+	} {
+		got := invoke(t, c.env, c.stdin, strings.Fields(strings.ReplaceAll(c.args, "URL", r.url))...)
+		if got.code != c.code || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s: %+v, want exit code %d and %q", c.args, got, c.code, c.want)
+		}
+	}
+
+	ctx, interrupt := context.WithCancel(t.Context())
+	sub = background(ctx, subscriber, "", "sub", "--url", r.url, "demo.>")
+	r.subscribed(t, 1)
+	interrupt()
+	if got := <-sub; got != (result{}) {
+		t.Errorf("interrupted sub: %+v", got)
+	}
+
+	for path, want := range map[string]string{
+		"/healthz": "ok", "/readyz": "ok", "/debug/pprof/cmdline": "",
+		"/metrics": `notifyd_publishes_total{result="ok"} 6`,
+	} {
+		if status, body := r.get(t, path); status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	for _, name := range []string{"notifyd_verify_seconds_count", "notifyd_token_cache_lookups_total", "notifyd_nats_connected 1", "go_goroutines", "process_open_fds"} {
+		if _, body := r.get(t, "/metrics"); !strings.Contains(body, "\n"+name) {
+			t.Errorf("no %s in /metrics", name)
+		}
+	}
+	if code := r.stop(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, r.log)
+	}
+	for name, token := range tokens {
+		for part := range strings.SplitSeq(token, ".") {
+			if strings.Contains(r.log.String(), part) {
+				t.Errorf("the log holds a part of the token to %s", name)
+			}
+		}
+	}
+}
+
+func TestServeWithoutAdmin(t *testing.T) {
+	r := serveHere(t, "--dev", "--admin.listen=")
+	if r.admin != "http://" {
+		t.Errorf("admin listens on %s", r.admin)
+	}
+	if code := r.stop(); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, r.log)
+	}
+}
+
+func TestPprofIsOffByDefault(t *testing.T) {
+	r := serveHere(t, "--dev")
+	if status, _ := r.get(t, "/debug/pprof/"); status != http.StatusNotFound {
+		t.Errorf("status %d", status)
+	}
+}
+
+// On SIGHUP the key files are read again: tokens of a key that is gone stop to work at once, also where they are in use.
+func TestReload(t *testing.T) {
+	file, old := keyFile(t)
+	r := serveHere(t, "--auth.keys", file)
+	token := func(key authz.Key) map[string]string {
+		text, err := authz.Sign(key, authz.Claims{Expires: time.Now().Add(time.Hour), Publish: []string{">"}, Subscribe: []string{">"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return map[string]string{"NOTIFYD_TOKEN": text}
+	}
+	sub := background(t.Context(), token(old), "", "sub", "--url", r.url, "a")
+	r.subscribed(t, 1)
+
+	reload := func(what string) {
+		t.Helper()
+		n := strings.Count(r.log.String(), what)
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, what, func() bool { return strings.Count(r.log.String(), what) > n })
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reload("keys not reloaded, the old ones stay")
+	if p := invoke(t, token(old), "", "pub", "--url", r.url, "b", "1"); p != (result{}) {
+		t.Fatalf("pub after a bad reload: %+v", p)
+	}
+
+	other, fresh := keyFile(t)
+	if err := os.Rename(other, file); err != nil {
+		t.Fatal(err)
+	}
+	reload("keys reloaded")
+	if got := <-sub; got.code != exitFailed || !strings.Contains(got.stderr, "subscription to a ended: token_invalid") {
+		t.Errorf("sub with the old key: %+v", got)
+	}
+	if p := invoke(t, token(old), "", "pub", "--url", r.url, "b", "1"); p.code != exitFailed || !strings.Contains(p.stderr, "token_invalid") {
+		t.Errorf("pub with the old key: %+v", p)
+	}
+	if p := invoke(t, token(fresh), "", "pub", "--url", r.url, "b", "1"); p != (result{}) {
+		t.Errorf("pub with the new key: %+v", p)
+	}
+}
+
+func TestServeFailsToStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	dir := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"--listen=" + taken.Addr().String(), exitFailed, "listen: listen tcp 127.0.0.1:"},
+		{"--listen=127.0.0.1:0 --admin.listen=" + taken.Addr().String(), exitFailed, "admin.listen: listen tcp 127.0.0.1:"},
+		{"--listen=127.0.0.1:0 --admin.listen= --data-dir=" + dir, exitUsage, "data_dir"},
+		{"--loops=-1", exitUsage, "loops: -1"},
+	} {
+		r := invoke(t, nil, "", append([]string{"serve", "--dev"}, strings.Fields(c.args)...)...)
+		if r.code != c.code || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
+			t.Errorf("%s: %+v, want exit code %d and %q", c.args, r, c.code, c.want)
+		}
+	}
+}
+
+// /readyz says no while NATS is away, and when the node drains.
+func TestReady(t *testing.T) {
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := nobody.Addr().String()
+	_ = nobody.Close()
+	r := serveHere(t, "--dev", "--nats.url=nats://"+address)
+	if status, body := r.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "NATS is unreachable") {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, _ := r.get(t, "/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: %d", status)
+	}
+
+	draining, err := newAdmin(adminConfig{Listen: "127.0.0.1:0"}, func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	draining.start()
+	defer draining.stop(t.Context())
+	r.admin = "http://" + draining.addr()
+	if status, _ := r.get(t, "/readyz"); status != http.StatusOK {
+		t.Errorf("before the drain: %d", status)
+	}
+	draining.drain()
+	if status, body := r.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+		t.Errorf("in the drain: %d %s", status, body)
+	}
+}
+
+func TestLogger(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogger(logConfig{Level: 1, Format: "json"}, &out) // 1: warn
+	log.Info("unseen")
+	for range 1000 {
+		log.Warn("flood")
+	}
+	if n := strings.Count(out.String(), `"msg":"flood"`); n < 100 || n > 130 || strings.Contains(out.String(), "unseen") {
+		t.Errorf("%d lines", n)
+	}
+	out.Reset()
+	newLogger(logConfig{Format: "console"}, &out).Info("hello")
+	if !strings.Contains(out.String(), "\tINFO\thello") {
+		t.Errorf("console: %q", out.String())
+	}
+}
+
+func TestReachable(t *testing.T) {
+	for listen, want := range map[string]string{"[::]:80": "127.0.0.1:80", "0.0.0.0:80": "127.0.0.1:80", "10.0.0.1:80": "10.0.0.1:80"} {
+		addr, err := net.ResolveTCPAddr("tcp", listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := reachable(addr); got != want {
+			t.Errorf("%s: %s, want %s", listen, got, want)
+		}
+	}
+}
