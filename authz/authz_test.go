@@ -51,11 +51,11 @@ func allKeys() []Key {
 	return keys
 }
 
-// newTestVerifier makes a Verifier with the clock. Without keys in options it
-// trusts all test keys.
+// newTestVerifier makes a Verifier with the clock. Without keys or issuers in
+// options it trusts all test keys.
 func newTestVerifier(t testing.TB, c *clock, options Options) *Verifier {
 	t.Helper()
-	if options.Trusted == nil && options.Keys == nil {
+	if options.Trusted == nil && options.Keys == nil && options.Issuers == nil {
 		options.Trusted = allKeys()
 	}
 	options.Now = c.now

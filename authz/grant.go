@@ -1,21 +1,49 @@
 package authz
 
 import (
+	"strings"
+
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/notifyd/notifyd/wire"
 )
 
-// grants are the patterns that a token permits. All are valid.
+// grants are the patterns that a token permits, all valid, and whether it is an
+// administrator's.
 type grants struct {
 	publish, subscribe []string
+	admin              bool
+}
+
+// subjectMark in a pattern stands for the token's subject.
+const subjectMark = "{sub}"
+
+// settle puts the subject in place of its mark. It reports false where a
+// pattern becomes none by that, or where the subject is more than a part of a
+// topic: one with a dot or a wildcard would reach other subjects' topics. The
+// patterns may have limit bytes together afterwards, so that a short token
+// cannot take much memory (CWE-409).
+func (g *grants) settle(subject string, limit int) bool {
+	part := subject != "" && !strings.ContainsRune(subject, '.') && wire.ValidTopic("x"+subject)
+	for _, patterns := range [][]string{g.publish, g.subscribe} {
+		for i, p := range patterns {
+			if !strings.Contains(p, subjectMark) {
+				continue
+			}
+			p = strings.ReplaceAll(p, subjectMark, subject)
+			if limit -= len(p); limit < 0 || !part || !wire.ValidPattern(p) {
+				return false
+			}
+			patterns[i] = p
+		}
+	}
+	return true
 }
 
 // addNotify adds the notify claim: {"publish":[…],"subscribe":[…]}. It reports
 // false for anything malformed, and for every member that it does not know:
 // one that restricts the token (digest, once) must not be ignored, as that
-// would widen it. admin alone adds a right that nothing here gives, and is
-// left aside.
+// would widen it.
 func (g *grants) addNotify(value jsontext.Value) bool {
 	ok := value.Kind() == '{'
 	err := eachMember(value, func(name string, v jsontext.Value) {
@@ -26,6 +54,7 @@ func (g *grants) addNotify(value jsontext.Value) bool {
 			ok = ok && addPatterns(&g.subscribe, v)
 		case "admin":
 			ok = ok && (v.Kind() == 't' || v.Kind() == 'f')
+			g.admin = v.Kind() == 't'
 		default:
 			ok = false
 		}
@@ -107,7 +136,7 @@ func addPatterns(to *[]string, value jsontext.Value) bool {
 }
 
 // covered reports whether one of the patterns covers the topic or pattern.
-func covered(patterns []string, topic []byte) bool {
+func covered[S ~string | ~[]byte](patterns []string, topic S) bool {
 	for _, p := range patterns {
 		if wire.Covers(p, topic) {
 			return true

@@ -16,8 +16,9 @@ type Inspection struct {
 	Header, Claims json.RawMessage // indented
 	// The dates, in local time; zero where absent or not a NumericDate.
 	IssuedAt, NotBefore, Expires time.Time
-	// Publish and Subscribe are the granted patterns. GrantsValid is false when
-	// a grant is malformed, so that every Verifier refuses the token.
+	// Publish and Subscribe are the granted patterns, with the subject where they
+	// had {sub}. GrantsValid is false when a grant is malformed, so that every
+	// Verifier refuses the token.
 	Publish, Subscribe []string
 	GrantsValid        bool
 }
@@ -39,8 +40,11 @@ func Inspect(token string) (Inspection, error) {
 	}
 	in := Inspection{Header: header, Claims: payload, GrantsValid: true}
 	var g grants
+	var subject string
 	err = eachMember(payload, func(name string, value jsontext.Value) {
 		switch name {
+		case "sub":
+			subject, _ = asString(value)
 		case "iat":
 			in.IssuedAt = inspectDate(value)
 		case "nbf":
@@ -56,6 +60,7 @@ func Inspect(token string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
+	in.GrantsValid = g.settle(subject, len(token)) && in.GrantsValid
 	in.Publish, in.Subscribe = g.publish, g.subscribe
 	return in, nil
 }

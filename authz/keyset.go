@@ -2,10 +2,11 @@ package authz
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/notifyd/notifyd/wire"
@@ -15,6 +16,7 @@ import (
 // configured, across reloads; tokens hold on to it.
 type trusted struct {
 	Key
+	issuer *issuer
 	parser *jwt.Parser
 	fallen atomic.Bool // removed or replaced: nothing verified with it counts any more
 }
@@ -28,53 +30,71 @@ func (k *trusted) material(*jwt.Token) (any, error) { return k.verify, nil }
 // keySet is what a Verifier trusts at one time.
 type keySet struct {
 	all   []*candidate
-	byKid map[string]*candidate
-	byAlg map[string]*candidate // nil where several keys have that algorithm
+	byKid map[string][]*candidate // at most one of each issuer
+	byAlg map[string][]*candidate // of issuers with one key for that algorithm
+	named bool                    // several issuers, told apart by iss
 }
 
 // candidate is a trusted key within one key set.
 type candidate struct {
 	*trusted
-	// header is the header segment of the last token that verified. Tokens of
-	// one issuer share theirs, and which key it chooses is a function of its
-	// bytes and of the key set, so that it need not be read again.
-	header atomic.Pointer[string]
+	// route is that of the last token that verified. Tokens of one issuer share
+	// their header, and where it leads is a function of its bytes and of the key
+	// set, so that it need not be read again.
+	route atomic.Pointer[route]
 }
 
-// newKeySet keeps those members of old that are still there, with all that was
-// verified with them.
-func newKeySet(keys []Key, old *keySet, newParser func(alg string) *jwt.Parser) (*keySet, error) {
-	if len(keys) == 0 {
-		return nil, errors.New("auth.keys is empty; name at least one JWK, JWK Set or PEM file")
-	}
-	set := &keySet{byKid: map[string]*candidate{}, byAlg: map[string]*candidate{}}
-	for _, key := range keys {
-		if twin := set.byKid[key.kid]; twin != nil {
-			return nil, fmt.Errorf("kid %q stands for a key of %s and for one of %s; give each key its own kid, and name each file once", key.kid, twin.origin(), key.origin())
+// route is where one header leads.
+type route struct {
+	segment string
+	keys    []*candidate // at most one of each issuer
+}
+
+// newKeySet gathers the keys of all issuers. It keeps those members of old that
+// are still there, with all that was verified with them.
+func newKeySet(issuers []*issuer, old *keySet, newParser func(*issuer, string) *jwt.Parser) (*keySet, error) {
+	set := &keySet{byKid: map[string][]*candidate{}, byAlg: map[string][]*candidate{}, named: len(issuers) > 1}
+	for _, is := range issuers {
+		own := map[string]*candidate{}
+		count := map[string]int{}
+		for _, from := range is.sources {
+			for _, key := range from.keys {
+				if twin := own[key.kid]; twin != nil {
+					return nil, fmt.Errorf("kid %q stands for a key of %s and for one of %s; give each key its own kid, and name each file once", key.kid, twin.origin(), key.origin())
+				}
+				k := old.find(is, key)
+				if k == nil {
+					k = &trusted{Key: key, issuer: is, parser: newParser(is, key.alg)}
+				}
+				c := &candidate{trusted: k}
+				own[key.kid] = c
+				count[key.alg]++
+				set.all = append(set.all, c)
+				set.byKid[key.kid] = append(set.byKid[key.kid], c)
+			}
 		}
-		k := old.find(key)
-		if k == nil {
-			k = &trusted{Key: key, parser: newParser(key.alg)}
+		if len(own) == 0 {
+			return nil, fmt.Errorf("auth.keys of %v is empty; name at least one JWK, JWK Set or PEM file", is)
 		}
-		c := &candidate{trusted: k}
-		set.all = append(set.all, c)
-		set.byKid[key.kid] = c
-		if _, several := set.byAlg[key.alg]; several {
-			set.byAlg[key.alg] = nil
-		} else {
-			set.byAlg[key.alg] = c
+		for _, c := range own {
+			if count[c.alg] == 1 {
+				set.byAlg[c.alg] = append(set.byAlg[c.alg], c)
+			}
 		}
 	}
 	return set, nil
 }
 
-// find returns the member that is the same key, or nil. A nil set is empty.
-func (s *keySet) find(key Key) *trusted {
+// find returns the member that is the same key of the same issuer, or nil. A
+// nil set is empty.
+func (s *keySet) find(is *issuer, key Key) *trusted {
 	if s == nil {
 		return nil
 	}
-	if c := s.byKid[key.kid]; c != nil && c.same(key) {
-		return c.trusted
+	for _, c := range s.byKid[key.kid] {
+		if c.issuer == is && c.same(key) {
+			return c.trusted
+		}
 	}
 	return nil
 }
@@ -82,20 +102,20 @@ func (s *keySet) find(key Key) *trusted {
 // retire marks the members that next has not as fallen.
 func (s *keySet) retire(next *keySet) {
 	for _, c := range s.all {
-		if next.find(c.Key) == nil {
+		if next.find(c.issuer, c.Key) == nil {
 			c.fallen.Store(true)
 		}
 	}
 }
 
-// choose finds the key for a token by its header segment. The header only
+// route finds the keys for a token by its header segment. The header only
 // selects among configured keys: kid is a name in a map, never a path or an
 // address, and the algorithm is the key's own (RFC 8725 §3.1, §3.10). Without a
-// kid, the key is the only one configured for the token's algorithm.
-func (s *keySet) choose(segment []byte) (*candidate, wire.Code) {
+// kid, the key is the only one of its issuer for the token's algorithm.
+func (s *keySet) route(segment []byte) (*route, wire.Code) {
 	for _, c := range s.all {
-		if known := c.header.Load(); known != nil && *known == string(segment) {
-			return c, wire.OK
+		if known := c.route.Load(); known != nil && known.segment == string(segment) {
+			return known, wire.OK
 		}
 	}
 	decoded, err := base64.RawURLEncoding.Strict().AppendDecode(nil, segment)
@@ -106,20 +126,61 @@ func (s *keySet) choose(segment []byte) (*candidate, wire.Code) {
 	if code != wire.OK {
 		return nil, code
 	}
-	c := s.byAlg[h.alg]
+	keys := s.byAlg[h.alg]
 	if h.hasKid {
-		c = s.byKid[h.kid]
+		keys = s.byKid[h.kid]
 	}
-	if c == nil || c.alg != h.alg {
+	r := &route{}
+	for _, c := range keys {
+		if c.alg == h.alg && c.issuer.takes(h) {
+			r.keys = append(r.keys, c)
+		}
+	}
+	if len(r.keys) == 0 {
 		return nil, wire.TokenInvalid
 	}
-	return c, wire.OK
+	return r, wire.OK
 }
 
-// learn notes the header segment of a token that verified.
-func (c *candidate) learn(segment []byte) {
-	if known := c.header.Load(); known == nil || *known != string(segment) {
-		text := string(segment)
-		c.header.Store(&text)
+// choose picks the key of the issuer that the payload segment names. Nothing of
+// it is verified yet: the name only selects, and the key's parser demands the
+// same iss again, of the payload that was signed.
+func (s *keySet) choose(r *route, payload []byte) (*candidate, wire.Code) {
+	if !s.named {
+		return r.keys[0], wire.OK
+	}
+	name, code := peekIssuer(payload)
+	if code != wire.OK {
+		return nil, code
+	}
+	i := slices.IndexFunc(r.keys, func(c *candidate) bool { return c.issuer.Name == name })
+	if i < 0 {
+		return nil, wire.TokenInvalid
+	}
+	return r.keys[i], wire.OK
+}
+
+// peekIssuer reads iss from a payload segment; it is "" where there is none.
+func peekIssuer(segment []byte) (string, wire.Code) {
+	decoded, err := base64.RawURLEncoding.Strict().AppendDecode(nil, segment)
+	if err != nil {
+		return "", wire.TokenMalformed
+	}
+	var name string
+	err = eachMember(decoded, func(member string, value jsontext.Value) {
+		if member == "iss" {
+			name, _ = asString(value) // another type names nobody
+		}
+	})
+	if err != nil {
+		return "", wire.TokenMalformed
+	}
+	return name, wire.OK
+}
+
+// learn notes where the header segment of a token that verified led.
+func (c *candidate) learn(segment []byte, r *route) {
+	if known := c.route.Load(); known == nil || known.segment != string(segment) {
+		c.route.Store(&route{segment: string(segment), keys: r.keys})
 	}
 }

@@ -76,6 +76,14 @@ func TestInspect(t *testing.T) {
 	if in.GrantsValid || !in.NotBefore.IsZero() || !in.Expires.Equal(time.Unix(start+60, 0)) {
 		t.Errorf("%+v", in)
 	}
+	in, err = Inspect(signed(t, "HS256", `{"exp":1800000060,"notify":{"publish":["in.{sub}"]},"sub":"ann"}`))
+	if err != nil || !in.GrantsValid || strings.Join(in.Publish, " ") != "in.ann" {
+		t.Errorf("%+v %v", in, err)
+	}
+	in, err = Inspect(signed(t, "HS256", `{"exp":1800000060,"notify":{"publish":["in.{sub}"]},"sub":"*"}`))
+	if err != nil || in.GrantsValid {
+		t.Errorf("%+v %v", in, err)
+	}
 	for name, token := range map[string]string{
 		"empty":            "",
 		"two segments":     "e30.e30",

@@ -8,12 +8,18 @@
 //   - it is three segments of canonical base64url, at most MaxTokenBytes long;
 //   - its header names the algorithm of a configured key, and that key's kid. A
 //     header without a kid will do where one key alone has the algorithm. typ is
-//     absent, JWT or at+jwt; crit, b64, zip and cty are absent;
+//     absent, JWT or at+jwt, or what the issuer's policy demands; crit, b64, zip
+//     and cty are absent;
+//   - where several issuers are configured, its iss is that of the key's. A kid
+//     may stand for one key at each of them;
 //   - its payload is one JSON object without duplicate names, whose exp is a
 //     number of seconds above 0, and whose other claims have the right type;
 //   - its grants hold valid patterns and nothing that is not understood. The
 //     restrictions notify.digest and notify.once are not understood yet, so that
 //     a token that carries one is refused and not treated as an unrestricted one.
+//     {sub} in a pattern stands for the subject, which must then be one part of
+//     a topic: not empty, no dot, no wildcard, no white space;
+//   - the operator lets its issuer grant all of that, for so long.
 //
 // No error and no String of this package holds a token or a part of one.
 package authz
@@ -22,6 +28,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,11 +50,14 @@ const (
 
 // Options say which tokens a Verifier accepts.
 type Options struct {
-	Keys    []string // files: JWK, JWK Set, PEM
-	Trusted []Key    // keys that are in memory already, besides those of Keys
+	// Keys, Trusted, Issuer and Audience describe one issuer, which may grant
+	// everything. Beside Issuers it has to have a name, as they do.
+	Keys     []string // files: JWK, JWK Set, PEM
+	Trusted  []Key    // keys that are in memory already, besides those of Keys
+	Issuer   string   // required value of iss; "" accepts any or none
+	Audience string   // required among aud; "" accepts any or none
 
-	Issuer   string // required value of iss; "" accepts any or none
-	Audience string // required among aud; "" accepts any or none
+	Issuers []Issuer // those with a policy of their own
 
 	Leeway          time.Duration // how long after exp a token still counts; default 0, at most 1 h
 	NotBeforeLeeway time.Duration // how long before nbf and iat it counts already; default 5 s, negative for none, at most 1 h
@@ -68,12 +78,14 @@ type Options struct {
 // be called from any goroutine.
 type Verifier struct {
 	options  Options
+	issuers  []*issuer
+	flat     *issuer // the one that Options describes without Issuers, or nil
 	cache    *cache
 	verified atomic.Uint64
 	refused  atomic.Uint64
 
 	keys   atomic.Pointer[keySet]
-	reload sync.Mutex // held while keys is being replaced
+	reload sync.Mutex // held while keys and what it is made from are being replaced
 }
 
 // Stats are counters since New; Entries is a gauge.
@@ -112,50 +124,31 @@ func New(options Options) (*Verifier, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	keys, err := LoadKeys(o.Keys...)
+	issuers, flat, err := newIssuers(o)
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{options: options, cache: newCache(o.CacheEntries)}
-	if err := v.SetKeys(append(keys, o.Trusted...)); err != nil {
+	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(o.CacheEntries)}
+	if err := v.load(); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
-// SetKeys replaces all keys at once, as when their files are read again. What
-// was verified with a key that is now gone, or that is another under the same
-// kid, falls at once: Check refuses it, also where it is held already. Tokens
-// of keys that stay are still remembered. On an error nothing changes.
-func (v *Verifier) SetKeys(keys []Key) error {
-	v.reload.Lock()
-	defer v.reload.Unlock()
-	old := v.keys.Load()
-	next, err := newKeySet(keys, old, v.newParser)
-	if err != nil {
-		return err
-	}
-	v.keys.Store(next)
-	if old != nil {
-		old.retire(next)
-	}
-	return nil
-}
-
 // newParser is golang-jwt at its strictest for the one algorithm of a key. It
 // is not given WithJSONNumber: that makes it read the payload with a decoder
 // which stops at the end of the first value, whatever follows.
-func (v *Verifier) newParser(alg string) *jwt.Parser {
+func (v *Verifier) newParser(is *issuer, alg string) *jwt.Parser {
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods([]string{alg}),
 		jwt.WithStrictDecoding(),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
-		jwt.WithIssuer(v.options.Issuer), // "" means any
+		jwt.WithIssuer(is.Name), // "" means any
 		jwt.WithTimeFunc(v.options.Now),
 	}
-	if v.options.Audience != "" {
-		options = append(options, jwt.WithAudience(v.options.Audience))
+	if is.Audience != "" {
+		options = append(options, jwt.WithAudience(is.Audience))
 	}
 	return jwt.NewParser(options...)
 }
@@ -170,7 +163,7 @@ func (v *Verifier) Find(token []byte) *Token {
 	return v.cache.find(token)
 }
 
-// Slow reports whether Verify would check a signature that costs tens of
+// Slow reports whether Verify may check a signature that costs tens of
 // microseconds, with an asymmetric key. What Verify refuses without that, for
 // its length or header, is not slow. The claims are not looked at.
 func (v *Verifier) Slow(token []byte) bool {
@@ -181,8 +174,8 @@ func (v *Verifier) Slow(token []byte) bool {
 	if !found {
 		return false
 	}
-	key, code := v.keys.Load().choose(head)
-	return code == wire.OK && key.slow()
+	r, code := v.keys.Load().route(head)
+	return code == wire.OK && slices.ContainsFunc(r.keys, (*candidate).slow)
 }
 
 // Verify checks the token now, and remembers it when it is valid: the Token is
@@ -208,18 +201,27 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	if t := v.cache.find(token); t != nil {
 		return t, t.Check(v.options.Now().UnixNano())
 	}
-	head, _, _ := bytes.Cut(token, []byte{'.'})
-	key, code := v.keys.Load().choose(head)
+	head, rest, _ := bytes.Cut(token, []byte{'.'})
+	payload, _, _ := bytes.Cut(rest, []byte{'.'})
+	set := v.keys.Load()
+	r, code := set.route(head)
+	if code != wire.OK {
+		return nil, code
+	}
+	key, code := set.choose(r, payload)
 	if code != wire.OK {
 		return nil, code
 	}
 	raw := string(token)
 	c := claims{leeway: v.options.Leeway, nbLeeway: v.options.NotBeforeLeeway}
 	_, err := key.parser.ParseWithClaims(raw, &c, key.material)
+	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held
+		c.bad = c.bad || !v.admits(&c, key.issuer)
+	}
 	if code := verdict(err, c.bad); code != wire.OK {
 		return nil, code
 	}
-	key.learn(head)
+	key.learn(head, r)
 	t := &Token{raw: raw, key: key.trusted, exp: *c.exp, subject: c.sub, grants: c.grants}
 	t.from, t.until = c.validity()
 	now := v.options.Now().UnixNano()
@@ -228,6 +230,12 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	}
 	v.verified.Add(1)
 	return v.cache.add(t, now), wire.OK
+}
+
+// admits tells whether the claims are sound as a whole, and what the operator
+// lets their issuer say.
+func (v *Verifier) admits(c *claims, is *issuer) bool {
+	return c.exp != nil && c.grants.settle(c.sub, v.options.MaxTokenBytes) && is.permits(c, v.options.Now())
 }
 
 // isCompact reports whether token is three segments of the base64url alphabet

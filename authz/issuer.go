@@ -1,0 +1,145 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Issuer is one that may make tokens, and what the operator lets its tokens
+// say. A token that says more is refused as a whole, not trimmed: its holder
+// would otherwise learn only from missing events that it lacks what it was
+// promised.
+type Issuer struct {
+	Name    string   // the iss of its tokens; not empty, and no other issuer's
+	Keys    []string // as Options.Keys
+	Trusted []Key    // as Options.Trusted
+
+	Audience string // required among aud; "" accepts any or none
+
+	// Publish and Subscribe are the patterns that it may grant. Each grant of a
+	// token must lie wholly inside one of them. None permits no grant of that
+	// kind; ">" permits every one.
+	Publish, Subscribe []string
+	Admin              bool // whether its tokens may have notify.admin
+
+	// MaxLifetime bounds exp − iat or, in a token without iat, the time that is
+	// left at first sight. 0 is no bound; otherwise at least 1 s.
+	MaxLifetime time.Duration
+	// Type is the typ that its tokens must have, such as "at+jwt" (RFC 9068
+	// §4). "" accepts none, JWT and at+jwt.
+	Type string
+}
+
+// issuer is an Issuer with the keys that it has now.
+type issuer struct {
+	Issuer            // Keys and Trusted are only where they came from
+	sources []*source // guarded by Verifier.reload
+}
+
+// source is where some keys of an issuer come from.
+type source struct {
+	name string // of the file; "" for keys in memory
+	keys []Key
+}
+
+// newIssuers settles who may make tokens: those of options.Issuers, and the one
+// that the other fields describe, if they do. That one, or nil, comes back too.
+func newIssuers(o *Options) (all []*issuer, flat *issuer, err error) {
+	policies := slices.Clone(o.Issuers)
+	if len(policies) == 0 || len(o.Keys)+len(o.Trusted) > 0 || o.Issuer != "" {
+		policies = append(policies, Issuer{
+			Name: o.Issuer, Keys: o.Keys, Trusted: o.Trusted, Audience: o.Audience,
+			Publish: []string{">"}, Subscribe: []string{">"}, Admin: true,
+		})
+	}
+	for i, policy := range policies {
+		is := &issuer{Issuer: policy}
+		all = append(all, is)
+		if i == len(o.Issuers) {
+			flat = is
+		}
+		switch {
+		case policy.Name == "" && len(o.Issuers) > 0:
+			return nil, nil, errors.New("with a list of issuers, each of them, and auth.keys beside it, needs a name (auth.issuer for the latter): the iss of its tokens")
+		case slices.ContainsFunc(policies[:i], func(other Issuer) bool { return other.Name == policy.Name }):
+			return nil, nil, fmt.Errorf("%v is listed twice; put all of its keys into one entry", is)
+		}
+		if err := is.check(); err != nil {
+			return nil, nil, fmt.Errorf("%v: %w", is, err)
+		}
+	}
+	return all, flat, nil
+}
+
+func (i *issuer) String() string {
+	if i.Name == "" {
+		return "issuer"
+	}
+	return fmt.Sprintf("issuer %q", i.Name)
+}
+
+func (i *issuer) check() error {
+	for _, p := range slices.Concat(i.Publish, i.Subscribe) {
+		if !wire.ValidPattern(p) {
+			return fmt.Errorf("%q is not a pattern that it could grant", p)
+		}
+		if strings.Contains(p, subjectMark) {
+			return fmt.Errorf("%q: %s is for the grants in tokens; use * here", p, subjectMark)
+		}
+	}
+	if i.MaxLifetime != 0 && i.MaxLifetime < time.Second {
+		return fmt.Errorf("the longest lifetime %v must be at least 1s, or 0 for no bound", i.MaxLifetime)
+	}
+	if strings.ContainsAny(i.Type, " \t\r\n;") {
+		return fmt.Errorf("type %q is not a media type such as at+jwt", i.Type)
+	}
+	return nil
+}
+
+// takes reports whether a token of this type, as its header spells it, is for
+// us. Other kinds of JWT (logout tokens, DPoP proofs) have a typ of their own,
+// so that they cannot pass for one of these (RFC 8725 §3.11).
+func (i *issuer) takes(h header) bool {
+	if i.Type != "" {
+		return h.hasTyp && mediaType(h.typ) == mediaType(i.Type)
+	}
+	// RFC 7519 §5.1, RFC 9068 §2.1
+	return !h.hasTyp || mediaType(h.typ) == "jwt" || mediaType(h.typ) == "at+jwt"
+}
+
+// mediaType makes two spellings of one type equal: case and the prefix do not
+// count (RFC 7515 §4.1.9).
+func mediaType(typ string) string {
+	return strings.TrimPrefix(strings.ToLower(typ), "application/")
+}
+
+// permits reports whether the operator lets this issuer make a token with such
+// claims, which are settled and have an exp, at now.
+func (i *issuer) permits(c *claims, now time.Time) bool {
+	for _, p := range c.grants.publish {
+		if !covered(i.Publish, p) {
+			return false
+		}
+	}
+	for _, p := range c.grants.subscribe {
+		if !covered(i.Subscribe, p) {
+			return false
+		}
+	}
+	if c.grants.admin && !i.Admin {
+		return false
+	}
+	if i.MaxLifetime == 0 {
+		return true
+	}
+	born := now.Unix()
+	if c.iat != nil {
+		born = *c.iat
+	}
+	return *c.exp-born <= int64(i.MaxLifetime/time.Second)
+}
