@@ -17,6 +17,7 @@ type gated struct {
 }
 
 func (g *gated) Verify(token []byte) (server.Token, wire.Code) {
+	t, code := g.verifier.Verify(token)
 	g.gate(int(g.n.Add(1)))
-	return g.verifier.Verify(token)
+	return t, code
 }

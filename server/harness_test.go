@@ -63,7 +63,7 @@ type setup struct {
 	alg    string          // of the key that signs; default EdDSA
 	more   []authz.Key     // trusted as well
 	fake   *memBus         // instead of NATS
-	gate   func(token int) // called before the nth signature is verified, from 1 on
+	gate   func(nth int)   // called when the nth token has been verified, from 1 on
 	log    *zap.Logger
 }
 
@@ -298,6 +298,7 @@ func (p *peer) wantEnd(code wire.CloseCode) {
 	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatal("the server does not end the connection")
 	}
+	_ = p.conn.Close()
 }
 
 // fence requires that the server has sent nothing since, and that it answers.
