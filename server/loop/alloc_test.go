@@ -41,8 +41,7 @@ func TestAllocs(t *testing.T) {
 
 	x := newCrowd(t, 10)
 	last := x.g.members[len(x.g.members)-1].Conn
-	x.deliver()
-	shared := x.inbox.items[0].batch
+	shared := batch("event")
 	zero("inbox post", func() {
 		shared.Retain(1)
 		x.Deliver(&x.g, shared)

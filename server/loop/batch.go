@@ -38,8 +38,12 @@ func (b *Batch) Retain(n int) { b.refs.Add(int32(n)) }
 
 // Release gives one reference back. The caller must not touch b afterwards.
 func (b *Batch) Release() {
-	if b.refs.Add(-1) > 0 {
+	switch n := b.refs.Add(-1); {
+	case n > 0:
 		return
+	case n < 0:
+		// The bytes of one topic would reach the subscribers of another.
+		panic("loop: batch released more often than held")
 	}
 	if cap(b.B) > keepBatch {
 		b.B = nil

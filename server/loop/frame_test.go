@@ -169,6 +169,14 @@ func TestBatchCounting(t *testing.T) {
 	if n := b.refs.Load(); n != 0 {
 		t.Fatalf("%d references left", n)
 	}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("released once too often, and nothing said so")
+			}
+		}()
+		b.Release()
+	}()
 	if c := NewBatch(); len(c.B) != 0 || c.N != 0 || c.refs.Load() != 1 {
 		t.Fatalf("a new batch holds %q", c.B)
 	}

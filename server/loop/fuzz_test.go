@@ -3,9 +3,11 @@
 package loop
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -183,6 +185,51 @@ func FuzzFrames(f *testing.F) {
 		}
 		if len(read) < len(mine) || !slices.Equal(read[:len(mine)], mine) {
 			t.Fatalf("gobwas reads %q (%v), we %q", read, err, mine)
+		}
+	})
+}
+
+// A request that is answered with 101 is one that net/http reads in the same
+// way, to its last byte: no proxy in front may see another one in it.
+func FuzzHead(f *testing.F) {
+	_, plainest, _ := strings.Cut(request, "\r\n")
+	f.Add(plainest)
+	f.Add(strings.Replace(plainest, "Host: h\r\n", "Host: h\r\nX: a\r\n b\r\n", 1))
+	f.Add(strings.Replace(plainest, "Upgrade\r\n", "keep-alive\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n", 1))
+	f.Add("Content-Length: 0\r\nContent-Length: 0\nTransfer-Encoding:\tchunked\r\n" + plainest)
+	l := idle(f, Options{}, &hooks{request: func(_ *Conn, r *Request) error {
+		r.Protocol = "p"
+		return nil
+	}})
+	f.Fuzz(func(t *testing.T, lines string) {
+		stream := []byte("GET /v1/ws HTTP/1.1\r\n" + lines + "\r\n")
+		c := &Conn{loop: l, fd: -1, state: stateHead, events: unix.EPOLLIN}
+		used := l.head(c, bytes.Clone(stream))
+		if c.state != stateOpen {
+			if (c.state == stateHead) != (used == 0) {
+				t.Fatalf("%d bytes used, state %d", used, c.state)
+			}
+			l.corked, l.cork, l.dead = nil, l.cork[:0], l.dead[:0]
+			return
+		}
+		answer := string(l.cork)
+		l.corked, l.cork = nil, l.cork[:0]
+		left := bytes.NewReader(stream)
+		br := bufio.NewReaderSize(left, len(stream)+16)
+		r, err := http.ReadRequest(br)
+		if err != nil {
+			t.Fatalf("net/http refuses it: %v", err)
+		}
+		if rest := br.Buffered() + left.Len(); rest != len(stream)-used {
+			t.Fatalf("the head takes %d bytes, to net/http %d", used, len(stream)-rest)
+		}
+		if r.ContentLength != 0 || len(r.TransferEncoding) > 0 || len(r.Header["Sec-Websocket-Key"]) != 1 ||
+			!strings.Contains(strings.ToLower(strings.Join(r.Header["Upgrade"], ",")), "websocket") ||
+			!strings.Contains(strings.ToLower(strings.Join(r.Header["Connection"], ",")), "upgrade") {
+			t.Fatalf("net/http sees %+v", r)
+		}
+		if end := headEnd([]byte(answer)); end != len(answer) {
+			t.Fatalf("the answer ends at %d of %d: %q", end, len(answer), answer)
 		}
 	})
 }

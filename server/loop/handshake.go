@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"io"
 	"iter"
+	"strings"
 
 	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
@@ -163,8 +164,8 @@ const (
 // inspectHead tells a WebSocket upgrade from other requests and refuses what
 // [ws.Upgrader] would let pass: a repeated Host or key, a key that is not 16
 // bytes of base64 (RFC 6455 §4.1), a body, which would be taken for frames
-// (CWE-444), and lines that two parsers may read in two ways: folded, with
-// space in the name, with a bare CR (RFC 9112 §2.2, §5).
+// (CWE-444), and lines that two parsers may read in two ways: folded, without a
+// colon, with space in the name, with a bare CR (RFC 9112 §2.2, §5).
 func inspectHead(head []byte) headKind {
 	if !bytes.HasPrefix(head, []byte("GET ")) {
 		return headHTTP
@@ -173,7 +174,7 @@ func inspectHead(head []byte) headKind {
 	var upgrade, bad bool
 	for name, value := range headerLines(head) {
 		switch {
-		case bytes.ContainsAny(name, " \t\r\x00"), bytes.ContainsAny(value, "\r\x00"):
+		case !isToken(name), bytes.ContainsFunc(value, isControl):
 			bad = true
 		case is(name, "host"):
 			hosts++
@@ -212,20 +213,37 @@ func plain(head []byte) {
 }
 
 // headerLines yields the names and trimmed values of a head's lines. A line
-// without a colon is all name.
+// without a colon has no name.
 func headerLines(head []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
 		_, rest, _ := bytes.Cut(head, []byte("\n"))
 		for len(rest) > 0 {
 			var line []byte
 			line, rest, _ = bytes.Cut(rest, []byte("\n"))
-			name, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\r")), []byte(":"))
+			line = bytes.TrimSuffix(line, []byte("\r"))
+			if len(line) == 0 {
+				return
+			}
+			name, value, colon := bytes.Cut(line, []byte(":"))
+			if !colon {
+				name = nil
+			}
 			if !yield(name, bytes.Trim(value, " \t")) {
 				return
 			}
 		}
 	}
 }
+
+// isToken reports whether b may be a header's name (RFC 9110 §5.6.2).
+func isToken(b []byte) bool {
+	return len(b) > 0 && !bytes.ContainsFunc(b, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+// isControl reports whether r may not stand in a header's value (RFC 9110 §5.5).
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 func is(name []byte, lower string) bool {
 	return len(name) == len(lower) && bytes.EqualFold(name, []byte(lower))

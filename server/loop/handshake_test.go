@@ -64,6 +64,9 @@ func TestInspectHead(t *testing.T) {
 		{"folded", "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n" + up + key, headBad},
 		{"folded with a tab", "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n\tb: c\r\n" + up + key, headBad},
 		{"bare CR", "GET / HTTP/1.1\r\nHost: h\r\nX: a\rContent-Length: 5\r\n" + up + key, headBad},
+		{"line without a colon", "GET / HTTP/1.1\r\nHost: h\r\nhello\r\n" + up + key, headBad},
+		{"line without a name", "GET / HTTP/1.1\r\nHost: h\r\n: x\r\n" + up + key, headBad},
+		{"slash in a name", "GET / HTTP/1.1\r\nHost: h\r\na/b: x\r\n" + up + key, headBad},
 		{"NUL", "GET / HTTP/1.1\r\nHost: h\r\nX: \x00\r\n" + up + key, headBad},
 	} {
 		t.Run(test.name, func(t *testing.T) {
