@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
+	"regexp"
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
@@ -24,7 +24,7 @@ func (c *serveCmd) greet(p *process, key authz.Key, addr net.Addr) error {
 	if err != nil {
 		return err
 	}
-	url, program := "ws://"+reachable(addr)+wire.Path, invocation()
+	url, program := "ws://"+reachable(addr)+wire.Path, invocation(os.Args[0])
 	_, err = fmt.Fprintf(p.stdout, `notifyd is listening on %s
 
 Subscribe, in a second terminal:
@@ -62,10 +62,13 @@ func reachable(addr net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-// invocation is how this program was called: 'go run' leaves it in a folder that is gone when it ends.
-func invocation() string {
-	if strings.Contains(os.Args[0], "go-build") {
+// ran matches the path of a program that 'go run' has built: in a temporary folder, or in its cache.
+var ran = regexp.MustCompile(`/go-build\d+/|/[0-9a-f]{64}-d/[^/]+$`)
+
+// invocation is how to call this program again.
+func invocation(arg0 string) string {
+	if ran.MatchString(arg0) {
 		return "go run ./cmd/notifyd"
 	}
-	return os.Args[0]
+	return arg0
 }

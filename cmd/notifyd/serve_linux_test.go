@@ -358,3 +358,17 @@ func TestReachable(t *testing.T) {
 		}
 	}
 }
+
+func TestInvocation(t *testing.T) {
+	cached := strings.Repeat("0123456789abcdef", 4)
+	for arg0, want := range map[string]string{
+		"notifyd":                "notifyd",
+		"/usr/local/bin/notifyd": "/usr/local/bin/notifyd",
+		"/tmp/go-build3877906909/b001/exe/notifyd": "go run ./cmd/notifyd",
+		"/cache/01/" + cached + "-d/notifyd":       "go run ./cmd/notifyd",
+	} {
+		if got := invocation(arg0); got != want {
+			t.Errorf("%s: %s", arg0, got)
+		}
+	}
+}
