@@ -16,7 +16,7 @@ type claims struct {
 	nbLeeway time.Duration // on nbf and iat
 
 	exp, nbf, iat *int64 // Unix seconds
-	iss, sub      string
+	iss, sub, jti string
 	aud           jwt.ClaimStrings
 	grants        grants
 	bad           bool // a claim that counts here has the wrong type or value
@@ -50,7 +50,7 @@ func (c *claims) take(name string, value jsontext.Value) (ok bool) {
 	case "sub":
 		c.sub, ok = asString(value)
 	case "jti":
-		_, ok = asString(value)
+		c.jti, ok = asString(value)
 	case "aud": // RFC 7519 §4.1.3: one string or an array of them
 		var one string
 		if one, ok = asString(value); ok {

@@ -77,7 +77,7 @@ func FuzzVerify(f *testing.F) {
 		if again, code := v.Verify([]byte(raw)); code != wire.OK || again != token || token.Check(start*1e9) != wire.OK {
 			t.Fatal("remembered:", code)
 		}
-		for _, patterns := range [][]string{token.grants.publish, token.grants.subscribe} {
+		for _, patterns := range [][]string{token.publish, token.subscribe} {
 			for _, p := range patterns {
 				if !wire.ValidPattern(p) {
 					t.Fatalf("granted the pattern %q", p)

@@ -8,22 +8,27 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// grants are the patterns that a token permits, all valid, and whether it is an
-// administrator's.
+// grants are the patterns that a token permits, all valid, whether it is an
+// administrator's, and whether it is for one message alone.
 type grants struct {
 	publish, subscribe []string
 	admin              bool
+	bound              bound
 }
 
 // subjectMark in a pattern stands for the token's subject.
 const subjectMark = "{sub}"
 
-// settle puts the subject in place of its mark. It reports false where a
-// pattern becomes none by that, or where the subject is more than a part of a
+// settle puts the subject in place of its mark. It reports false for a token
+// that is good once and has no jti by which to know it again, where a pattern
+// becomes none by that, or where the subject is more than a part of a
 // topic: one with a dot or a wildcard would reach other subjects' topics. The
 // patterns may have limit bytes together afterwards, so that a short token
 // cannot take much memory (CWE-409).
-func (g *grants) settle(subject string, limit int) bool {
+func (g *grants) settle(subject, jti string, limit int) bool {
+	if g.bound.once && jti == "" {
+		return false
+	}
 	part := subject != "" && !strings.ContainsRune(subject, '.') && wire.ValidTopic("x"+subject)
 	for _, patterns := range [][]string{g.publish, g.subscribe} {
 		for i, p := range patterns {
@@ -40,10 +45,10 @@ func (g *grants) settle(subject string, limit int) bool {
 	return true
 }
 
-// addNotify adds the notify claim: {"publish":[…],"subscribe":[…]}. It reports
-// false for anything malformed, and for every member that it does not know:
-// one that restricts the token (digest, once) must not be ignored, as that
-// would widen it.
+// addNotify adds the notify claim: {"publish":[…],"subscribe":[…],"admin":true,
+// "digest":"sha-256=…","once":true}. It reports false for anything malformed,
+// and for every member that it does not know: one that restricts the token must
+// not be ignored, as that would widen it.
 func (g *grants) addNotify(value jsontext.Value) bool {
 	ok := value.Kind() == '{'
 	err := eachMember(value, func(name string, v jsontext.Value) {
@@ -53,8 +58,13 @@ func (g *grants) addNotify(value jsontext.Value) bool {
 		case "subscribe":
 			ok = ok && addPatterns(&g.subscribe, v)
 		case "admin":
-			ok = ok && (v.Kind() == 't' || v.Kind() == 'f')
-			g.admin = v.Kind() == 't'
+			ok = asBool(&g.admin, v) && ok
+		case "once":
+			ok = asBool(&g.bound.once, v) && ok
+		case "digest":
+			text, isString := asString(v)
+			g.bound.digest, g.bound.hasDigest = parseDigest(text)
+			ok = isString && g.bound.hasDigest && ok
 		default:
 			ok = false
 		}

@@ -40,11 +40,13 @@ func Inspect(token string) (Inspection, error) {
 	}
 	in := Inspection{Header: header, Claims: payload, GrantsValid: true}
 	var g grants
-	var subject string
+	var subject, id string
 	err = eachMember(payload, func(name string, value jsontext.Value) {
 		switch name {
 		case "sub":
 			subject, _ = asString(value)
+		case "jti":
+			id, _ = asString(value)
 		case "iat":
 			in.IssuedAt = inspectDate(value)
 		case "nbf":
@@ -60,7 +62,7 @@ func Inspect(token string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	in.GrantsValid = g.settle(subject, len(token)) && in.GrantsValid
+	in.GrantsValid = g.settle(subject, id, len(token)) && in.GrantsValid
 	in.Publish, in.Subscribe = g.publish, g.subscribe
 	return in, nil
 }

@@ -20,8 +20,13 @@ type Claims struct {
 	IssuedAt  time.Time
 	NotBefore time.Time
 	Expires   time.Time
-	Publish   []string // patterns, the notify claim
+
+	// The notify claim.
+	Publish   []string // patterns
 	Subscribe []string
+	Admin     bool
+	Digest    string // what DigestOf gives for the one message
+	Once      bool   // for one message alone; needs ID
 }
 
 type mintedClaims struct {
@@ -32,10 +37,13 @@ type mintedClaims struct {
 type mintedGrants struct {
 	Publish   []string `json:"publish,omitempty"`
 	Subscribe []string `json:"subscribe,omitempty"`
+	Admin     bool     `json:"admin,omitempty"`
+	Digest    string   `json:"digest,omitempty"`
+	Once      bool     `json:"once,omitempty"`
 }
 
 // Sign makes a token with a private or secret key. It refuses what no Verifier
-// would accept: no expiry, or an invalid pattern.
+// would accept: no expiry, an invalid pattern or digest, Once without ID.
 func Sign(key Key, c Claims) (string, error) {
 	if !key.CanSign() {
 		return "", errors.New("the key is public; sign with the private key")
@@ -50,6 +58,12 @@ func Sign(key Key, c Claims) (string, error) {
 			}
 		}
 	}
+	if _, ok := parseDigest(c.Digest); !ok && c.Digest != "" {
+		return "", errors.New("the digest is not sha-256= and base64url without padding; DigestOf makes it")
+	}
+	if c.Once && c.ID == "" {
+		return "", errors.New("a token for one use needs an ID, by which its use is noted")
+	}
 	registered := jwt.RegisteredClaims{
 		Issuer:    c.Issuer,
 		Subject:   c.Subject,
@@ -59,7 +73,7 @@ func Sign(key Key, c Claims) (string, error) {
 		NotBefore: numericDate(c.NotBefore),
 		ExpiresAt: numericDate(c.Expires),
 	}
-	t := jwt.NewWithClaims(jwt.GetSigningMethod(key.alg), mintedClaims{registered, mintedGrants{c.Publish, c.Subscribe}})
+	t := jwt.NewWithClaims(jwt.GetSigningMethod(key.alg), mintedClaims{registered, mintedGrants{c.Publish, c.Subscribe, c.Admin, c.Digest, c.Once}})
 	t.Header["kid"] = key.kid
 	return t.SignedString(key.sign)
 }

@@ -74,6 +74,12 @@ func asString(value jsontext.Value) (string, bool) {
 	return string(text), err == nil
 }
 
+// asBool stores a boolean, and reports whether value is one.
+func asBool(to *bool, value jsontext.Value) bool {
+	*to = value.Kind() == 't'
+	return *to || value.Kind() == 'f'
+}
+
 func asStrings(value jsontext.Value) (all []string, ok bool) {
 	ok = eachElement(value, func(v jsontext.Value) bool {
 		text, isString := asString(v)

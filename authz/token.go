@@ -1,7 +1,9 @@
 package authz
 
 import (
+	"math"
 	"sync/atomic"
+	"time"
 
 	"github.com/notifyd/notifyd/wire"
 )
@@ -14,9 +16,30 @@ type Token struct {
 	key         *trusted
 	from, until int64 // Unix nanoseconds, leeways included: from <= now < until
 	exp         int64 // Unix seconds
+	issuer      string
 	subject     string
-	grants      grants
+	id          string
+	publish     []string
+	subscribe   []string
+	admin       bool
+	bound       *bound      // nil unless the token is for one message
 	used        atomic.Bool // found again since the cache last looked for room
+}
+
+// newToken keeps what was verified. The claims are settled.
+func newToken(raw string, key *trusted, c *claims) *Token {
+	t := &Token{
+		raw: raw, key: key, exp: *c.exp, issuer: c.iss, subject: c.sub, id: c.jti,
+		publish: c.grants.publish, subscribe: c.grants.subscribe, admin: c.grants.admin,
+	}
+	t.from, t.until = c.validity()
+	if c.iss == key.issuer.Name {
+		t.issuer = key.issuer.Name // one string for all
+	}
+	if b := c.grants.bound; b.once || b.hasDigest {
+		t.bound, t.subscribe, t.admin = &b, nil, false
+	}
+	return t
 }
 
 // Same reports whether token is, byte for byte, the one that t was made from,
@@ -43,11 +66,11 @@ func (t *Token) Check(now int64) wire.Code {
 
 // MayPublish reports whether the token permits publishing to topic, which must
 // be valid (wire.ValidTopic). Time is the business of Check.
-func (t *Token) MayPublish(topic []byte) bool { return covered(t.grants.publish, topic) }
+func (t *Token) MayPublish(topic []byte) bool { return covered(t.publish, topic) }
 
 // MaySubscribe reports whether pattern lies wholly inside one of the token's
 // subscribe patterns. It must be valid (wire.ValidPattern).
-func (t *Token) MaySubscribe(pattern []byte) bool { return covered(t.grants.subscribe, pattern) }
+func (t *Token) MaySubscribe(pattern []byte) bool { return covered(t.subscribe, pattern) }
 
 // Expires is the first instant at which the token is refused, leeway included,
 // in Unix nanoseconds. Past the year 2262 it is math.MaxInt64.
@@ -56,5 +79,23 @@ func (t *Token) Expires() int64 { return t.until }
 // ExpSeconds is the exp claim in Unix seconds, rounded down.
 func (t *Token) ExpSeconds() int64 { return t.exp }
 
+// endSeconds is the Unix second from which the token is refused, leeway
+// included, rounded up.
+func (t *Token) endSeconds() int64 {
+	if t.until == math.MaxInt64 {
+		return maxNumericDate
+	}
+	return (t.until + int64(time.Second) - 1) / int64(time.Second)
+}
+
+// Issuer is the iss claim, or "" when there is none.
+func (t *Token) Issuer() string { return t.issuer }
+
 // Subject is the sub claim, or "" when there is none.
 func (t *Token) Subject() string { return t.subject }
+
+// ID is the jti claim, or "" when there is none.
+func (t *Token) ID() string { return t.id }
+
+// Admin reports whether the token has notify.admin, and may therefore revoke.
+func (t *Token) Admin() bool { return t.admin }

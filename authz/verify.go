@@ -14,10 +14,8 @@
 //     may stand for one key at each of them;
 //   - its payload is one JSON object without duplicate names, whose exp is a
 //     number of seconds above 0, and whose other claims have the right type;
-//   - its grants hold valid patterns and nothing that is not understood. The
-//     restrictions notify.digest and notify.once are not understood yet, so that
-//     a token that carries one is refused and not treated as an unrestricted one.
-//     {sub} in a pattern stands for the subject, which must then be one part of
+//   - its grants hold valid patterns and nothing that is not understood; with
+//     notify.once it has a jti. {sub} in a pattern stands for the subject, which must then be one part of
 //     a topic: not empty, no dot, no wildcard, no white space;
 //   - the operator lets its issuer grant all of that, for so long.
 //
@@ -222,8 +220,7 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 		return nil, code
 	}
 	key.learn(head, r)
-	t := &Token{raw: raw, key: key.trusted, exp: *c.exp, subject: c.sub, grants: c.grants}
-	t.from, t.until = c.validity()
+	t := newToken(raw, key.trusted, &c)
 	now := v.options.Now().UnixNano()
 	if code := t.Check(now); code != wire.OK { // the key fell, or exp came, just now
 		return nil, code
@@ -235,7 +232,7 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 // admits tells whether the claims are sound as a whole, and what the operator
 // lets their issuer say.
 func (v *Verifier) admits(c *claims, is *issuer) bool {
-	return c.exp != nil && c.grants.settle(c.sub, v.options.MaxTokenBytes) && is.permits(c, v.options.Now())
+	return c.exp != nil && c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes) && is.permits(c, v.options.Now())
 }
 
 // isCompact reports whether token is three segments of the base64url alphabet
