@@ -1,0 +1,36 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// docs/operations.md lists the metrics that a node serves, with their types, and no others.
+func TestOperationsDocListsMetrics(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(notifyd_[a-z_]+)` \\| ([a-z]+) \\|").FindAllStringSubmatch(string(text), -1) {
+		listed = append(listed, m[1]+" "+m[2])
+	}
+
+	_, body := serveHere(t, "--dev").get(t, "/metrics")
+	var served []string
+	for line := range strings.Lines(body) {
+		if name, ok := strings.CutPrefix(line, "# TYPE notifyd_"); ok {
+			served = append(served, "notifyd_"+strings.TrimSpace(name))
+		}
+	}
+	slices.Sort(listed)
+	slices.Sort(served)
+	if !slices.Equal(listed, served) {
+		t.Errorf("listed: %q\nserved: %q", listed, served)
+	}
+}
