@@ -278,3 +278,29 @@ func TestDialFails(t *testing.T) {
 		t.Error("Dial without a token source succeeded")
 	}
 }
+
+func TestMessageOverTheReadLimit(t *testing.T) {
+	f := newFake(t)
+	lost := make(chan error, 1)
+	c := f.dial(t, Options{ReadLimit: 2048, MinBackoff: time.Millisecond, OnState: func(s State, err error) {
+		if s == StateReconnecting {
+			lost <- err
+		}
+	}})
+	p := f.peer(t)
+	events := make(chan Event, 1)
+	subscribe(t, c, p, "a", func(e Event) { events <- e })
+	for _, n := range []int{1900, 2048} {
+		if err := p.send(wire.AppendEvent(nil, "a", "", []byte(`"`+strings.Repeat("x", n)+`"`))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e := receive(t, events, "the event within the limit"); len(e.Data) != 1902 {
+		t.Errorf("%d bytes", len(e.Data))
+	}
+	if err := receive(t, lost, "the loss"); !errors.Is(err, websocket.ErrMessageTooBig) {
+		t.Errorf("lost by %v", err)
+	}
+	p = f.peer(t)
+	p.ack(t, p.next(t, wire.Subscribe))
+}

@@ -239,3 +239,41 @@ func TestRefreshDelay(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes no more data is left, however many pings it sends.
+func TestStuckServerIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newPipeFake(t)
+		f.welcome(0)
+		lost := make(chan error, 1)
+		c := f.dial(t, Options{InFlight: 10_000, AckTimeout: time.Hour, OnState: func(s State, err error) {
+			if s == StateReconnecting {
+				lost <- err
+			}
+		}})
+		p := f.peer(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		sending := background(func() error { // until the fake has no room for more, and then sendQueue is full too
+			for {
+				if _, err := c.PublishAsync(ctx, "a", []byte("1")); err != nil {
+					return err
+				}
+			}
+		})
+		synctest.Wait()
+		began := time.Now()
+		if err := receive(t, lost, "the loss"); !errors.Is(err, errWriteStuck) {
+			t.Errorf("lost by %v", err)
+		}
+		if d := time.Since(began); d != writeTimeout {
+			t.Errorf("noticed after %v", d)
+		}
+		cancel()
+		c.Close()
+		if err := receive(t, sending, "the sender's end"); err == nil {
+			t.Error("no error for the sender")
+		}
+		for range p.got { // lets the fake end
+		}
+	})
+}

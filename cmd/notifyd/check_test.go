@@ -41,7 +41,7 @@ func TestCheck(t *testing.T) {
 		{"--admin.listen=x", `admin.listen: "x"|HOST:PORT`},
 		{"--admin.listen=127.0.0.1:8080", "admin.listen: 127.0.0.1:8080|another port"},
 		{"--admin.listen= --admin.pprof", "admin.pprof: true|set admin.listen"},
-		{"--auth.keys=https://id/jwks?access_token=s3cret", "auth.keys: https://id/jwks?[token]|into a file"},
+		{"--auth.keys=https://s3cret:s3cret@id/jwks?key=s3cret", "auth.keys: https://id/jwks: is a URL|into a file"},
 		{"--auth.keys=/nowhere", "auth.keys: /nowhere|no such file"},
 		{"--auth.leeway=2h", "auth.leeway: 7200|0 to 3600"},
 		{"--auth.leeway=-1s", "auth.leeway: -1|0 to 3600"},

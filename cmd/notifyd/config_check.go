@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -77,7 +78,7 @@ func (a *authConfig) check(f *findings, dev bool) {
 	}
 	for _, file := range a.Keys {
 		if strings.Contains(file, "://") {
-			f.add("auth.keys", redact(file), "is a URL; fetch the JWK Set into a file and name that")
+			f.add("auth.keys", withoutSecrets(file), "is a URL; fetch the JWK Set into a file and name that")
 			continue
 		}
 		if _, err := authz.LoadKeys(file); err != nil {
@@ -91,6 +92,15 @@ func (a *authConfig) check(f *findings, dev bool) {
 	f.between("auth.token_bytes", int(a.TokenBytes), 256, 1<<20, " bytes")
 	f.between("auth.workers", a.Workers, 0, 1024, "")
 	f.atLeast("auth.expiry_notice", a.ExpiryNotice, time.Second)
+}
+
+// withoutSecrets is a URL without user and query.
+func withoutSecrets(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "(not a valid URL)"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 func (l *limitsConfig) check(f *findings) {

@@ -175,7 +175,7 @@ func TestBadFiles(t *testing.T) {
 		file string
 		want []string
 	}{
-		"unknown section":  {"lmits: {rate: 1}", []string{":1: lmits: unknown key; did you mean limits?"}},
+		"unknown section":  {"limit: {rate: 1}", []string{":1: limit: unknown key; did you mean limits?"}},
 		"unknown key":      {"limits:\n  message_byte: 1", []string{":2: limits.message_byte: unknown key; did you mean limits.message_bytes?"}},
 		"flag spelling":    {"limits: {message-bytes: 1}", []string{"limits.message-bytes: unknown key; did you mean limits.message_bytes?"}},
 		"far off":          {"colour: red", []string{"colour: unknown key; docs/configuration.md lists the keys"}},

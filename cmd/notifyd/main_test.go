@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -104,19 +103,5 @@ func TestVersion(t *testing.T) {
 	version = "v9.8.7"
 	if r := invoke(t, nil, "", "version"); r.code != exitOK || !strings.HasPrefix(r.stdout, "notifyd v9.8.7 ") {
 		t.Errorf("%+v", r)
-	}
-}
-
-// Everything but serve runs where people work.
-func TestBuildsForOtherSystems(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles a lot")
-	}
-	for _, system := range []string{"darwin", "windows"} {
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, ".")
-		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", system, err, out)
-		}
 	}
 }
