@@ -124,6 +124,7 @@ func TestFlushWalk(t *testing.T) {
 		sends // to itself and to the next, which may be a broken one
 		broken
 		slow
+		gone // its end is known before the walk, and the handler not told yet
 		kinds
 	)
 	rapid.Check(t, func(r *rapid.T) {
@@ -144,6 +145,9 @@ func TestFlushWalk(t *testing.T) {
 		}
 		h.expired = func(m *Member) {
 			p := find(m.Conn)
+			if !m.Conn.Open() {
+				r.Fatal("expired although it has ended")
+			}
 			switch p.kind {
 			case leaves:
 				m.Leave()
@@ -174,6 +178,9 @@ func TestFlushWalk(t *testing.T) {
 						m.Conn.owe(exactBatch(make([]byte, 999), 0), 0).Release()
 					}
 				}
+			case gone:
+				m.Conn.kill()
+				m.Until = 1
 			case leaves, closes, sends:
 				m.Until = 1
 			}
@@ -389,6 +396,26 @@ func TestPause(t *testing.T) {
 	if in, _ := s.held(); in != 0 {
 		t.Errorf("%d bytes held", in)
 	}
+}
+
+// The time of a pause counts for no deadline, also in the middle of a message.
+func TestPauseStopsTheClock(t *testing.T) {
+	h := &hooks{}
+	s := start(t, Options{}, h)
+	c := s.dial()
+	b := text("hello")
+	c.send(b[:8])
+	eventually(t, "half a message", func() bool { return s.Stats().BytesIn == uint64(len(request)+8) })
+	each := func(f func(*Conn)) {
+		s.Do(func(l *Loop) { l.Conns(func(c *Conn) bool { f(c); return true }) })
+	}
+	each((*Conn).Pause)
+	s.advance(100 * time.Second)
+	each((*Conn).Resume)
+	s.advance(2 * time.Second)
+	c.send(b[8:])
+	eventually(t, "the whole message", func() bool { return h.count("message 1 hello") == 1 })
+	c.alive()
 }
 
 // While a paused connection has data waiting, the loop sleeps.

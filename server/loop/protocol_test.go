@@ -144,6 +144,24 @@ func TestLegal(t *testing.T) {
 	c.want(ws.OpText, strings.Repeat("a", 1022))
 }
 
+// The buffer of a large message goes when the message has gone, also when a bit
+// of the next one is there already.
+func TestTailShrinks(t *testing.T) {
+	l := idle(t, Options{}, &hooks{})
+	c := &Conn{loop: l, fd: -1, state: stateOpen, events: 1}
+	stream := text(strings.Repeat("x", 60_000))
+	stream = append(stream, stream[:100]...)
+	for len(stream) > 0 {
+		b, have := l.room(c)
+		n := copy(b[have:], stream[:min(len(stream), 20_000)])
+		stream = stream[n:]
+		l.received(c, b[:have+n])
+	}
+	if l.stat.messages != 1 || len(c.in.tail) != 100 || cap(c.in.tail) > 1000 {
+		t.Errorf("%d messages, %d bytes in room for %d", l.stat.messages, len(c.in.tail), cap(c.in.tail))
+	}
+}
+
 // A peer's close frame is answered with its own code (RFC 6455 §5.5.1), what
 // was sent before goes out first, and data behind it is not heard.
 func TestPeerCloses(t *testing.T) {
