@@ -3,11 +3,11 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -60,10 +60,10 @@ func (v verifier) Verify(token []byte) (server.Token, wire.Code) {
 type setup struct {
 	server server.Options
 	bus    bus.Options
-	alg    string          // of the key that signs; default EdDSA
-	more   []authz.Key     // trusted as well
-	fake   *memBus         // instead of NATS
-	gate   func(nth int)   // called when the nth token has been verified, from 1 on
+	alg    string        // of the key that signs; default EdDSA
+	more   []authz.Key   // trusted as well
+	fake   *memBus       // instead of NATS
+	gate   func(nth int) // called when the nth token has been verified, from 1 on
 	log    *zap.Logger
 }
 
@@ -186,7 +186,7 @@ var serial atomic.Int64 // of tokens
 type peer struct {
 	t    testing.TB
 	conn net.Conn
-	r    io.Reader
+	r    *bufio.Reader
 	ids  int
 }
 
@@ -208,10 +208,10 @@ func (n *node) dialWith(t testing.TB, netDial func(context.Context, string, stri
 	if hs.Protocol != wire.Subprotocol {
 		t.Fatalf("subprotocol %q", hs.Protocol)
 	}
-	p := &peer{t: t, conn: conn, r: conn}
-	if br != nil {
-		p.r = br // what came with the answer is in there; it reads on from conn
+	if br == nil {
+		br = bufio.NewReader(conn) // otherwise it holds what came with the answer
 	}
+	p := &peer{t: t, conn: conn, r: br}
 	t.Cleanup(func() { _ = conn.Close() })
 	return p
 }

@@ -13,8 +13,13 @@ import (
 // startNATS runs a NATS with a port, for tests that look at it from outside.
 func startNATS(t testing.TB) *natsd.Server {
 	t.Helper()
+	return runNATS(t, natsd.RANDOM_PORT)
+}
+
+func runNATS(t testing.TB, port int) *natsd.Server {
+	t.Helper()
 	s, err := natsd.NewServer(&natsd.Options{
-		Host: "127.0.0.1", Port: natsd.RANDOM_PORT, NoSigs: true, NoLog: true,
+		Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: t.TempDir(), MaxPayload: 4 << 20,
 	})
 	if err != nil {
@@ -37,13 +42,16 @@ type spy struct {
 
 func newSpy(t testing.TB, s *natsd.Server) *spy {
 	t.Helper()
-	c, err := nats.Connect(s.ClientURL())
+	c, err := nats.Connect(s.ClientURL(), nats.SyncQueueLen(1<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
 	sub, err := c.SubscribeSync(">")
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.FlushTimeout(patience); err != nil {

@@ -25,12 +25,12 @@ type session struct {
 	opened int64 // Unix nanoseconds
 	due    int64 // when a subscription wants a notice or ends, at the earliest
 
-	level  float32 // of the rate's bucket, in frames
 	filled int64   // when level was reckoned
+	level  float32 // of the rate's bucket, in frames
 
-	count        int32 // subscriptions, waiting ones included
-	badEnvelopes uint16
-	authFailures uint16
+	count        int32  // subscriptions, waiting ones included
+	badEnvelopes uint32 // in a row
+	authFailures uint32 // in a row
 }
 
 // loopState is what the server keeps of a loop, for its goroutine alone.
