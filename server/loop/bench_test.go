@@ -109,3 +109,18 @@ func BenchmarkInbox(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*100), "ns/event")
 }
+
+// A handshake from the head in memory to the answer in memory.
+func BenchmarkHandshake(b *testing.B) {
+	l := idle(b, Options{}, &quiet{})
+	head := make([]byte, len(request))
+	b.ReportAllocs()
+	for b.Loop() {
+		copy(head, request)
+		c := &Conn{loop: l, fd: -1, events: unix.EPOLLIN}
+		if l.head(c, head); c.state != stateOpen {
+			b.Fatal("refused")
+		}
+		l.corked, l.cork = nil, l.cork[:0]
+	}
+}
