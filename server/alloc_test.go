@@ -1,0 +1,112 @@
+//go:build linux && !race
+
+// The race detector makes sync.Pool forget, so these tests run without it.
+
+package server
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// none requires that f, called on the loop, allocates nothing.
+func (x *stage) none(what string, f func(*loop.Conn)) {
+	x.t.Helper()
+	x.with(func(c *loop.Conn) {
+		if n := testing.AllocsPerRun(500, func() { f(c) }); n != 0 {
+			x.t.Errorf("%s: %v allocations", what, n)
+		}
+	})
+}
+
+// A message with a token that the node knows costs no allocation on its way to
+// the bus, nor does an event on its way to the subscribers.
+func TestPathAllocatesNothing(t *testing.T) {
+	x := newStage(t, Options{Rate: 1 << 20})
+	frame := func(id string, token int) []byte {
+		return fmt.Appendf(nil, `{"type":"publish",%s"topic":"rooms.42","token":%q,"data":{"any":"JSON"}}`, id, x.tokens[token])
+	}
+	silent, asked, other := frame("", 0), frame(`"id":"7",`, 0), frame("", 1)
+	published := func() uint64 { return x.sum().published[wire.OK] }
+
+	x.none("publish, memo", func(c *loop.Conn) { x.Message(c, ws.OpText, silent) })
+	x.none("publish with ack, memo", func(c *loop.Conn) { x.Message(c, ws.OpText, asked) })
+	x.none("publish, cache", func(c *loop.Conn) {
+		x.Message(c, ws.OpText, silent)
+		x.Message(c, ws.OpText, other)
+	})
+	if n := published(); n != 501*4 {
+		t.Errorf("%d published", n)
+	}
+	var envs [2]wire.Envelope
+	for i, f := range [][]byte{silent, other} {
+		if err := wire.Parse(f, &envs[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, order := range map[string][2]int{"memo": {0, 0}, "cache": {0, 1}} {
+		hits := x.sum().memoHits
+		x.none("authorize by "+what, func(c *loop.Conn) {
+			for _, i := range order {
+				if _, ok := x.authorize(c, c.Data.(*session), &envs[i]); !ok {
+					t.Error("refused")
+				}
+			}
+		})
+		if hits = x.sum().memoHits - hits; (hits > 1000) != (what == "memo") {
+			t.Errorf("%s: %d hits of the memo", what, hits)
+		}
+	}
+	ping, bad := []byte(`{"type":"ping","id":"1"}`), []byte(`{"id":"1","type":"x"}`)
+	x.none("ping", func(c *loop.Conn) { x.Message(c, ws.OpText, ping) })
+	x.none("refusal", func(c *loop.Conn) {
+		x.Message(c, ws.OpText, bad)
+		c.Data.(*session).badEnvelopes = 0
+	})
+}
+
+func TestFanOutAllocatesNothing(t *testing.T) {
+	x := newStage(t, Options{})
+	for _, pattern := range []string{"rooms.42", "rooms.*"} {
+		x.with(func(c *loop.Conn) {
+			x.Message(c, ws.OpText, fmt.Appendf(nil, `{"type":"subscribe","topic":%q,"token":%q}`, pattern, x.tokens[0]))
+		})
+	}
+	var handles []uint32
+	for live := 0; live < 2; { // the bus confirms from a goroutine
+		handles, live = nil, 0
+		x.topics.mu.Lock()
+		for _, tp := range x.topics.byName {
+			handles = append(handles, tp.handle)
+			if tp.groups[0].Load() != nil {
+				live++
+			}
+		}
+		x.topics.mu.Unlock()
+	}
+	data := []byte(`{"any":"JSON"}`)
+	if n := testing.AllocsPerRun(500, func() {
+		for range 16 {
+			for _, h := range handles {
+				x.Event(0, h, "rooms.42", data)
+			}
+		}
+		x.Flush(0)
+		x.engine.Do(nop) // until the loop has written it
+	}); n > doAllocs(x) {
+		t.Errorf("%v allocations", n)
+	}
+	if n := x.engine.Stats().Deliveries; n != 501*32 {
+		t.Errorf("%d deliveries", n)
+	}
+}
+
+func nop(*loop.Loop) {}
+
+// doAllocs is what waiting for the loop costs.
+func doAllocs(x *stage) float64 { return testing.AllocsPerRun(500, func() { x.engine.Do(nop) }) }

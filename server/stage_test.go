@@ -1,0 +1,113 @@
+//go:build linux
+
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// nowhere is a bus that takes everything and brings nothing.
+type nowhere struct{}
+
+func (nowhere) Publish(_, _ []byte) wire.Code { return wire.OK }
+
+func (nowhere) Subscribe(_ uint32, _ string, done func(wire.Code)) { go done(wire.OK) }
+
+func (nowhere) Unsubscribe(uint32) {}
+
+func (nowhere) Connected() bool { return true }
+
+type verifier struct{ *authz.Verifier }
+
+func (v verifier) Find(token []byte) Token {
+	if t := v.Verifier.Find(token); t != nil {
+		return t
+	}
+	return nil
+}
+
+func (v verifier) Verify(token []byte) (Token, wire.Code) { return v.Verifier.Verify(token) }
+
+// stage is a server with one client, whose stages a test calls itself.
+type stage struct {
+	*Server
+	t      *testing.T
+	tokens [2]string
+	conn   net.Conn
+}
+
+func newStage(t *testing.T, opts Options) *stage {
+	t.Helper()
+	key, err := authz.GenerateKey("EdDSA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := authz.New(authz.Options{Trusted: []authz.Key{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &stage{t: t}
+	for i := range x.tokens {
+		x.tokens[i], err = authz.Sign(key, authz.Claims{
+			ID: fmt.Sprint(i), Expires: time.Now().Add(time.Hour), Publish: []string{"other", "rooms.*"}, Subscribe: []string{"rooms.>"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, code := auth.Verify([]byte(x.tokens[i])); code != wire.OK {
+			t.Fatal(code)
+		}
+	}
+	opts.Loop.Loops = 1
+	if x.Server, err = New(opts, verifier{auth}, 1, zap.NewNop()); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Start(ln, nowhere{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := x.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if x.conn, _, _, err = ws.Dial(t.Context(), "ws://"+ln.Addr().String()+wire.Path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = x.conn.Close() })
+	go func() { _, _ = io.Copy(io.Discard, x.conn) }() // ends with the connection
+	return x
+}
+
+// with calls f on the loop, with the client's connection.
+func (x *stage) with(f func(*loop.Conn)) {
+	x.t.Helper()
+	found := false
+	x.engine.Do(func(l *loop.Loop) {
+		l.Conns(func(c *loop.Conn) bool {
+			found = true
+			f(c)
+			return false
+		})
+	})
+	if !found {
+		x.t.Fatal("the client is gone")
+	}
+}
