@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -75,6 +74,10 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		_ = stdin.Close()
+		if t.Failed() {
+			_ = cmd.Process.Kill() // it need not be able to end any more
+		}
 		if err := cmd.Wait(); err != nil {
 			t.Error(err)
 		}
@@ -200,115 +203,5 @@ func TestStartRefuses(t *testing.T) {
 	_ = ln.Close()
 	if n := descriptors(t); n > fds {
 		t.Errorf("%d descriptors, %d before", n, fds)
-	}
-}
-
-// A drain tells everybody, behind what they were sent before, and ends with
-// nothing left.
-func TestDrain(t *testing.T) {
-	for _, loops := range []int{1, 3} {
-		t.Run(fmt.Sprint(loops, " loops"), func(t *testing.T) {
-			var groups [3]Group
-			h := &hooks{open: func(c *Conn) { groups[c.Loop().Index()].Join(&Member{Conn: c, Until: 1<<63 - 1}) }}
-			// Their members are gone with the engine: nobody leaves.
-			s := start(t, Options{Loops: loops}, h)
-			var all []*client
-			for range 40 {
-				all = append(all, s.dial())
-			}
-			handshake := s.connect()
-			handshake.send([]byte("GET"))
-			eventually(t, "all accepted", func() bool { return s.Stats().Accepted == 41 })
-			for i, l := range s.loops {
-				b := NewBatch()
-				b.B, b.N = append(AppendHeader(b.B, 1, 4), "last"...), 1
-				l.Deliver(&groups[i], b)
-			}
-			drained := make(chan error, 1)
-			go func() { drained <- s.Drain(context.Background(), 50*time.Millisecond) }()
-			for _, c := range all {
-				c.want(1, "last")
-				c.wantClose(1012)
-				c.send(masked(8, true, "\x03\xf4"))
-				c.wantEOF()
-				_ = c.Close()
-			}
-			handshake.status("503")
-			_ = handshake.Close()
-			if err := <-drained; err != nil {
-				t.Error(err)
-			}
-			if conn, err := net.Dial("tcp", s.addr); err == nil {
-				_ = conn.Close()
-				t.Error("still listening")
-			}
-			if n := h.count("closed 1012"); n != 40 {
-				t.Errorf("%d closed with 1012", n)
-			}
-			if s.loops[0].Post(func() {}) {
-				t.Error("a stopped loop takes posts")
-			}
-			s.Do(func(*Loop) { t.Error("a stopped loop does something") })
-			b := NewBatch()
-			b.Retain(1)
-			if s.loops[0].Deliver(&groups[0], b); b.refs.Load() != 1 {
-				t.Error("a stopped loop keeps what it was delivered")
-			}
-		})
-	}
-}
-
-// The window is used evenly, so that the clients do not all come back at once.
-func TestDrainSpread(t *testing.T) {
-	h := &hooks{}
-	l := idle(t, Options{}, h)
-	for range 10 {
-		ours, _ := pair(t)
-		l.member(ours)
-	}
-	l.beginDrain(time.Second)
-	for _, step := range []struct {
-		at   time.Duration
-		told int
-	}{{0, 0}, {99, 0}, {100, 1}, {550, 5}, {999, 9}, {1000, 10}, {2000, 10}} {
-		l.now = l.drain.from + int64(step.at*time.Millisecond)
-		if l.drainSome(); h.count("closed 1012") != step.told {
-			t.Errorf("%d told after %d ms, want %d", h.count("closed 1012"), step.at, step.told)
-		}
-	}
-	// One that comes from another loop's accept is turned away.
-	ours, theirs := pair(t)
-	l.add(ours, [16]byte{})
-	l.eng.load[0].Add(1)
-	l.bury()
-	var b [100]byte
-	if n, _ := unix.Read(theirs, b[:]); !strings.HasPrefix(string(b[:max(n, 0)]), "HTTP/1.1 503 ") {
-		t.Errorf("%q", b[:max(n, 0)])
-	}
-	for _, c := range l.conns {
-		c.kill()
-	}
-	l.bury()
-}
-
-// Peers that do not answer hold a drain up until its context ends.
-func TestDrainCutShort(t *testing.T) {
-	h := &hooks{}
-	s := start(t, Options{}, h)
-	mute := s.dial()
-	ctx, cancel := context.WithCancel(context.Background())
-	drained := make(chan error, 1)
-	go func() { drained <- s.Drain(ctx, 0) }()
-	mute.wantClose(1012)
-	cancel()
-	if err := <-drained; err != context.Canceled { //nolint:errorlint // the very value
-		t.Error(err)
-	}
-	mute.gone()
-	if n := h.count("closed 1012"); n != 1 {
-		t.Errorf("%q", h.noted())
-	}
-	if err := s.Drain(context.Background(), 0); err != nil {
-		t.Errorf("drained twice: %v", err)
 	}
 }

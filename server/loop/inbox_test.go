@@ -1,0 +1,108 @@
+//go:build linux
+
+package loop
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// Deliver and Post reach a loop that sleeps, from any goroutine, and each
+// goroutine's order holds. No wake-up is lost, or this would not end.
+func TestWakeUps(t *testing.T) {
+	var g Group
+	h := &hooks{open: func(c *Conn) { g.Join(&Member{Conn: c, Until: forever}) }}
+	s := start(t, Options{}, h)
+	c := s.dial()
+	l := s.loops[0]
+	const senders, each = 4, 500
+	var turn atomic.Int64
+	for i := range senders {
+		go func() {
+			for n := range each {
+				if n%2 == 0 {
+					l.Deliver(&g, batch(fmt.Sprint(i, " ", n)))
+				} else {
+					l.Post(func() {
+						l.Conns(func(c *Conn) bool { c.Send(ws.OpText, fmt.Append(nil, i, " ", n)); return true })
+					})
+				}
+				// Lockstep in part, so that the loop falls asleep often.
+				if n%5 == 0 {
+					for seen := turn.Load(); turn.Load() == seen && seen < senders*each; {
+						time.Sleep(10 * time.Microsecond)
+					}
+				}
+			}
+		}()
+	}
+	var next [senders]int
+	for range senders * each {
+		_, p := c.frame()
+		turn.Add(1)
+		var i, n int
+		if _, err := fmt.Sscan(string(p), &i, &n); err != nil || next[i] != n {
+			t.Fatalf("%q, want %d", p, next[i])
+		}
+		next[i]++
+	}
+	turn.Store(senders * each)
+}
+
+// One sleeping loop, one post at a time: each wakes it.
+func TestWakeEachPost(t *testing.T) {
+	s := start(t, Options{Loops: 2}, &hooks{})
+	for range 3000 {
+		for _, l := range s.loops {
+			done := make(chan struct{})
+			l.Post(func() { close(done) })
+			<-done
+		}
+	}
+}
+
+// Deliver waits while the inbox is full and goes on when the loop has taken it.
+func TestDeliverWaits(t *testing.T) {
+	l := idle(t, Options{}, &hooks{})
+	var g Group
+	var delivered atomic.Int32
+	var wg sync.WaitGroup
+	const n = 3 * inboxBytes >> 20
+	big := strings.Repeat("x", 1<<20)
+	wg.Go(func() {
+		for range n {
+			l.Deliver(&g, batch(big))
+			delivered.Add(1)
+		}
+	})
+	eventually(t, "full", func() bool { return delivered.Load() > inboxBytes>>20-1 })
+	l.inbox.mu.Lock()
+	bytes := l.inbox.bytes
+	l.inbox.mu.Unlock()
+	if bytes > inboxBytes+2<<20 {
+		t.Errorf("%d bytes wait", bytes)
+	}
+	if !l.Post(func() {}) { // calls are never held up
+		t.Error("not posted")
+	}
+	eventually(t, "all delivered", func() bool { l.take(); l.flush(); return delivered.Load() == n })
+	wg.Wait()
+
+	// Who waits when the loop stops goes on as well.
+	wg.Go(func() {
+		for range n {
+			l.Deliver(&g, batch(big))
+		}
+	})
+	eventually(t, "full", func() bool { l.inbox.mu.Lock(); defer l.inbox.mu.Unlock(); return l.inbox.bytes > inboxBytes })
+	for _, it := range l.inbox.shut() {
+		it.batch.Release()
+	}
+	wg.Wait()
+}
