@@ -19,9 +19,12 @@ func unsigned(n int, key *trusted, until int64) []*Token {
 	return tokens
 }
 
+// newTrusted is a key of which nothing but its end counts.
+func newTrusted() *trusted { return &trusted{revoked: newRevoked()} }
+
 func TestCacheIsBounded(t *testing.T) {
 	c := newCache(256)
-	key := &trusted{}
+	key := newTrusted()
 	for _, token := range unsigned(10_000, key, 100) {
 		if c.add(token, 1) != token {
 			t.Fatal("another token came back")
@@ -41,7 +44,7 @@ func TestCacheIsBounded(t *testing.T) {
 // A token in use outlives any flood of tokens that come once.
 func TestCacheKeepsTokensInUse(t *testing.T) {
 	c := newCache(64)
-	key := &trusted{}
+	key := newTrusted()
 	kept := c.add(&Token{raw: "h.kept.s", key: key, until: 100}, 1)
 	for i, token := range unsigned(5_000, key, 100) {
 		c.add(token, 1)
@@ -53,15 +56,15 @@ func TestCacheKeepsTokensInUse(t *testing.T) {
 
 // Tokens that have ended, or whose key has gone, are replaced before any other.
 func TestCacheReplacesDeadTokensFirst(t *testing.T) {
-	gone := &trusted{}
+	gone := newTrusted()
 	gone.fallen.Store(true)
 	for name, dead := range map[string]*Token{
-		"expired": {raw: "h.dead.s", key: &trusted{}, until: 10},
+		"expired": {raw: "h.dead.s", key: newTrusted(), until: 10},
 		"fallen":  {raw: "h.dead.s", key: gone, until: 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCache(ways) // one set
-			key := &trusted{}
+			key := newTrusted()
 			alive := unsigned(ways, key, 100)
 			for _, token := range alive[:ways-1] {
 				c.add(token, 1)
@@ -83,12 +86,12 @@ func TestCacheReplacesDeadTokensFirst(t *testing.T) {
 // Two goroutines that verified the same token share one entry.
 func TestCacheKeepsOneEntryPerToken(t *testing.T) {
 	c := newCache(64)
-	key := &trusted{}
+	key := newTrusted()
 	first := c.add(&Token{raw: "h.p.s", key: key, until: 100}, 1)
 	if c.add(&Token{raw: "h.p.s", key: key, until: 100}, 1) != first || c.entries.Load() != 1 {
 		t.Error("two entries")
 	}
-	other := &Token{raw: "h.p.s", key: &trusted{}, until: 100}
+	other := &Token{raw: "h.p.s", key: newTrusted(), until: 100}
 	if c.add(other, 1) != other || c.find([]byte("h.p.s")) != other || c.entries.Load() != 1 {
 		t.Error("the entry of a changed key stayed")
 	}

@@ -16,6 +16,7 @@ type claims struct {
 	nbLeeway time.Duration // on nbf and iat
 
 	exp, nbf, iat *int64 // Unix seconds
+	issued        int64  // iat rounded down, or math.MinInt64
 	iss, sub, jti string
 	aud           jwt.ClaimStrings
 	grants        grants
@@ -28,6 +29,7 @@ var claimNames = []string{"exp", "nbf", "iat", "iss", "sub", "aud", "jti", "noti
 // object in good order is an error; what is wrong with a claim is kept in bad
 // and told after the signature, as a forger needs no hints.
 func (c *claims) UnmarshalJSON(b []byte) error {
+	c.issued = math.MinInt64
 	return eachMember(b, func(name string, value jsontext.Value) {
 		if !c.take(name, value) {
 			c.bad = true
@@ -44,6 +46,9 @@ func (c *claims) take(name string, value jsontext.Value) (ok bool) {
 	case "nbf":
 		c.nbf, ok = seconds(value, math.Ceil)
 	case "iat":
+		if c.iat, ok = seconds(value, math.Floor); ok {
+			c.issued = *c.iat
+		}
 		c.iat, ok = seconds(value, math.Ceil)
 	case "iss":
 		c.iss, ok = asString(value)

@@ -139,7 +139,7 @@ func (i *issuer) permits(c *claims, now time.Time) bool {
 	}
 	born := now.Unix()
 	if c.iat != nil {
-		born = *c.iat
+		born = c.issued
 	}
 	return *c.exp-born <= int64(i.MaxLifetime/time.Second)
 }

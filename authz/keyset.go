@@ -16,9 +16,10 @@ import (
 // configured, across reloads; tokens hold on to it.
 type trusted struct {
 	Key
-	issuer *issuer
-	parser *jwt.Parser
-	fallen atomic.Bool // removed or replaced: nothing verified with it counts any more
+	issuer  *issuer
+	parser  *jwt.Parser
+	revoked *revoked    // the Verifier's
+	fallen  atomic.Bool // removed or replaced: nothing verified with it counts any more
 }
 
 // slow reports whether checking a signature costs tens of microseconds.
@@ -52,7 +53,7 @@ type route struct {
 
 // newKeySet gathers the keys of all issuers. It keeps those members of old that
 // are still there, with all that was verified with them.
-func newKeySet(issuers []*issuer, old *keySet, newParser func(*issuer, string) *jwt.Parser) (*keySet, error) {
+func newKeySet(issuers []*issuer, old *keySet, trust func(*issuer, Key) *trusted) (*keySet, error) {
 	set := &keySet{byKid: map[string][]*candidate{}, byAlg: map[string][]*candidate{}, named: len(issuers) > 1}
 	for _, is := range issuers {
 		own := map[string]*candidate{}
@@ -64,7 +65,7 @@ func newKeySet(issuers []*issuer, old *keySet, newParser func(*issuer, string) *
 				}
 				k := old.find(is, key)
 				if k == nil {
-					k = &trusted{Key: key, issuer: is, parser: newParser(is, key.alg)}
+					k = trust(is, key)
 				}
 				c := &candidate{trusted: k}
 				own[key.kid] = c
@@ -99,13 +100,19 @@ func (s *keySet) find(is *issuer, key Key) *trusted {
 	return nil
 }
 
-// retire marks the members that next has not as fallen.
-func (s *keySet) retire(next *keySet) {
+// retire marks the members that next has not as fallen, and reports whether
+// there were any. A nil set is empty.
+func (s *keySet) retire(next *keySet) (fell bool) {
+	if s == nil {
+		return false
+	}
 	for _, c := range s.all {
 		if next.find(c.issuer, c.Key) == nil {
 			c.fallen.Store(true)
+			fell = true
 		}
 	}
+	return fell
 }
 
 // route finds the keys for a token by its header segment. The header only

@@ -15,7 +15,8 @@ func (v *Verifier) load() error {
 		}
 		is.sources = append(is.sources, &source{keys: is.Trusted})
 	}
-	return v.readFiles()
+	_, err := v.readFiles()
+	return err
 }
 
 // Reload reads all key files again, those that changed and the others. What was
@@ -24,8 +25,12 @@ func (v *Verifier) load() error {
 // keys that stay are still remembered. On an error nothing changes.
 func (v *Verifier) Reload() error {
 	v.reload.Lock()
-	defer v.reload.Unlock()
-	return v.readFiles()
+	fell, err := v.readFiles()
+	v.reload.Unlock()
+	if fell {
+		v.changed()
+	}
+	return err
 }
 
 // SetKeys replaces the keys of the issuer that Options describes without
@@ -35,59 +40,52 @@ func (v *Verifier) SetKeys(keys []Key) error {
 		return errors.New("no keys are configured outside the list of issuers; set them there")
 	}
 	v.reload.Lock()
-	defer v.reload.Unlock()
 	old := v.flat.sources
 	v.flat.sources = []*source{{keys: slices.Clone(keys)}}
-	if err := v.install(); err != nil {
-		v.flat.sources = old
-		return err
-	}
-	return nil
-}
-
-// readFiles reads every file and installs what it holds, or changes nothing.
-// v.reload is held.
-func (v *Verifier) readFiles() error {
-	type change struct {
-		to   *source
-		keys []Key
-	}
-	var undo []change
-	err := func() error {
-		for _, is := range v.issuers {
-			for _, from := range is.sources {
-				if from.name == "" {
-					continue
-				}
-				keys, err := LoadKeys(from.name)
-				if err != nil {
-					return err
-				}
-				undo = append(undo, change{from, from.keys})
-				from.keys = keys
-			}
-		}
-		return v.install()
-	}()
+	fell, err := v.install(nil)
 	if err != nil {
-		for _, c := range undo {
-			c.to.keys = c.keys
-		}
+		v.flat.sources = old
+	}
+	v.reload.Unlock()
+	if fell {
+		v.changed()
 	}
 	return err
 }
 
-// install trusts the keys that the sources have now. On an error it changes
-// nothing. v.reload is held.
-func (v *Verifier) install() error {
+// readFiles reads every file and installs what it holds, or changes nothing.
+// v.reload is held.
+func (v *Verifier) readFiles() (fell bool, err error) {
+	read := map[*source][]Key{}
+	for _, is := range v.issuers {
+		for _, from := range is.sources {
+			if from.name == "" {
+				continue
+			}
+			if read[from], err = LoadKeys(from.name); err != nil {
+				return false, err
+			}
+		}
+	}
+	return v.install(read)
+}
+
+// install gives some sources other keys, trusts what all sources have then, and
+// reports whether some keys fell by that. On an error it changes nothing.
+// v.reload is held.
+func (v *Verifier) install(keys map[*source][]Key) (fell bool, err error) {
+	swap := func() {
+		for to := range keys {
+			keys[to], to.keys = to.keys, keys[to]
+		}
+	}
+	swap()
 	old := v.keys.Load()
-	next, err := newKeySet(v.issuers, old, v.newParser)
+	next, err := newKeySet(v.issuers, old, v.trust)
 	if err != nil {
-		return err
+		swap()
+		return false, err
 	}
 	v.keys.Store(next)
-	if old != nil {
-		old.retire(next)
-	}
-	return nil
+	return old.retire(next), nil
 }

@@ -16,20 +16,22 @@ type Token struct {
 	key         *trusted
 	from, until int64 // Unix nanoseconds, leeways included: from <= now < until
 	exp         int64 // Unix seconds
+	issued      int64 // iat in Unix seconds, rounded down; math.MinInt64 without
 	issuer      string
 	subject     string
 	id          string
 	publish     []string
 	subscribe   []string
 	admin       bool
-	bound       *bound      // nil unless the token is for one message
-	used        atomic.Bool // found again since the cache last looked for room
+	bound       *bound        // nil unless the token is for one message
+	used        atomic.Bool   // found again since the cache last looked for room
+	seen        atomic.Uint64 // epoch of the revocations last asked, and in bit 0 their answer
 }
 
 // newToken keeps what was verified. The claims are settled.
 func newToken(raw string, key *trusted, c *claims) *Token {
 	t := &Token{
-		raw: raw, key: key, exp: *c.exp, issuer: c.iss, subject: c.sub, id: c.jti,
+		raw: raw, key: key, exp: *c.exp, issued: c.issued, issuer: c.iss, subject: c.sub, id: c.jti,
 		publish: c.grants.publish, subscribe: c.grants.subscribe, admin: c.grants.admin,
 	}
 	t.from, t.until = c.validity()
@@ -50,14 +52,16 @@ func (t *Token) Same(token []byte) bool {
 }
 
 // Check tells whether the token holds at now, in Unix nanoseconds: OK,
-// TokenExpired, TokenNotYetValid, or TokenInvalid when its key was removed or
-// replaced. It is to be asked for every frame, in both directions.
+// TokenExpired, TokenRevoked, TokenNotYetValid, or TokenInvalid when its key was
+// removed or replaced. It is to be asked for every frame, in both directions.
 func (t *Token) Check(now int64) wire.Code {
 	switch {
 	case t.key.fallen.Load():
 		return wire.TokenInvalid
 	case now >= t.until:
 		return wire.TokenExpired
+	case t.revoked():
+		return wire.TokenRevoked
 	case now < t.from:
 		return wire.TokenNotYetValid
 	}

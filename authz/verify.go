@@ -69,6 +69,16 @@ type Options struct {
 	// else is done with it. Default 8 KiB.
 	MaxTokenBytes int
 
+	// RevocationMaxAge is how old the last SetRevocationsFresh may be. After that
+	// a valid token that is not remembered is answered with wire.Unavailable;
+	// those that are remembered go on, as they were checked in time. 0 lets new
+	// tokens in however old it is.
+	RevocationMaxAge time.Duration
+	// OnChange, if not nil, is called from any goroutine after remembered tokens
+	// may have fallen, by a revocation or a change of keys: time to Check those
+	// that are held, as by live subscriptions.
+	OnChange func()
+
 	Now func() time.Time // default time.Now; called by Verify from any goroutine
 }
 
@@ -79,8 +89,11 @@ type Verifier struct {
 	issuers  []*issuer
 	flat     *issuer // the one that Options describes without Issuers, or nil
 	cache    *cache
+	stales   atomic.Uint64
 	verified atomic.Uint64
 	refused  atomic.Uint64
+
+	revocations *revoked
 
 	keys   atomic.Pointer[keySet]
 	reload sync.Mutex // held while keys and what it is made from are being replaced
@@ -93,6 +106,8 @@ type Stats struct {
 	Refused      uint64 // by Verify, for whatever reason
 	Evicted      uint64 // remembered tokens that were still valid and made room for others
 	Entries      int64  // remembered tokens, expired ones included
+	Stale        uint64 // valid tokens that Verify answered with Unavailable, for want of fresh revocations
+	Revocations  int    // in force, a gauge; some that have expired may be among them
 }
 
 // New loads the keys and makes a Verifier. It refuses weak keys, files that it
@@ -119,6 +134,9 @@ func New(options Options) (*Verifier, error) {
 	if o.MaxTokenBytes < 0 {
 		return nil, fmt.Errorf("the longest token must have a positive number of bytes, not %d", o.MaxTokenBytes)
 	}
+	if o.RevocationMaxAge < 0 {
+		return nil, fmt.Errorf("auth.revocation_max_age %v must not be below 0", o.RevocationMaxAge)
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -126,11 +144,16 @@ func New(options Options) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(o.CacheEntries)}
+	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(o.CacheEntries), revocations: newRevoked()}
 	if err := v.load(); err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+// trust takes a key into use.
+func (v *Verifier) trust(is *issuer, key Key) *trusted {
+	return &trusted{Key: key, issuer: is, parser: v.newParser(is, key.alg), revoked: v.revocations}
 }
 
 // newParser is golang-jwt at its strictest for the one algorithm of a key. It
@@ -179,7 +202,8 @@ func (v *Verifier) Slow(token []byte) bool {
 // Verify checks the token now, and remembers it when it is valid: the Token is
 // not nil exactly when the code is OK. It looks first whether the token has
 // been remembered meanwhile, as when many connections bring the same new one
-// and their verifications queue. token is neither kept nor changed.
+// and their verifications queue. token is neither kept nor changed. Unavailable
+// says that the token may well be valid, but that this cannot be told now.
 func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
 	t, code := v.verify(token)
 	if code != wire.OK {
@@ -224,6 +248,10 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	now := v.options.Now().UnixNano()
 	if code := t.Check(now); code != wire.OK { // the key fell, or exp came, just now
 		return nil, code
+	}
+	if v.stale(now) {
+		v.stales.Add(1)
+		return nil, wire.Unavailable
 	}
 	v.verified.Add(1)
 	return v.cache.add(t, now), wire.OK
@@ -281,6 +309,9 @@ func (v *Verifier) Stats() Stats {
 		Refused:  v.refused.Load(),
 		Evicted:  v.cache.evicted.Load(),
 		Entries:  v.cache.entries.Load(),
+		Stale:    v.stales.Load(),
+
+		Revocations: v.revocations.size(),
 	}
 	for i := range v.cache.counts {
 		s.Hits += v.cache.counts[i].hits.Load()

@@ -1,0 +1,398 @@
+package authz
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+func TestRevoke(t *testing.T) {
+	payloads := map[string]string{
+		"ann 1":      `{"iss":"i","jti":"1","sub":"ann","iat":1799999990,"exp":1800000060}`,
+		"ann 2":      `{"iss":"i","jti":"2","sub":"ann","iat":1799999995,"exp":1800000060}`,
+		"ann of k":   `{"iss":"k","jti":"1","sub":"ann","iat":1799999990,"exp":1800000060}`,
+		"ann no iat": `{"iss":"i","sub":"ann","exp":1800000060}`,
+		"ann 95.9":   `{"iss":"i","sub":"ann","iat":1799999995.9,"exp":1800000060}`,
+		"bob 1":      `{"iss":"i","jti":"1x","sub":"bob","iat":1799999990,"exp":1800000060}`,
+		"jti ann":    `{"iss":"i","jti":"ann","sub":"1","exp":1800000060}`,
+		"nobody":     `{"exp":1800000060}`,
+		"without":    `{"jti":"1","sub":"ann","exp":1800000060}`,
+	}
+	for _, row := range []struct {
+		name string
+		r    Revocation
+		gone string // names, each with a comma behind
+	}{
+		{"jti", Revocation{JTI: "1"}, "ann 1,ann of k,without,"},
+		{"jti of an issuer", Revocation{JTI: "1", Issuer: "i"}, "ann 1,"},
+		{"jti that nobody has", Revocation{JTI: "7"}, ""},
+		{"jti that is a sub", Revocation{JTI: "bob"}, ""},
+		{"sub", Revocation{Subject: "ann"}, "ann 1,ann 2,ann of k,ann no iat,ann 95.9,without,"},
+		{"sub of an issuer", Revocation{Subject: "ann", Issuer: "k"}, "ann of k,"},
+		{"sub before", Revocation{Subject: "ann", Before: start - 5}, "ann 1,ann of k,ann no iat,without,"},
+		{"sub a second later", Revocation{Subject: "ann", Before: start - 4}, "ann 1,ann 2,ann of k,ann no iat,ann 95.9,without,"},
+		{"sub that is a jti", Revocation{Subject: "2"}, ""},
+		{"sub long ago", Revocation{Subject: "ann", Before: 1}, "ann no iat,without,"},
+		{"already expired", Revocation{JTI: "1", Expires: start - 1}, ""},
+		{"expiring now", Revocation{JTI: "1", Expires: start}, ""},
+		{"not yet expired", Revocation{JTI: "1", Expires: start + 1}, "ann 1,ann of k,without,"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			calls := 0
+			o := Options{OnChange: func() { calls++ }}
+			before, after := newTestVerifier(t, newClock(), o), newTestVerifier(t, newClock(), o)
+			held := map[string]*Token{}
+			for name, payload := range payloads {
+				token, code := before.Verify([]byte(signed(t, "HS256", payload)))
+				if code != wire.OK {
+					t.Fatal(name, code)
+				}
+				held[name] = token
+			}
+			for _, v := range []*Verifier{before, after} {
+				if err := v.Revoke(row.r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if calls != 2 {
+				t.Error("OnChange was called", calls, "times")
+			}
+			for name, payload := range payloads {
+				want := wire.OK
+				if strings.Contains(","+row.gone, ","+name+",") {
+					want = wire.TokenRevoked
+				}
+				raw := []byte(signed(t, "HS256", payload))
+				for range 2 {
+					if code := held[name].Check(start * 1e9); code != want {
+						t.Errorf("%s, held: %v, want %v", name, code, want)
+					}
+				}
+				if found := before.Find(raw); found != held[name] {
+					t.Errorf("%s is not found any more", name)
+				}
+				if _, code := before.Verify(raw); code != want {
+					t.Errorf("%s, remembered: %v, want %v", name, code, want)
+				}
+				if _, code := after.Verify(raw); code != want {
+					t.Errorf("%s, at first sight: %v, want %v", name, code, want)
+				}
+				if want != wire.OK && after.Find(raw) != nil {
+					t.Errorf("%s was remembered", name)
+				}
+			}
+			for name := range payloads {
+				if code := held[name].Check((start + 60) * 1e9); code != wire.TokenExpired {
+					t.Errorf("%s at its end: %v", name, code)
+				}
+			}
+		})
+	}
+}
+
+// A token that was pushed out of the cache, and is held by a subscription, is
+// revoked as well.
+func TestRevokeReachesForgottenTokens(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{CacheEntries: 1})
+	raw := []byte(signed(t, "HS256", `{"jti":"held","exp":1800000060}`))
+	token, code := v.Verify(raw)
+	if code != wire.OK {
+		t.Fatal(code)
+	}
+	for i := range 100 {
+		if _, code := v.Verify([]byte(signed(t, "HS256", fmt.Sprintf(`{"jti":"%d","exp":1800000060}`, i)))); code != wire.OK {
+			t.Fatal(code)
+		}
+	}
+	if v.Find(raw) != nil {
+		t.Fatal("still in the cache")
+	}
+	if err := v.Revoke(Revocation{JTI: "held"}); err != nil {
+		t.Fatal(err)
+	}
+	if code := token.Check(start * 1e9); code != wire.TokenRevoked {
+		t.Error(code)
+	}
+}
+
+// The later of two revocations of a subject does not take the earlier one back.
+func TestRevocationsAddUp(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{})
+	token, code := v.Verify([]byte(signed(t, "HS256", `{"sub":"ann","iat":1799999990,"exp":1800000060}`)))
+	if code != wire.OK {
+		t.Fatal(code)
+	}
+	for _, before := range []int64{start - 20, start - 5, start - 30} {
+		if err := v.Revoke(Revocation{Subject: "ann", Before: before}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code := token.Check(start * 1e9); code != wire.TokenRevoked {
+		t.Error(code)
+	}
+	if n := v.Stats().Revocations; n != 1 {
+		t.Error(n, "entries")
+	}
+	// One issued after it is fine.
+	if _, code := v.Verify([]byte(signed(t, "HS256", `{"sub":"ann","iat":1799999995,"exp":1800000060}`))); code != wire.OK {
+		t.Error("a token issued afterwards:", code)
+	}
+	a := Revocation{Subject: "ann", Before: 5, Expires: 10}
+	b := Revocation{Subject: "ann", Before: 7, Expires: 8}
+	if want := (Revocation{Subject: "ann", Before: 7, Expires: 10}); a.Merge(b) != want || b.Merge(a) != want {
+		t.Error(a.Merge(b), b.Merge(a))
+	}
+}
+
+func TestRevocationComplete(t *testing.T) {
+	key := keyNamed(t, "HS256", "k")
+	c := newClock()
+	c.advance(300 * time.Millisecond)
+	bounded := newTestVerifier(t, c, Options{Issuers: []Issuer{
+		{Name: "a", Trusted: []Key{key}, MaxLifetime: time.Minute}, {Name: "b", Trusted: []Key{key}, MaxLifetime: time.Hour},
+	}})
+	open := newTestVerifier(t, c, Options{Issuers: []Issuer{
+		{Name: "a", Trusted: []Key{key}, MaxLifetime: time.Minute}, {Name: "b", Trusted: []Key{key}},
+	}})
+	const hour = 3600 + 6 // and the leeway on iat, and what was rounded
+	for _, row := range []struct {
+		v        *Verifier
+		in, want Revocation
+	}{
+		{bounded, Revocation{JTI: "j"}, Revocation{JTI: "j", Expires: start + 1 + hour}},
+		{bounded, Revocation{JTI: "j", Expires: 7}, Revocation{JTI: "j", Expires: 7}},
+		{bounded, Revocation{Subject: "s"}, Revocation{Subject: "s", Before: start + 1, Expires: start + 1 + hour}},
+		{bounded, Revocation{Subject: "s", Before: 100}, Revocation{Subject: "s", Before: 100, Expires: 100 + hour}},
+		{bounded, Revocation{Subject: "s", Before: 100, Expires: 101}, Revocation{Subject: "s", Before: 100, Expires: 100 + hour}},
+		{bounded, Revocation{Subject: "s", Before: 100, Expires: start}, Revocation{Subject: "s", Before: 100, Expires: start}},
+		{open, Revocation{JTI: "j"}, Revocation{JTI: "j", Expires: maxNumericDate}},
+		{open, Revocation{Subject: "s", Before: 5}, Revocation{Subject: "s", Before: 5, Expires: maxNumericDate}},
+	} {
+		got, err := row.v.Complete(row.in)
+		if err != nil || got != row.want {
+			t.Errorf("%+v became %+v (%v), want %+v", row.in, got, err, row.want)
+		}
+		if again, err := row.v.Complete(got); err != nil || again != got {
+			t.Errorf("%+v became %+v", got, again)
+		}
+	}
+	for _, bad := range []Revocation{
+		{}, {Issuer: "i"}, {JTI: "j", Subject: "s"}, {JTI: "j", Before: 1}, {JTI: "j", Expires: -1}, {Subject: "s", Before: -1},
+		{Subject: "s", Before: maxNumericDate + 1}, {Subject: "s", Expires: math.MaxInt64},
+		{JTI: strings.Repeat("j", maxRevocationText+1)}, {JTI: "j", Issuer: strings.Repeat("i", maxRevocationText+1)},
+	} {
+		if err := bounded.Revoke(bad); err == nil {
+			t.Errorf("%.50v was revoked", bad)
+		}
+	}
+	if n := bounded.Stats().Revocations; n != 0 {
+		t.Error(n, "entries")
+	}
+}
+
+func TestRevocationEncoding(t *testing.T) {
+	keys := map[string]Revocation{}
+	for _, r := range []Revocation{
+		{JTI: "j"},
+		{JTI: "j", Issuer: "i"},
+		{JTI: "ij"},
+		{JTI: "i", Issuer: "j"},
+		{Subject: "j"},
+		{Subject: "j", Issuer: "i", Before: 5, Expires: 7},
+		{Subject: "ann.*>/ \n\u00e4\u2028", Before: start, Expires: maxNumericDate},
+		{JTI: strings.Repeat("j", maxRevocationText)},
+	} {
+		got, err := DecodeRevocation(r.Encode())
+		if err != nil || got != r {
+			t.Errorf("%+v came back as %+v, %v", r, got, err)
+		}
+		checkBucketKey(t, r.Key())
+		if other, has := keys[r.Key()]; has {
+			t.Errorf("%+v and %+v share a key", r, other)
+		}
+		keys[r.Key()] = r
+		r.Expires++
+		if r.Key() == "" || keys[r.Key()].JTI != r.JTI {
+			t.Error("the key depends on more than whom it is about")
+		}
+	}
+	if got, err := DecodeRevocation([]byte(` {"before":1.5,"sub":"s","expires":7e0} `)); err != nil || got != (Revocation{Subject: "s", Before: 2, Expires: 7}) {
+		t.Error(got, err)
+	}
+	for _, bad := range []string{
+		``, `null`, `[]`, `"j"`, `{}`, `{"jti":""}`, `{"sub":""}`, `{"jti":"j","sub":""}`, `{"jti":"j","sub":"s"}`, `{"jti":1}`, `{"jti":null}`, `{"sub":["s"]}`,
+		`{"jti":"j","before":1}`, `{"sub":"s","before":"1"}`, `{"sub":"s","before":-1}`, `{"sub":"s","before":0}`, `{"sub":"s","before":null}`, `{"sub":"s","before":1e300}`,
+		`{"sub":"s","expires":1e400}`, `{"jti":"j","Sub":"s"}`, `{"JTI":"j"}`, `{"jti":"j","aud":"x"}`, `{"jti":"j","jti":"k"}`, `{"jti":"j","\u006ati":"k"}`,
+		`{"jti":"j"}x`, `{"jti":"j"}{"jti":"j"}`, `{"jti":"j"`, "\xef\xbb\xbf" + `{"jti":"j"}`, "{\"jti\":\"\xff\"}", `{"jti":"secret","iss":1}`,
+		`{"jti":"` + strings.Repeat("j", maxRevocationText+1) + `"}`,
+	} {
+		if r, err := DecodeRevocation([]byte(bad)); err == nil {
+			t.Errorf("%.80s became %+v", bad, r)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Error("quoted:", err)
+		}
+	}
+}
+
+// What has expired is dropped: the table does not grow with all that was ever
+// revoked.
+func TestRevocationsAreBounded(t *testing.T) {
+	c := newClock()
+	v := newTestVerifier(t, c, Options{})
+	for i := range 20_000 {
+		if err := v.Revoke(Revocation{JTI: fmt.Sprint(i), Expires: start + int64(i) + 100}); err != nil {
+			t.Fatal(err)
+		}
+		c.advance(time.Second) // 100 are alive at any time
+	}
+	if n := v.Stats().Revocations; n < 100 || n > 400 {
+		t.Error(n, "entries for 100 alive")
+	}
+
+	r := newRevoked()
+	r.most = 1000
+	for i := range r.most {
+		r.entries[target{false, "", fmt.Sprint(i)}] = extent{1, 10}
+	}
+	if err := r.add(Revocation{JTI: "one more", Expires: 10}, 1); err == nil {
+		t.Error("no bound")
+	}
+	if err := r.add(Revocation{JTI: "7", Expires: 11}, 1); err != nil {
+		t.Error("one that is known:", err)
+	}
+	if err := r.add(Revocation{JTI: "one more", Expires: 20}, 10); err != nil {
+		t.Error("when others have expired:", err)
+	}
+}
+
+func TestRevocationOutage(t *testing.T) {
+	c := newClock()
+	v := newTestVerifier(t, c, Options{RevocationMaxAge: 30 * time.Second})
+	raw := func(n int) []byte { return []byte(signed(t, "HS256", fmt.Sprintf(`{"jti":"%d","exp":1800009999}`, n))) }
+	verify := func(when string, n int, want wire.Code) {
+		t.Helper()
+		token, code := v.Verify(raw(n))
+		if code != want || (token == nil) != (want != wire.OK) {
+			t.Errorf("%s: %v, want %v", when, code, want)
+		}
+	}
+	verify("before anything was loaded", 1, wire.Unavailable)
+	if v.Find(raw(1)) != nil {
+		t.Error("remembered")
+	}
+	v.SetRevocationsFresh(c.now())
+	verify("fresh", 1, wire.OK)
+	c.advance(30 * time.Second)
+	verify("at the limit", 2, wire.OK)
+	c.advance(1)
+	verify("over it", 3, wire.Unavailable)
+	verify("over it, once more", 3, wire.Unavailable)
+	verify("over it, remembered", 1, wire.OK)
+	if _, code := v.Verify([]byte(signed(t, "HS256", `{"exp":1}`))); code != wire.TokenExpired {
+		t.Error("over it, a bad token:", code)
+	}
+	if err := v.Revoke(Revocation{JTI: "2"}); err != nil {
+		t.Fatal(err)
+	}
+	verify("over it, remembered and revoked", 2, wire.TokenRevoked)
+	v.SetRevocationsFresh(c.now())
+	verify("fresh again", 3, wire.OK)
+	if n := v.Stats().Stale; n != 3 {
+		t.Error(n, "were counted")
+	}
+
+	open := newTestVerifier(t, c, Options{})
+	if _, code := open.Verify(raw(1)); code != wire.OK {
+		t.Error("without a limit:", code)
+	}
+	if _, err := New(Options{Trusted: allKeys(), RevocationMaxAge: -1}); err == nil {
+		t.Error("an age below zero was accepted")
+	}
+}
+
+// Whoever checks while others revoke sees the revocation as soon as Revoke has
+// returned.
+func TestRevokeConcurrently(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{})
+	const n = 200
+	tokens := make([]*Token, n)
+	for i := range tokens {
+		token, code := v.Verify([]byte(signed(t, "HS256", fmt.Sprintf(`{"jti":"%d","exp":1800000060}`, i))))
+		if code != wire.OK {
+			t.Fatal(code)
+		}
+		tokens[i] = token
+	}
+	var done [n]atomic.Bool
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for !over.Load() {
+				for i, token := range tokens {
+					revoked := done[i].Load()
+					if code := token.Check(start * 1e9); code != wire.TokenRevoked && (revoked || code != wire.OK) {
+						t.Error(i, code)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range n {
+		if err := v.Revoke(Revocation{JTI: fmt.Sprint(i)}); err != nil {
+			t.Error(err)
+		}
+		done[i].Store(true)
+	}
+	over.Store(true)
+	wg.Wait()
+}
+
+// Looking oneself up in a new epoch does not allocate either.
+func TestRevokedDoesNotAllocate(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{})
+	token, code := v.Verify([]byte(signed(t, "HS256", `{"iss":"i","jti":"j","sub":"s","iat":1,"exp":1800000060}`)))
+	if code != wire.OK {
+		t.Fatal(code)
+	}
+	if err := v.Revoke(Revocation{Subject: "s", Before: 1}); err != nil {
+		t.Fatal(err)
+	}
+	ok := true
+	n := testing.AllocsPerRun(100, func() {
+		v.revocations.epoch.Add(1)
+		ok = ok && token.Check(start*1e9) == wire.OK
+	})
+	if n != 0 || !ok {
+		t.Error(n, "allocations; still valid:", ok)
+	}
+}
+
+// FuzzDecodeRevocation: what is decoded can be put in force, and says the same
+// after another round.
+func FuzzDecodeRevocation(f *testing.F) {
+	f.Add([]byte(`{"jti":"j","expires":1800000000}`))
+	f.Add([]byte(`{"sub":"s","iss":"i","before":1800000000.5}`))
+	v := newTestVerifier(f, newClock(), Options{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := DecodeRevocation(b)
+		if err != nil {
+			return
+		}
+		again, err := DecodeRevocation(r.Encode())
+		if err != nil || again != r {
+			t.Fatalf("%+v became %+v, %v", r, again, err)
+		}
+		checkBucketKey(t, r.Key())
+		if err := v.Revoke(r); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
