@@ -106,7 +106,5 @@ func TestFanOutAllocatesNothing(t *testing.T) {
 	}
 }
 
-func nop(*loop.Loop) {}
-
 // doAllocs is what waiting for the loop costs.
 func doAllocs(x *stage) float64 { return testing.AllocsPerRun(500, func() { x.engine.Do(nop) }) }

@@ -4,6 +4,7 @@ package server
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,3 +79,42 @@ func TestHandles(t *testing.T) {
 	}
 	x.Flush(0)
 }
+
+// A gulp that grows large leaves in parts, with nothing lost or twice.
+func TestLargeGulp(t *testing.T) {
+	x := newStage(t, Options{})
+	x.with(func(c *loop.Conn) {
+		x.Message(c, ws.OpText, fmt.Appendf(nil, `{"type":"subscribe","topic":"rooms.1","token":%q}`, x.tokens[0]))
+	})
+	x.topics.mu.Lock()
+	tp := x.topics.byName["rooms.1"]
+	x.topics.mu.Unlock()
+	for tp.groups[0].Load() == nil { // the bus confirms from a goroutine
+		x.engine.Do(nop)
+	}
+	large := []byte(`"` + strings.Repeat("x", 60_000) + `"`)
+	for i, left := range []int{1, 2, 0, 1, 2, 0, 1} {
+		x.Event(0, tp.handle, "rooms.1", large)
+		if n := batched(tp); n != left {
+			t.Fatalf("after event %d the gulp holds %d", i+1, n)
+		}
+	}
+	x.Flush(0)
+	x.engine.Do(nop)
+	if n := x.engine.Stats().Deliveries; n != 7 {
+		t.Errorf("%d deliveries", n)
+	}
+	if n := len(x.shards[0].due); n != 0 || batched(tp) != 0 {
+		t.Errorf("the shard holds %d topics, the topic %d events", n, batched(tp))
+	}
+}
+
+// batched is how many events of the gulp under way have not left.
+func batched(tp *topic) int {
+	if tp.due == nil {
+		return 0
+	}
+	return tp.due.N
+}
+
+func nop(*loop.Loop) {}

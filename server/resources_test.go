@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 
 	"github.com/notifyd/notifyd/bus"
@@ -275,5 +276,79 @@ func TestShutdownUnderLoad(t *testing.T) {
 			}
 			next[subject]++
 		}
+	})
+}
+
+// Ten thousand subscriptions on one connection go as it goes, at NATS too.
+func TestManySubscriptions(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		nats := startNATS(t)
+		base := nats.NumSubscriptions()
+		with.alg, with.bus.URL, with.server.Subscriptions = "HS256", nats.ClientURL(), 10_000
+		n := start(t, with)
+		p, token := n.dial(t), n.all(t)
+		frames := make([]string, 10_000)
+		for i := range frames {
+			frames[i] = fmt.Sprintf(`{"type":"subscribe","id":"%d","topic":"t.%d","token":%q}`, i, i, token)
+		}
+		p.pipeline(frames)
+		for range frames {
+			p.want(`{"type":"ack","id":"`)
+		}
+		q := n.dial(t)
+		q.publish("t.9999", token, "1")
+		p.wantExactly(`{"type":"event","topic":"t.9999","data":1}`)
+		if m := n.metrics(t); m["notifyd_subscriptions"] != 10_000 || m["notifyd_topics"] != 10_000 || nats.NumSubscriptions() < base+10_000 {
+			t.Errorf("%v subscriptions, %v topics, %d at NATS", m["notifyd_subscriptions"], m["notifyd_topics"], nats.NumSubscriptions())
+		}
+		_ = p.conn.Close()
+		eventually(t, "they are gone", func() bool {
+			m := n.metrics(t)
+			return m["notifyd_subscriptions"] == 0 && m["notifyd_topics"] == 0 && nats.NumSubscriptions() <= base
+		})
+	})
+}
+
+// One client that publishes without end and without waiting does not starve
+// another, on the same loop or not.
+func TestPublishFlood(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		with.alg, with.fake = "HS256", new(memBus)
+		n := start(t, with)
+		token := n.all(t)
+		flooder, quit, done := n.dial(t), make(chan bool), make(chan bool)
+		var frames []byte
+		for range 100 {
+			frame := ws.NewTextFrame(fmt.Appendf(nil, `{"type":"publish","topic":"flood","token":%q,"data":1}`, token))
+			frames = append(frames, ws.MustCompileFrame(ws.MaskFrame(frame))...)
+		}
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-quit:
+					return
+				default:
+				}
+				if _, err := flooder.conn.Write(frames); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+		p, q := n.dial(t), n.dial(t)
+		p.subscribe("a", token)
+		ok := `notifyd_publishes_total{result="ok"}`
+		eventually(t, "the flood has begun", func() bool { return n.metrics(t)[ok] > 1000 })
+		before := n.metrics(t)[ok]
+		for i := range 300 {
+			q.publish("a", token, fmt.Sprint(i))
+			p.wantExactly(fmt.Sprintf(`{"type":"event","topic":"a","data":%d}`, i))
+		}
+		if flooded := n.metrics(t)[ok] - before - 300; flooded < 300 {
+			t.Errorf("the flooder published %v meanwhile: no flood", flooded)
+		}
+		close(quit)
+		<-done
 	})
 }
