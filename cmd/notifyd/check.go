@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"time"
 )
 
 type checkCmd struct {
 	Config string `help:"YAML file to check." placeholder:"FILE" short:"c"`
+	Health string `help:"Instead of a configuration, ask a running server: the URL of its /healthz or /readyz." placeholder:"URL"`
 	config `embed:""`
 }
 
@@ -17,15 +21,43 @@ func (checkCmd) Help() string {
 
     notifyd check --config notifyd.yaml
 
+With --health it asks a running server instead, for containers that have no curl. Exit code 0: it answered 200; 1: it did not.
+
+    notifyd check --health http://127.0.0.1:9090/healthz
+
 The keys, their defaults and their meaning: docs/configuration.md.`
 }
 
 // Run reports all problems at once.
 func (c *checkCmd) Run(p *process, s *settings) error {
+	if c.Health != "" {
+		return checkHealth(p.ctx, c.Health)
+	}
 	problems := append(s.problems, c.check(false)...)
 	if len(problems) > 0 {
 		return usageError{errors.New(strings.Join(problems, "\n"))}
 	}
 	_, err := fmt.Fprintln(p.stdout, "the configuration is fine")
 	return err
+}
+
+// healthTimeout bounds one question; container runtimes ask again.
+const healthTimeout = 3 * time.Second
+
+func checkHealth(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return usagef("health: %w", err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("health: %s answered %s", url, resp.Status)
+	}
+	return nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,5 +116,24 @@ func TestCheckTellsEveryProblem(t *testing.T) {
 	}
 	if strings.Contains(r.stderr, "s3cret") {
 		t.Errorf("a secret is quoted:\n%s", r.stderr)
+	}
+}
+
+func TestCheckHealth(t *testing.T) {
+	status := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	if r := invoke(t, nil, "", "check", "--health", server.URL); r.code != exitOK || r.stdout != "" {
+		t.Errorf("healthy: %+v", r)
+	}
+	status = http.StatusServiceUnavailable
+	if r := invoke(t, nil, "", "check", "--health", server.URL); r.code != exitFailed || !strings.Contains(r.stderr, "503") {
+		t.Errorf("unhealthy: %+v", r)
+	}
+	server.Close()
+	if r := invoke(t, nil, "", "check", "--health", server.URL); r.code != exitFailed {
+		t.Errorf("gone: %+v", r)
+	}
+	if r := invoke(t, nil, "", "check", "--health", "::"); r.code != exitUsage {
+		t.Errorf("no URL: %+v", r)
 	}
 }

@@ -39,7 +39,7 @@ func envName(flag string) string {
 func yamlKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
 // outsideFile lists the flags that say how this run goes, not how the server is configured.
-var outsideFile = map[string]bool{"help": true, "config": true, "dev": true}
+var outsideFile = map[string]bool{"help": true, "config": true, "health": true, "dev": true}
 
 // load runs after the command line is parsed and before anything is resolved: it reads the file, if there is one. The
 // parser calls it for the program and for the subcommand.
