@@ -120,3 +120,43 @@ func TestOwedMemory(t *testing.T) {
 		t.Errorf("%d pending", l.stat.pending)
 	}
 }
+
+// What a handler sends when it hears of an end leaves in the same turn, and an
+// end that this brings about is told as well.
+func TestLastWords(t *testing.T) {
+	h := &hooks{}
+	l := idle(t, Options{}, h)
+	var peers []*Conn
+	var theirs []int
+	for range 3 {
+		fd, other := pair(t)
+		peers, theirs = append(peers, l.member(fd)), append(theirs, other)
+	}
+	h.closed = func(*Conn, ws.StatusCode) {
+		peers[1].Send(ws.OpText, []byte("news"))
+		peers[2].Send(ws.OpText, []byte("news"))
+	}
+	_ = unix.Shutdown(theirs[1], unix.SHUT_RDWR) // not known to the server yet
+	peers[0].kill()
+	l.bury()
+	if n := h.count("closed 1006"); n != 2 || l.count != 1 {
+		t.Errorf("%d told of, %d left", n, l.count)
+	}
+	if got := texts(t, theirs[2]); len(got) != 2 {
+		t.Errorf("got %q", got)
+	}
+	peers[2].kill()
+	l.bury()
+}
+
+// A socket that was said to be readable and is not is no broken one.
+func TestNothingToRead(t *testing.T) {
+	l := idle(t, Options{}, &hooks{})
+	fd, _ := pair(t)
+	c := l.member(fd)
+	if l.readable(c); !c.Open() {
+		t.Error("given up")
+	}
+	c.kill()
+	l.bury()
+}
