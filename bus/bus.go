@@ -8,6 +8,9 @@
 // ever, and interest survives, so that events flow again without the caller doing anything. Delivery is at
 // most once: what NATS sends during an outage is missed, and what does not fit in Options.Buffer is
 // dropped, counted and logged.
+//
+// It also keeps, in NATS key-value buckets that all nodes share, what authentication needs: tickets, the
+// keys of tokens that are good for one use, and revocations. That takes JetStream; events do not.
 package bus
 
 import (
@@ -20,6 +23,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 )
 
@@ -55,6 +59,14 @@ type Bus struct {
 	linger   time.Duration
 	shards   []*shard
 
+	maxPayload  int
+	url, prefix string // for errors
+	js          jetstream.JetStream
+	tickets     *bucket
+	once        *bucket
+	revocations *bucket
+	fresh       atomic.Pointer[time.Time] // LastFresh
+
 	connected            atomic.Bool
 	up                   chan struct{} // closed at the first connection
 	closed               chan struct{} // closed when conn is closed for good
@@ -85,11 +97,16 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 		onState: o.OnState,
 		subject: o.Prefix + ".ev.",
 		linger:  o.Linger,
-		up:      make(chan struct{}),
-		closed:  make(chan struct{}),
-		quit:    make(chan struct{}),
+
+		maxPayload: o.MaxPayload,
+		url:        o.URL,
+		prefix:     o.Prefix,
+		up:         make(chan struct{}),
+		closed:     make(chan struct{}),
+		quit:       make(chan struct{}),
 	}
 	b.interest.init()
+	b.initBuckets(&o)
 	for i := range o.Shards {
 		b.shards = append(b.shards, &shard{number: i, sink: sink, queue: make(chan *nats.Msg, o.Buffer)})
 	}
@@ -101,6 +118,9 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	}
 	if err != nil {
 		return nil, err
+	}
+	if b.js, err = jetstream.New(b.conn); err != nil {
+		return nil, errors.Join(err, b.Close(ctx))
 	}
 	for _, s := range b.shards {
 		b.running.Go(func() { b.read(s) })

@@ -20,7 +20,10 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-const childPort = "NOTIFYD_TEST_NATS_PORT"
+const (
+	childPort  = "NOTIFYD_TEST_NATS_PORT"
+	childStore = "NOTIFYD_TEST_NATS_STORE" // empty: no JetStream
+)
 
 // TestMain runs the test binary as a NATS server of its own process when a test has asked for that.
 func TestMain(m *testing.M) {
@@ -35,7 +38,10 @@ func runNATS(port string) {
 	if err != nil {
 		panic(err)
 	}
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n, NoSigs: true, NoLog: true})
+	store := os.Getenv(childStore)
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: n, NoSigs: true, NoLog: true, JetStream: store != "", StoreDir: store,
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -46,8 +52,9 @@ func runNATS(port string) {
 
 // child is a NATS server in a process of its own.
 type child struct {
-	port int
-	cmd  *exec.Cmd // nil: not running
+	port  int
+	store string    // JetStream's directory, "": none
+	cmd   *exec.Cmd // nil: not running
 }
 
 // newChild reserves a port. What is running at the end of the test is killed, after everything that was
@@ -73,10 +80,20 @@ func startChild(t testing.TB) *child {
 	return c
 }
 
+// startJetStream starts a child whose files outlive it.
+func startJetStream(t testing.TB) *child {
+	t.Helper()
+	store := t.TempDir()
+	c := newChild(t)
+	c.store = store
+	c.start(t)
+	return c
+}
+
 func (c *child) start(t testing.TB) {
 	t.Helper()
 	c.cmd = exec.Command(os.Args[0])
-	c.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", childPort, c.port))
+	c.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", childPort, c.port), childStore+"="+c.store)
 	c.cmd.Stderr = os.Stderr
 	if _, err := c.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

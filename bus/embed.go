@@ -112,7 +112,8 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		JetStream:              true,
 		DisableJetStreamBanner: true,
 		StoreDir:               e.dir.path,
-		MaxPayload:             int32(o.MaxPayload), // Check bounds it
+		// Check bounds it. JetStream's own requests and answers must fit too.
+		MaxPayload: max(int32(o.MaxPayload), defaultMaxPayload),
 	}
 	if o.Embedded.Listen != "" {
 		u, err := parseAddress("nats.listen", o.Embedded.Listen)

@@ -10,7 +10,7 @@ import (
 )
 
 // Publish hands an event to NATS: wire.OK, wire.Unavailable at once while NATS is unreachable, or
-// wire.TooLarge when NATS takes no payload of that size. OK means that it is on its way, not that anybody
+// wire.TooLarge when data exceeds Options.MaxPayload or what NATS takes. OK means that it is on its way, not that anybody
 // received it. Neither slice is kept.
 //
 // The caller has validated topic. Publish refuses with wire.BadTopic only what would harm the connection
@@ -23,6 +23,9 @@ func (b *Bus) Publish(topic, data []byte) wire.Code {
 	}
 	if len(topic) == 0 || len(topic) > wire.MaxTopicBytes {
 		return wire.BadTopic
+	}
+	if len(data) > b.maxPayload {
+		return wire.TooLarge
 	}
 	for _, c := range topic {
 		if c <= ' ' || c == 0x7f {

@@ -299,6 +299,7 @@ func TestCheck(t *testing.T) {
 			{Prefix: "ä"},
 			{Prefix: strings.Repeat("x", 65)},
 		},
+		"nats.replicas":        {{Replicas: -1}, {Replicas: 6}},
 		"limits.message_bytes": {{MaxPayload: -1}, {MaxPayload: 8<<20 + 1}},
 		"nats.shards":          {{Shards: -1}, {Shards: 65}},
 		"nats.buffer":          {{Buffer: -1}},

@@ -13,7 +13,8 @@ import (
 // Stats are counters since Open and the state now.
 type Stats struct {
 	Connected bool
-	// Published and PublishedBytes (payload) went to NATS, Received and ReceivedBytes came from it.
+	// Published and PublishedBytes (payload) went to NATS, Received and ReceivedBytes came from it: events,
+	// and the few requests and answers about tickets, once and revocations.
 	Published, PublishedBytes, Received, ReceivedBytes uint64
 	// Dropped messages came from NATS and found their shard's queue full.
 	Dropped uint64
@@ -78,11 +79,17 @@ func (b *Bus) onConnected(c *nats.Conn) {
 		return
 	}
 	b.log.Info("connected to NATS", zap.String("server", c.ConnectedServerName()), zap.String("address", c.ConnectedAddr()))
+	for _, k := range b.buckets() {
+		k.resume()
+	}
 	b.tell(true)
 }
 
 func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
 	b.connected.Store(false)
+	for _, k := range b.buckets() {
+		k.interrupt(ErrUnavailable)
+	}
 	select {
 	case <-b.quit:
 		return
@@ -150,6 +157,7 @@ func (b *Bus) onDenied(err error) {
 	in.lastDenial = err
 	in.mu.Unlock()
 	wake(in.denial)
+	b.deny(subject, err)
 	if b.errors.allow() {
 		b.log.Error("NATS account permissions forbid a subject", zap.String("subject", subject), zap.Error(err))
 	}

@@ -1,0 +1,376 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// node opens a bus whose events do not matter, and waits until it is connected.
+func node(t testing.TB, o bus.Options) *bus.Bus {
+	t.Helper()
+	b := open(t, o, bustest.NewRecorder())
+	eventually(t, "connected", b.Connected)
+	return b
+}
+
+func putTicket(t testing.TB, b *bus.Bus, key, value string, ttl time.Duration) {
+	t.Helper()
+	if err := b.PutTicket(t.Context(), key, []byte(value), ttl); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func takeTicket(t testing.TB, b *bus.Bus, key string) (string, bool) {
+	t.Helper()
+	v, ok, err := b.TakeTicket(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(v), ok
+}
+
+func useOnce(t testing.TB, b *bus.Bus, key string, until time.Time) bool {
+	t.Helper()
+	first, err := b.UseOnce(t.Context(), key, until)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first
+}
+
+// race lets n callers begin together and counts those that won.
+func race(t *testing.T, n int, take func(i int) (bool, error)) int {
+	t.Helper()
+	var wg sync.WaitGroup
+	var won atomic.Int64
+	begin := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-begin
+			ok, err := take(i)
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				won.Add(1)
+			}
+		})
+	}
+	close(begin)
+	wg.Wait()
+	return int(won.Load())
+}
+
+// Two nodes, a hundred racers, one winner: several times, since a race that is lost by luck proves little.
+func TestOneWins(t *testing.T) {
+	c := startJetStream(t)
+	nodes := []*bus.Bus{node(t, bus.Options{URL: c.url()}), node(t, bus.Options{URL: c.url()})}
+	for round := range 10 {
+		key := fmt.Sprintf("k%d", round)
+		if round > 0 { // in the first round the racers also make the bucket
+			putTicket(t, nodes[0], key, "v", time.Minute)
+			won := race(t, 100, func(i int) (bool, error) {
+				v, ok, err := nodes[i%2].TakeTicket(t.Context(), key)
+				if ok && string(v) != "v" {
+					t.Errorf("took %q", v)
+				}
+				return ok, err
+			})
+			if won != 1 {
+				t.Errorf("%d took the ticket", won)
+			}
+		}
+		won := race(t, 100, func(i int) (bool, error) {
+			return nodes[i%2].UseOnce(t.Context(), key, time.Now().Add(time.Hour))
+		})
+		if won != 1 {
+			t.Errorf("%d were first", won)
+		}
+	}
+}
+
+func TestTicket(t *testing.T) {
+	for name, o := range map[string]bus.Options{
+		"embedded":        {},
+		"small messages":  {MaxPayload: 1},
+		"uncommon prefix": {Prefix: "my_app.x/y"},
+		"external":        {URL: startJetStream(t).url()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // expiry takes its time
+			b := node(t, o)
+			if _, ok := takeTicket(t, b, "unknown"); ok {
+				t.Error("took an unknown ticket")
+			}
+			putTicket(t, b, "a", "value", time.Minute)
+			putTicket(t, b, "b", "", time.Minute)
+			if err := b.PutTicket(t.Context(), "b", nil, time.Minute); err == nil {
+				t.Error("a second ticket under the same key")
+			}
+			if v, ok := takeTicket(t, b, "a"); !ok || v != "value" {
+				t.Errorf("%q %v", v, ok)
+			}
+			if _, ok := takeTicket(t, b, "a"); ok {
+				t.Error("took it twice")
+			}
+			if v, ok := takeTicket(t, b, "b"); !ok || v != "" {
+				t.Errorf("%q %v", v, ok)
+			}
+			putTicket(t, b, "late", "x", time.Nanosecond)
+			eventually(t, "expired", func() bool { // a look that does not take it
+				err := b.PutTicket(t.Context(), "late", []byte("new"), time.Minute)
+				return err == nil
+			})
+			if v, ok := takeTicket(t, b, "late"); !ok || v != "new" {
+				t.Errorf("%q %v", v, ok)
+			}
+		})
+	}
+}
+
+func TestKeys(t *testing.T) {
+	b := node(t, bus.Options{})
+	for _, key := range []string{
+		"", ".", "a.", ".a", "a..b", "a b", "a\r\nPUB x 0\r\n", "a*", "*", ">", "ä", "a\x00", strings.Repeat("a", bus.MaxKeyBytes+1),
+	} {
+		err1 := b.PutTicket(t.Context(), key, nil, time.Minute)
+		_, _, err2 := b.TakeTicket(t.Context(), key)
+		_, err3 := b.UseOnce(t.Context(), key, time.Now())
+		err4 := b.PutRevocation(t.Context(), key, nil, time.Now())
+		for _, err := range []error{err1, err2, err3, err4} {
+			if !errors.Is(err, jetstream.ErrInvalidKey) {
+				t.Errorf("%.20q: %v", key, err)
+			}
+		}
+	}
+	long := strings.Repeat("a", bus.MaxKeyBytes-1) + "/"
+	for _, key := range []string{"a", "jti.aGVsbG8_-=", long} {
+		if !useOnce(t, b, key, time.Now()) || useOnce(t, b, key, time.Now()) {
+			t.Errorf("%.20q", key)
+		}
+	}
+	if st := b.Stats(); st.Reconnects != 0 || st.Errors != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// What lives too long for the server's arithmetic must not be forgotten at once, nor what has expired
+// for us but not for a node whose clock is behind.
+func TestOnceLives(t *testing.T) {
+	dir := t.TempDir()
+	b := node(t, bus.Options{DataDir: dir})
+	untils := map[string]time.Time{
+		"past": time.Now().Add(-time.Second), "now": time.Now(), "far": time.Unix(1<<40, 0), "never": time.Unix(1<<62, 0),
+	}
+	for key, until := range untils {
+		if !useOnce(t, b, key, until) {
+			t.Errorf("%s: not the first", key)
+		}
+	}
+	if !useOnce(t, b, "gone", time.Now().Add(-time.Hour)) {
+		t.Error("gone: not the first")
+	}
+	eventually(t, "what expired an hour ago is forgotten", func() bool {
+		first, err := b.UseOnce(t.Context(), "gone", time.Now().Add(time.Hour))
+		return err == nil && first
+	})
+	closeBus(t, b)
+	b = node(t, bus.Options{DataDir: dir}) // counts anew from the files
+	for key, until := range untils {
+		if useOnce(t, b, key, until) {
+			t.Errorf("%s: forgotten", key)
+		}
+	}
+}
+
+// SIGKILL: the server has no moment to write anything.
+func TestServerKilled(t *testing.T) {
+	c := startJetStream(t)
+	b := node(t, bus.Options{URL: c.url()})
+	for i := range 20 {
+		key := fmt.Sprintf("k%d", i)
+		putTicket(t, b, key, "v", time.Hour)
+		if _, ok := takeTicket(t, b, key); !ok || !useOnce(t, b, key, time.Now().Add(time.Hour)) {
+			t.Fatal("not the first")
+		}
+	}
+	c.kill(t)
+	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	_, err1 := b.UseOnce(t.Context(), "new", time.Now().Add(time.Hour))
+	_, _, err2 := b.TakeTicket(t.Context(), "k1")
+	err3 := b.PutTicket(t.Context(), "new", nil, time.Hour)
+	err4 := b.PutRevocation(t.Context(), "new", nil, time.Now())
+	for _, err := range []error{err1, err2, err3, err4} {
+		if !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("while NATS is down: %v", err)
+		}
+	}
+	c.start(t)
+	eventually(t, "reconnected", b.Connected)
+	for i := range 20 {
+		key := fmt.Sprintf("k%d", i)
+		if _, ok := takeTicket(t, b, key); ok {
+			t.Error("a used ticket came back")
+		}
+		if useOnce(t, b, key, time.Now().Add(time.Hour)) {
+			t.Error("a used key was forgotten")
+		}
+	}
+	if !useOnce(t, b, "new", time.Now().Add(time.Hour)) {
+		t.Error("what failed during the outage is remembered")
+	}
+}
+
+// A call ends when the server dies or hangs under it, or its context does.
+func TestCallInterrupted(t *testing.T) {
+	c := startJetStream(t)
+	b := node(t, bus.Options{URL: c.url()})
+	useOnce(t, b, "warm", time.Now())
+	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.UseOnce(t.Context(), "a", time.Now()); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("hung server: %v", err)
+	}
+	why := errors.New("why")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if _, _, err := b.TakeTicket(ctx, "a"); !errors.Is(err, why) {
+		t.Errorf("context: %v", err)
+	}
+	answers := make(chan error)
+	for range 10 {
+		go func() {
+			_, err := b.UseOnce(t.Context(), "a", time.Now())
+			answers <- err
+		}()
+	}
+	c.kill(t)
+	for range 10 {
+		if err := <-answers; !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("killed server: %v", err)
+		}
+	}
+}
+
+// A bucket that somebody removes is made again.
+func TestBucketRemoved(t *testing.T) {
+	c := startJetStream(t)
+	b := node(t, bus.Options{URL: c.url(), Prefix: "a.b"})
+	useOnce(t, b, "k", time.Now())
+	js := admin(t, c.url())
+	if err := js.DeleteStream(t.Context(), "KV_a_2eb_once"); err != nil {
+		t.Fatal(err)
+	}
+	if !useOnce(t, b, "k", time.Now()) {
+		t.Error("not the first")
+	}
+}
+
+func admin(t *testing.T, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// What a bucket needs and cannot have is blamed on a key, and events flow all the same.
+func TestNoJetStream(t *testing.T) {
+	store := t.TempDir()
+	all := []string{">"}
+	deny := func(subjects ...string) server.Options {
+		return server.Options{JetStream: true, StoreDir: store, Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: all, Deny: subjects},
+			Subscribe: &server.SubjectPermission{Allow: all},
+		}}}}
+	}
+	noInbox := deny()
+	noInbox.Users[0].Permissions.Subscribe.Deny = []string{"_INBOX.>"}
+	foreign := serve(t, server.Options{JetStream: true, StoreDir: t.TempDir()})
+	if _, err := admin(t, foreign).CreateStream(t.Context(), jetstream.StreamConfig{Name: "KV_notify_once", Subjects: []string{"x"}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		o    bus.Options
+		key  string
+		text string
+	}{
+		"no JetStream":     {bus.Options{URL: serve(t, server.Options{})}, "nats.url", "enable it"},
+		"no requests":      {bus.Options{URL: serve(t, deny("$JS.>"))}, "nats.url", "$KV.notify_once.>"},
+		"no values":        {bus.Options{URL: serve(t, deny("$KV.>"))}, "nats.url", "$KV.notify_once.>"},
+		"no answers":       {bus.Options{URL: serve(t, noInbox)}, "nats.url", "_INBOX.>"},
+		"no replicas":      {bus.Options{Replicas: 3}, "nats.replicas", "use 1"},
+		"a foreign stream": {bus.Options{URL: foreign}, "nats.prefix", "KV_notify_once"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.o.URL != "" {
+				test.o.User, test.o.Password = "u", "p"
+			}
+			b := node(t, test.o)
+			for range 2 { // whether or not it is the connection's first
+				_, err := b.UseOnce(t.Context(), "k", time.Now())
+				var oe *bus.OptionError
+				if !errors.As(err, &oe) || oe.Key != test.key || errors.Is(err, bus.ErrUnavailable) ||
+					!strings.Contains(err.Error(), "once: ") || !strings.Contains(err.Error(), test.text) {
+					t.Errorf("got %v", err)
+				}
+			}
+			bustest.Subscribe(t, b, 1, "t")
+			if c := b.Publish([]byte("t"), nil); c != wire.OK {
+				t.Errorf("publish: %v", c)
+			}
+		})
+	}
+}
+
+func TestBucketsLeaveNothingBehind(t *testing.T) {
+	tmp := t.TempDir()
+	c := startJetStream(t)
+	t.Setenv("TMPDIR", tmp)
+	before := goleak.IgnoreCurrent()
+	for _, o := range []bus.Options{{}, {URL: c.url()}} {
+		b, err := bus.Open(t.Context(), o, bustest.NewRecorder(), zapNop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "connected", b.Connected)
+		putTicket(t, b, "k", "v", time.Minute)
+		takeTicket(t, b, "k")
+		useOnce(t, b, "k", time.Now())
+		b.WatchRevocations(func(string, []byte) {}, func() {})
+		eventually(t, "synced", func() bool { return !b.LastFresh().IsZero() })
+		closeBus(t, b)
+		if err := b.PutTicket(t.Context(), "k", nil, time.Minute); !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("after Close: %v", err)
+		}
+		b.WatchRevocations(func(string, []byte) {}, func() {})
+	}
+	if left, _ := os.ReadDir(tmp); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	goleak.VerifyNone(t, before)
+}
