@@ -58,9 +58,24 @@ type inbound struct {
 
 // outbound is what a connection is owed: batches, the first from byte off on.
 type outbound struct {
-	queue []*Batch
+	queue []owed
 	off   int
 	bytes int
+}
+
+// owed is a batch that waits for room, and the member that it is for; nil for
+// what was sent to the connection as such.
+type owed struct {
+	*Batch
+	member *Member
+}
+
+// stale says that a member has lost its right to what it is still owed: its
+// Until has passed, or it has left its group. What a connection that is closed
+// in good order was owed when it was, it keeps.
+func (x owed) stale(l *Loop, open bool) bool {
+	m := x.member
+	return m != nil && (l.now >= m.Until || open && m.group == nil)
 }
 
 // Loop returns the loop that c belongs to.

@@ -172,7 +172,7 @@ func TestFlushWalk(t *testing.T) {
 				for m.Conn.out == nil {
 					n, _ := rawWrite(int32(p[0]), make([]byte, 1<<20))
 					if n == 0 {
-						m.Conn.owe(exactBatch(make([]byte, 999), 0), 0).Release()
+						m.Conn.owe(exactBatch(make([]byte, 999), 0), 0, nil).Release()
 					}
 				}
 			case gone:

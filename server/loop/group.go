@@ -113,9 +113,9 @@ func (l *Loop) flushGroup(g *Group) {
 		case l.now >= m.Until:
 			l.eng.handler.Expired(m)
 		default:
-			b = m.Conn.sendShared(b)
+			b = m.sendShared(b)
+			served++
 		}
-		served++
 	}
 	l.stat.batch(b.N, served)
 	b.Release()

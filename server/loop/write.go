@@ -58,19 +58,20 @@ func (l *Loop) uncork() {
 		if n, ok = c.write(p); !ok || n == len(p) {
 			return
 		}
-	} else if last := c.out.queue[len(c.out.queue)-1]; last.refs.Load() == 1 && len(last.B)+len(p) <= l.eng.mergeBytes {
+	} else if last := c.out.queue[len(c.out.queue)-1]; last.member == nil && last.refs.Load() == 1 && len(last.B)+len(p) <= l.eng.mergeBytes {
 		// Nobody else holds it. A peer that asks for many small answers and reads
 		// none must not cost a batch each.
 		last.B = append(last.B, p...)
 		c.owes(len(p))
 		return
 	}
-	c.owe(exactBatch(p, 0), n).Release()
+	c.owe(exactBatch(p, 0), n, nil).Release()
 }
 
-// sendShared writes a batch that many connections receive. The caller's
-// reference goes in, and comes back for the batch to carry on with.
-func (c *Conn) sendShared(b *Batch) *Batch {
+// sendShared writes a batch that many connections receive to one of them. The
+// caller's reference goes in, and comes back for the batch to carry on with.
+func (m *Member) sendShared(b *Batch) *Batch {
+	c := m.Conn
 	if c.loop.corked == c {
 		c.loop.uncork()
 	}
@@ -84,7 +85,7 @@ func (c *Conn) sendShared(b *Batch) *Batch {
 			return b
 		}
 	}
-	return c.owe(b, n)
+	return c.owe(b, n, m)
 }
 
 // write tries the socket once. It returns how much went, and false when the
@@ -101,15 +102,16 @@ func (c *Conn) write(p []byte) (int, bool) {
 	return n, true
 }
 
-// owe queues b from byte off on for when the socket has room. The caller's
-// reference goes in and comes back, as with sendShared.
-func (c *Conn) owe(b *Batch, off int) *Batch {
+// owe queues b from byte off on for when the socket has room. m is the member
+// that it is for, if any. The caller's reference goes in and comes back, as with
+// sendShared.
+func (c *Conn) owe(b *Batch, off int, m *Member) *Batch {
 	if c.out == nil {
 		c.out = &outbound{off: off}
 	}
 	b = b.fit()
 	b.Retain(1)
-	c.out.queue = append(c.out.queue, b)
+	c.out.queue = append(c.out.queue, owed{b, m})
 	c.owes(len(b.B) - off)
 	return b
 }
@@ -137,7 +139,7 @@ func (c *Conn) slow() {
 	last := appendClose(bytes.Clone(first[o.off:frameEnd(first, o.off)]), code, "slow consumer")
 	c.disown()
 	c.endLater(stateClosing, code)
-	c.owe(exactBatch(last, 0), 0).Release()
+	c.owe(exactBatch(last, 0), 0, nil).Release()
 }
 
 // disown drops all that c is owed.
@@ -161,18 +163,28 @@ func (c *Conn) writable() {
 			break
 		}
 		b := o.queue[0]
-		n, ok := c.write(b.B[o.off:])
-		if !ok {
-			return
+		end := len(b.B)
+		if b.stale(c.loop, c.state == stateOpen) {
+			// No event after its token's end, but no half a frame either.
+			end = frameEnd(b.B, o.off)
+		}
+		n, ok := 0, true
+		if o.off < end {
+			if n, ok = c.write(b.B[o.off:end]); !ok {
+				return
+			}
+		}
+		o.off += n
+		if o.off >= end {
+			n += len(b.B) - o.off // dropped, if anything is left
 		}
 		o.bytes -= n
 		c.loop.stat.pending -= int64(n)
-		o.off += n
-		if o.off < len(b.B) {
+		if o.off < end {
 			break
 		}
 		b.Release()
-		o.queue[0] = nil
+		o.queue[0] = owed{}
 		o.queue = o.queue[1:]
 		o.off = 0
 		if len(o.queue) == 0 {

@@ -3,6 +3,7 @@
 package loop
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -103,7 +104,7 @@ func TestOwedMemory(t *testing.T) {
 	held := map[*Batch]int{}
 	for _, c := range slow {
 		for _, b := range c.out.queue {
-			held[b] = cap(b.B)
+			held[b.Batch] = cap(b.B)
 		}
 	}
 	total := 0
@@ -159,4 +160,61 @@ func TestNothingToRead(t *testing.T) {
 	}
 	c.kill()
 	l.bury()
+}
+
+// What a peer was slow to take does not reach it after its token's end or after
+// it has left; the frame that is half sent does, and what else it is owed.
+func TestStale(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(l *Loop, m *Member)
+		want bool // do the events that were queued arrive?
+	}{
+		{"expired", func(l *Loop, m *Member) { m.Until = l.now }, false},
+		{"left", func(_ *Loop, m *Member) { m.Leave() }, false},
+		{"closed", func(_ *Loop, m *Member) { m.Conn.Close(1012, ""); m.Leave() }, true},
+		{"closed and expired", func(l *Loop, m *Member) { m.Conn.Close(1012, ""); m.Leave(); m.Until = l.now }, false},
+		{"refreshed", func(_ *Loop, m *Member) { m.Until-- }, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := idle(t, Options{PendingBytes: 64 << 20}, &hooks{})
+			var g Group
+			ours, theirs := pair(t)
+			c := l.member(ours)
+			m := &Member{Conn: c, Until: forever}
+			g.Join(m)
+			half := strings.Repeat("half ", 100_000)
+			for _, s := range []string{half, "one", "two"} {
+				l.gather(&g, batch(s))
+				l.flush()
+			}
+			c.Send(ws.OpText, []byte("answer"))
+			l.uncork()
+			if c.out == nil || c.out.off == 0 {
+				t.Fatal("nothing is half sent")
+			}
+			test.end(l, m)
+			l.uncork()
+			var all []byte
+			buf := make([]byte, 1<<20)
+			for {
+				n, err := unix.Read(theirs, buf)
+				if err != nil && c.out == nil {
+					break
+				}
+				all = append(all, buf[:max(n, 0)]...)
+				c.writable()
+			}
+			want := batch(half)
+			if test.want {
+				want = batch(half, "one", "two")
+			}
+			want.B = append(want.B, batch("answer").B...)
+			if !bytes.HasPrefix(all, want.B) || l.stat.pending != 0 {
+				t.Errorf("%d bytes, want %d; the end is %q; %d pending", len(all), len(want.B), all[max(0, len(all)-40):], l.stat.pending)
+			}
+			c.kill()
+			l.bury()
+		})
+	}
 }
