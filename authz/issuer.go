@@ -39,12 +39,7 @@ type Issuer struct {
 type issuer struct {
 	Issuer            // Keys and Trusted are only where they came from
 	sources []*source // guarded by Verifier.reload
-}
-
-// source is where some keys of an issuer come from.
-type source struct {
-	name string // of the file; "" for keys in memory
-	keys []Key
+	remote  []*source // those of them that are URLs; they stay the same
 }
 
 // newIssuers settles who may make tokens: those of options.Issuers, and the one

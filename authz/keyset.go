@@ -30,10 +30,10 @@ func (k *trusted) material(*jwt.Token) (any, error) { return k.verify, nil }
 
 // keySet is what a Verifier trusts at one time.
 type keySet struct {
-	all   []*candidate
-	byKid map[string][]*candidate // at most one of each issuer
-	byAlg map[string][]*candidate // of issuers with one key for that algorithm
-	named bool                    // several issuers, told apart by iss
+	issuers []*issuer
+	all     []*candidate
+	byKid   map[string][]*candidate // at most one of each issuer
+	byAlg   map[string][]*candidate // of issuers with one key for that algorithm
 }
 
 // candidate is a trusted key within one key set.
@@ -48,13 +48,25 @@ type candidate struct {
 // route is where one header leads.
 type route struct {
 	segment string
+	header  header
 	keys    []*candidate // at most one of each issuer
+	slow    bool         // for some issuer it takes long to verify, or to find the key
+}
+
+// of gives the issuer's key, or nil.
+func (r *route) of(is *issuer) *candidate {
+	for _, c := range r.keys {
+		if c.issuer == is {
+			return c
+		}
+	}
+	return nil
 }
 
 // newKeySet gathers the keys of all issuers. It keeps those members of old that
 // are still there, with all that was verified with them.
 func newKeySet(issuers []*issuer, old *keySet, trust func(*issuer, Key) *trusted) (*keySet, error) {
-	set := &keySet{byKid: map[string][]*candidate{}, byAlg: map[string][]*candidate{}, named: len(issuers) > 1}
+	set := &keySet{issuers: issuers, byKid: map[string][]*candidate{}, byAlg: map[string][]*candidate{}}
 	for _, is := range issuers {
 		own := map[string]*candidate{}
 		count := map[string]int{}
@@ -115,7 +127,8 @@ func (s *keySet) retire(next *keySet) (fell bool) {
 	return fell
 }
 
-// route finds the keys for a token by its header segment. The header only
+// route finds the keys for a token by its header segment, of every issuer that
+// may be meant; there may be none. The header only
 // selects among configured keys: kid is a name in a map, never a path or an
 // address, and the algorithm is the key's own (RFC 8725 §3.1, §3.10). Without a
 // kid, the key is the only one of its issuer for the token's algorithm.
@@ -137,34 +150,24 @@ func (s *keySet) route(segment []byte) (*route, wire.Code) {
 	if h.hasKid {
 		keys = s.byKid[h.kid]
 	}
-	r := &route{}
+	r := &route{header: h}
 	for _, c := range keys {
 		if c.alg == h.alg && c.issuer.takes(h) {
 			r.keys = append(r.keys, c)
+			r.slow = r.slow || c.slow()
 		}
 	}
-	if len(r.keys) == 0 {
-		return nil, wire.TokenInvalid
+	for _, is := range s.issuers {
+		r.slow = r.slow || s.lacks(is, h)
 	}
 	return r, wire.OK
 }
 
-// choose picks the key of the issuer that the payload segment names. Nothing of
-// it is verified yet: the name only selects, and the key's parser demands the
-// same iss again, of the payload that was signed.
-func (s *keySet) choose(r *route, payload []byte) (*candidate, wire.Code) {
-	if !s.named {
-		return r.keys[0], wire.OK
-	}
-	name, code := peekIssuer(payload)
-	if code != wire.OK {
-		return nil, code
-	}
-	i := slices.IndexFunc(r.keys, func(c *candidate) bool { return c.issuer.Name == name })
-	if i < 0 {
-		return nil, wire.TokenInvalid
-	}
-	return r.keys[i], wire.OK
+// lacks reports whether the issuer may have published a key for the header that
+// is not known here. A URL serves no secrets, so that HS256 is not among them.
+func (s *keySet) lacks(is *issuer, h header) bool {
+	return len(is.remote) > 0 && h.hasKid && h.alg != "HS256" && slices.Contains(algorithms, h.alg) && is.takes(h) &&
+		!slices.ContainsFunc(s.byKid[h.kid], func(c *candidate) bool { return c.issuer == is })
 }
 
 // peekIssuer reads iss from a payload segment; it is "" where there is none.
@@ -188,6 +191,8 @@ func peekIssuer(segment []byte) (string, wire.Code) {
 // learn notes where the header segment of a token that verified led.
 func (c *candidate) learn(segment []byte, r *route) {
 	if known := c.route.Load(); known == nil || known.segment != string(segment) {
-		c.route.Store(&route{segment: string(segment), keys: r.keys})
+		learnt := *r
+		learnt.segment = string(segment)
+		c.route.Store(&learnt)
 	}
 }

@@ -1,9 +1,26 @@
 package authz
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
 	"slices"
+	"time"
 )
+
+// source is where some keys of an issuer come from: a file, a URL or memory.
+type source struct {
+	file     string    // "" if it is none
+	endpoint *endpoint // nil if it is no URL
+	reading            // guarded by Verifier.reload
+}
+
+// reading is what a source held when it was last read.
+type reading struct {
+	keys []Key
+	info os.FileInfo // which state of the file that was
+}
 
 // load fills the sources of every issuer for the first time.
 func (v *Verifier) load() error {
@@ -11,22 +28,114 @@ func (v *Verifier) load() error {
 	defer v.reload.Unlock()
 	for _, is := range v.issuers {
 		for _, name := range is.Keys {
-			is.sources = append(is.sources, &source{name: name})
+			from := &source{file: name}
+			if isURL(name) {
+				to, err := newEndpoint(name, &v.options)
+				if err != nil {
+					return err
+				}
+				keys, err := to.get(context.Background()) // the client has a timeout
+				if err != nil {
+					return err
+				}
+				from = &source{endpoint: to, reading: reading{keys: keys}}
+				is.remote = append(is.remote, from)
+			}
+			is.sources = append(is.sources, from)
 		}
-		is.sources = append(is.sources, &source{keys: is.Trusted})
+		is.sources = append(is.sources, &source{reading: reading{keys: is.Trusted}})
 	}
-	_, err := v.readFiles()
+	read, err := v.readFiles(func(*source) bool { return true })
+	if err == nil {
+		_, err = v.install(read)
+	}
 	return err
 }
 
-// Reload reads all key files again, those that changed and the others. What was
-// verified with a key that is now gone, or that is another under the same kid,
-// falls at once: Check refuses it, also where it is held already. Tokens of
-// keys that stay are still remembered. On an error nothing changes.
+// read reads the file of a source.
+func (s *source) read() (r reading, err error) {
+	if r.info, err = os.Stat(s.file); err != nil {
+		return r, fmt.Errorf("key file: %w", err)
+	}
+	r.keys, err = LoadKeys(s.file)
+	return r, err
+}
+
+// touched reports whether the file is another than was read, or has gone.
+func (s *source) touched() bool {
+	info, err := os.Stat(s.file)
+	return err != nil || !os.SameFile(info, s.info) || !info.ModTime().Equal(s.info.ModTime()) || info.Size() != s.info.Size()
+}
+
+// Run keeps the keys up to date until ctx ends: it fetches URLs again every
+// JWKSRefresh, and reads files again within seconds of a change. What happens to
+// tokens then is told at Reload. Errors go to OnKeyError, and the keys that were
+// there before stay. New does not call it; one goroutine of the owner's does.
+func (v *Verifier) Run(ctx context.Context) {
+	files := time.NewTicker(v.filePoll)
+	defer files.Stop()
+	urls := time.NewTicker(min(v.options.JWKSRefresh, v.options.JWKSCooldown))
+	defer urls.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-files.C:
+			v.pollFiles()
+		case <-urls.C:
+			for _, is := range v.issuers {
+				for _, from := range is.remote {
+					if _, due := from.endpoint.state(); due {
+						v.beginFetch(from, false)
+					}
+				}
+			}
+		}
+	}
+}
+
+// pollFiles reads the files that changed. What cannot be used is tried again each
+// time, as it may have been half written, or another file may have to change
+// with it; the same error is told once.
+func (v *Verifier) pollFiles() {
+	v.reload.Lock()
+	read, err := v.readFiles((*source).touched)
+	fell := false
+	if len(read) > 0 { // a broken file does not keep a key alive in another
+		var unfit error
+		fell, unfit = v.install(read)
+		err = errors.Join(err, unfit)
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	news := fell || len(read) > 0 && err == nil || text != "" && text != v.fileError
+	v.fileError = text
+	v.reload.Unlock()
+	if news {
+		v.loaded(fell, err)
+	}
+}
+
+// Reload reads all key files again, those that changed and the others, and has
+// the URLs fetched in the background. What was verified with a key that is now
+// gone, or that is another under the same kid, falls at once: Check refuses it,
+// also where it is held already. Tokens of keys that stay are still remembered.
+// On an error nothing changes.
 func (v *Verifier) Reload() error {
 	v.reload.Lock()
-	fell, err := v.readFiles()
+	read, err := v.readFiles(func(*source) bool { return true })
+	fell := false
+	if err == nil {
+		fell, err = v.install(read)
+	}
 	v.reload.Unlock()
+	for _, is := range v.issuers {
+		for _, from := range is.remote {
+			v.beginFetch(from, false)
+		}
+	}
 	if fell {
 		v.changed()
 	}
@@ -34,14 +143,15 @@ func (v *Verifier) Reload() error {
 }
 
 // SetKeys replaces the keys of the issuer that Options describes without
-// Issuers, with the same effects as Reload; its files are not read any more.
+// Issuers, except those of URLs, with the same effects as Reload. Its files are
+// not read any more.
 func (v *Verifier) SetKeys(keys []Key) error {
 	if v.flat == nil {
 		return errors.New("no keys are configured outside the list of issuers; set them there")
 	}
 	v.reload.Lock()
 	old := v.flat.sources
-	v.flat.sources = []*source{{keys: slices.Clone(keys)}}
+	v.flat.sources = append(slices.Clone(v.flat.remote), &source{reading: reading{keys: slices.Clone(keys)}})
 	fell, err := v.install(nil)
 	if err != nil {
 		v.flat.sources = old
@@ -53,30 +163,33 @@ func (v *Verifier) SetKeys(keys []Key) error {
 	return err
 }
 
-// readFiles reads every file and installs what it holds, or changes nothing.
-// v.reload is held.
-func (v *Verifier) readFiles() (fell bool, err error) {
-	read := map[*source][]Key{}
+// readFiles reads those files that are wanted. The error joins those of files
+// that could not be read. v.reload is held.
+func (v *Verifier) readFiles(wanted func(*source) bool) (read map[*source]reading, failed error) {
+	read = map[*source]reading{}
 	for _, is := range v.issuers {
 		for _, from := range is.sources {
-			if from.name == "" {
+			if from.file == "" || !wanted(from) {
 				continue
 			}
-			if read[from], err = LoadKeys(from.name); err != nil {
-				return false, err
+			now, err := from.read()
+			if err != nil {
+				failed = errors.Join(failed, err)
+				continue
 			}
+			read[from] = now
 		}
 	}
-	return v.install(read)
+	return read, failed
 }
 
-// install gives some sources other keys, trusts what all sources have then, and
+// install gives some sources what was read of them, trusts what all sources have then, and
 // reports whether some keys fell by that. On an error it changes nothing.
 // v.reload is held.
-func (v *Verifier) install(keys map[*source][]Key) (fell bool, err error) {
+func (v *Verifier) install(read map[*source]reading) (fell bool, err error) {
 	swap := func() {
-		for to := range keys {
-			keys[to], to.keys = to.keys, keys[to]
+		for to := range read {
+			read[to], to.reading = to.reading, read[to]
 		}
 	}
 	swap()

@@ -19,14 +19,21 @@
 //     a topic: not empty, no dot, no wildcard, no white space;
 //   - the operator lets its issuer grant all of that, for so long.
 //
+// Keys come from files, from memory and from URLs that serve a JWK Set. MicahParks'
+// keyfunc and jwkset, which do the last, were weighed and left: they decode the
+// answer with encoding/json, so that duplicate names and trailing text pass, and
+// without a bound on its size; their keys would have to be read again by the
+// rules of this package; and with their limiter verifications of an unknown kid
+// queue for the next fetch instead of being refused.
+//
 // No error and no String of this package holds a token or a part of one.
 package authz
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,21 +48,31 @@ const (
 	DefaultNotBeforeLeeway = 5 * time.Second
 	DefaultCacheEntries    = 1 << 16
 	DefaultMaxTokenBytes   = 8 << 10
+	DefaultJWKSRefresh     = 5 * time.Minute
+	DefaultJWKSCooldown    = 30 * time.Second
+	DefaultJWKSTimeout     = 5 * time.Second
 
 	maxLeeway       = time.Hour
 	maxCacheEntries = 1 << 24
+	filePoll        = 5 * time.Second
 )
 
 // Options say which tokens a Verifier accepts.
 type Options struct {
 	// Keys, Trusted, Issuer and Audience describe one issuer, which may grant
 	// everything. Beside Issuers it has to have a name, as they do.
-	Keys     []string // files: JWK, JWK Set, PEM
+	Keys     []string // files: JWK, JWK Set, PEM; URLs: JWK Set
 	Trusted  []Key    // keys that are in memory already, besides those of Keys
 	Issuer   string   // required value of iss; "" accepts any or none
 	Audience string   // required among aud; "" accepts any or none
 
 	Issuers []Issuer // those with a policy of their own
+
+	// JWKSRefresh is how often Run fetches URLs again (default 5 min); how long a
+	// key that its issuer has removed counts at most. An unknown kid makes Verify
+	// fetch at other times too, at most once a JWKSCooldown (default 30 s). A
+	// fetch takes at most JWKSTimeout (default 5 s).
+	JWKSRefresh, JWKSCooldown, JWKSTimeout time.Duration
 
 	Leeway          time.Duration // how long after exp a token still counts; default 0, at most 1 h
 	NotBeforeLeeway time.Duration // how long before nbf and iat it counts already; default 5 s, negative for none, at most 1 h
@@ -78,6 +95,9 @@ type Options struct {
 	// may have fallen, by a revocation or a change of keys: time to Check those
 	// that are held, as by live subscriptions.
 	OnChange func()
+	// OnKeyError, if not nil, is called from any goroutine when keys could not be
+	// read again, with the file or URL and the remedy.
+	OnKeyError func(error)
 
 	Now func() time.Time // default time.Now; called by Verify from any goroutine
 }
@@ -95,8 +115,13 @@ type Verifier struct {
 
 	revocations *revoked
 
-	keys   atomic.Pointer[keySet]
-	reload sync.Mutex // held while keys and what it is made from are being replaced
+	keys atomic.Pointer[keySet]
+
+	reload    sync.Mutex // held while keys and what it is made from are being replaced
+	fileError string     // of the last look at the files; guarded by reload
+	filePoll  time.Duration
+
+	loads, loadErrors atomic.Uint64
 }
 
 // Stats are counters since New; Entries is a gauge.
@@ -106,6 +131,8 @@ type Stats struct {
 	Refused      uint64 // by Verify, for whatever reason
 	Evicted      uint64 // remembered tokens that were still valid and made room for others
 	Entries      int64  // remembered tokens, expired ones included
+	KeyLoads     uint64 // changed files that were read, and URLs fetched, since New
+	KeyErrors    uint64 // those of them that failed, so that the keys stayed as they were
 	Stale        uint64 // valid tokens that Verify answered with Unavailable, for want of fresh revocations
 	Revocations  int    // in force, a gauge; some that have expired may be among them
 }
@@ -140,11 +167,17 @@ func New(options Options) (*Verifier, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.JWKSRefresh = cmp.Or(o.JWKSRefresh, DefaultJWKSRefresh)
+	o.JWKSCooldown = cmp.Or(o.JWKSCooldown, DefaultJWKSCooldown)
+	o.JWKSTimeout = cmp.Or(o.JWKSTimeout, DefaultJWKSTimeout)
+	if min(o.JWKSRefresh, o.JWKSCooldown, o.JWKSTimeout) < 0 {
+		return nil, errors.New("jwks.refresh, jwks.cooldown and jwks.timeout must be above 0")
+	}
 	issuers, flat, err := newIssuers(o)
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(o.CacheEntries), revocations: newRevoked()}
+	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(o.CacheEntries), revocations: newRevoked(), filePoll: filePoll}
 	if err := v.load(); err != nil {
 		return nil, err
 	}
@@ -185,7 +218,7 @@ func (v *Verifier) Find(token []byte) *Token {
 }
 
 // Slow reports whether Verify may check a signature that costs tens of
-// microseconds, with an asymmetric key. What Verify refuses without that, for
+// microseconds, with an asymmetric key, or wait for an unknown key. What Verify refuses without that, for
 // its length or header, is not slow. The claims are not looked at.
 func (v *Verifier) Slow(token []byte) bool {
 	if len(token) > v.options.MaxTokenBytes {
@@ -196,7 +229,7 @@ func (v *Verifier) Slow(token []byte) bool {
 		return false
 	}
 	r, code := v.keys.Load().route(head)
-	return code == wire.OK && slices.ContainsFunc(r.keys, (*candidate).slow)
+	return code == wire.OK && r.slow
 }
 
 // Verify checks the token now, and remembers it when it is valid: the Token is
@@ -225,12 +258,7 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	}
 	head, rest, _ := bytes.Cut(token, []byte{'.'})
 	payload, _, _ := bytes.Cut(rest, []byte{'.'})
-	set := v.keys.Load()
-	r, code := set.route(head)
-	if code != wire.OK {
-		return nil, code
-	}
-	key, code := set.choose(r, payload)
+	r, key, code := v.keyFor(head, payload)
 	if code != wire.OK {
 		return nil, code
 	}
@@ -311,6 +339,8 @@ func (v *Verifier) Stats() Stats {
 		Entries:  v.cache.entries.Load(),
 		Stale:    v.stales.Load(),
 
+		KeyLoads:    v.loads.Load(),
+		KeyErrors:   v.loadErrors.Load(),
 		Revocations: v.revocations.size(),
 	}
 	for i := range v.cache.counts {

@@ -1,0 +1,130 @@
+package authz
+
+import (
+	"context"
+	"time"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// maxFetchWait is how long one verification waits for keys. It bounds how long
+// tokens with invented kids can keep verifiers busy while an issuer hangs: once
+// a cooldown.
+const maxFetchWait = 2 * time.Second
+
+// keyFor finds the key that a token names by its header and payload segments.
+// If its issuer publishes keys at a URL and the kid is not known, they are
+// fetched first, so that a token by a key which was changed just now does not
+// have to come twice. Unavailable says that they could not be fetched.
+func (v *Verifier) keyFor(head, payload []byte) (*route, *candidate, wire.Code) {
+	set := v.keys.Load()
+	r, code := set.route(head)
+	if code != wire.OK {
+		return nil, nil, code
+	}
+	is, code := v.issuerOf(payload)
+	if code != wire.OK {
+		return nil, nil, code
+	}
+	if c := r.of(is); c != nil {
+		return r, c, wire.OK
+	}
+	if !set.lacks(is, r.header) {
+		return nil, nil, wire.TokenInvalid
+	}
+	return v.awaitKey(head, is)
+}
+
+// issuerOf is the issuer whose keys count for a token: the one it names, where
+// there are several. Nothing of the payload is verified yet: the name only
+// selects, and the key's parser demands the same iss of what was signed.
+func (v *Verifier) issuerOf(payload []byte) (*issuer, wire.Code) {
+	if len(v.issuers) == 1 {
+		return v.issuers[0], wire.OK
+	}
+	name, code := peekIssuer(payload)
+	if code != wire.OK {
+		return nil, code
+	}
+	for _, is := range v.issuers {
+		if is.Name == name {
+			return is, wire.OK
+		}
+	}
+	return nil, wire.TokenInvalid
+}
+
+// awaitKey fetches the issuer's keys until there is one for the header, or
+// nothing is left to fetch before the cooldown ends.
+func (v *Verifier) awaitKey(head []byte, is *issuer) (*route, *candidate, wire.Code) {
+	timer := time.NewTimer(min(v.options.JWKSTimeout, maxFetchWait))
+	defer timer.Stop()
+	for {
+		var flights []<-chan struct{}
+		for _, from := range is.remote {
+			// A fetch that had begun before may have been too early for this kid.
+			// It ends, and the next turn begins another.
+			if flight := v.beginFetch(from, true); flight != nil {
+				flights = append(flights, flight)
+			}
+		}
+		for _, flight := range flights {
+			select {
+			case <-flight:
+			case <-timer.C:
+				return nil, nil, wire.Unavailable
+			}
+		}
+		r, code := v.keys.Load().route(head)
+		if code != wire.OK {
+			return nil, nil, code
+		}
+		if c := r.of(is); c != nil {
+			return r, c, wire.OK
+		}
+		if len(flights) == 0 {
+			return nil, nil, is.verdictOnUnknown()
+		}
+	}
+}
+
+// verdictOnUnknown is the answer for a kid that is not among the keys that
+// could be fetched.
+func (i *issuer) verdictOnUnknown() wire.Code {
+	for _, from := range i.remote {
+		if failed, _ := from.endpoint.state(); failed {
+			return wire.Unavailable
+		}
+	}
+	return wire.TokenInvalid
+}
+
+// beginFetch fetches a source in a goroutine of its own and installs its keys.
+// After an error those that were there before stay.
+func (v *Verifier) beginFetch(from *source, forKid bool) <-chan struct{} {
+	return from.endpoint.begin(forKid, func() error {
+		keys, err := from.endpoint.get(context.Background()) // the client has a timeout
+		fell := false
+		if err == nil {
+			v.reload.Lock()
+			fell, err = v.install(map[*source]reading{from: {keys: keys}})
+			v.reload.Unlock()
+		}
+		v.loaded(fell, err)
+		return err
+	})
+}
+
+// loaded counts and tells how reading keys again ended. No lock is held.
+func (v *Verifier) loaded(fell bool, err error) {
+	v.loads.Add(1)
+	if err != nil {
+		v.loadErrors.Add(1)
+		if v.options.OnKeyError != nil {
+			v.options.OnKeyError(err)
+		}
+	}
+	if fell {
+		v.changed()
+	}
+}

@@ -1,0 +1,192 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// endpoint is a URL that serves a JWK Set (RFC 7517 §5).
+type endpoint struct {
+	url    string
+	name   string // for messages: without the query, which may hold a secret
+	client *http.Client
+	// At most one fetch a cooldown is for unknown kids. Others happen every
+	// interval, and every cooldown while they fail.
+	interval, cooldown time.Duration
+	now                func() time.Time
+
+	mu     sync.Mutex
+	flight chan struct{} // closed when the fetch under way ends; nil when there is none
+	again  time.Time     // before that, an unknown kid starts no fetch
+	due    time.Time     // of the next fetch in the background
+	failed bool          // the last fetch
+}
+
+// isURL tells the URLs in a list of keys from the files.
+func isURL(name string) bool { return strings.Contains(name, "://") }
+
+// CheckKeyURL reports what is wrong with the URL of a JWK Set. It has to be an
+// https one, or an http one of this machine, as whoever can change the answer on
+// its way can make tokens.
+func CheckKeyURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil {
+		return errors.New("the URL of a JWK Set cannot be parsed") // the error would quote it
+	}
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("JWK Set %s: scheme %q is neither https nor http", printable(u), u.Scheme)
+	case u.Hostname() == "" || u.Opaque != "":
+		return fmt.Errorf("JWK Set %s: the URL has no host", printable(u))
+	case u.User != nil:
+		return fmt.Errorf("JWK Set %s: a password does not belong in the URL; public keys need none", printable(u))
+	case u.Fragment != "":
+		return fmt.Errorf("JWK Set %s: remove the part behind #", printable(u))
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		return fmt.Errorf("JWK Set %s: http is for this machine alone; use https", printable(u))
+	}
+	return nil
+}
+
+func printable(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// newEndpoint makes a client that goes to this URL and nowhere else.
+func newEndpoint(text string, o *Options) (*endpoint, error) {
+	if err := CheckKeyURL(text); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{
+		DisableKeepAlives:      true, // minutes lie between two fetches
+		MaxResponseHeaderBytes: 64 << 10,
+		TLSHandshakeTimeout:    o.JWKSTimeout,
+	}
+	if u.Scheme == "http" {
+		// localhost is what the resolver says it is.
+		transport.DialContext = (&net.Dialer{Control: onlyLoopback}).DialContext
+	} else {
+		transport.Proxy = http.ProxyFromEnvironment
+	}
+	client := &http.Client{
+		Transport: transport,
+		Timeout:   o.JWKSTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return errors.New("it redirects, and keys are taken from configured addresses alone; configure where it leads")
+		},
+	}
+	return &endpoint{
+		url: text, name: printable(u), client: client,
+		interval: o.JWKSRefresh, cooldown: o.JWKSCooldown, now: o.Now, due: o.Now().Add(o.JWKSRefresh),
+	}, nil
+}
+
+// onlyLoopback is asked about the address, already resolved, of each connection.
+func onlyLoopback(_, address string, _ syscall.RawConn) error {
+	if host, _, err := net.SplitHostPort(address); err != nil || !isLoopback(host) {
+		return errors.New("http is for this machine alone, and the name leads elsewhere; use https")
+	}
+	return nil
+}
+
+// get fetches the keys once. One key that is weak, broken or no secret any more
+// refuses the whole set: what an issuer publishes by mistake is for it to mend.
+func (e *endpoint) get(ctx context.Context) ([]Key, error) {
+	keys, err := e.read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("JWK Set %s: %w", e.name, err)
+	}
+	for i := range keys {
+		if keys[i].CanSign() {
+			return nil, fmt.Errorf("JWK Set %s: %v is a private or secret key, and everybody can read it; publish public keys", e.name, keys[i])
+		}
+		keys[i].source = e.name
+	}
+	return keys, nil
+}
+
+func (e *endpoint) read(ctx context.Context) ([]Key, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/jwk-set+json, application/json")
+	response, err := e.client.Do(request)
+	if err != nil {
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // it quotes the URL
+		}
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }() // only read
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status %d instead of 200", response.StatusCode)
+	}
+	b, err := io.ReadAll(io.LimitReader(response.Body, maxKeyFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxKeyFileBytes {
+		return nil, fmt.Errorf("over %d bytes; is it the right address?", maxKeyFileBytes)
+	}
+	return parseJSONKeys(b)
+}
+
+// begin starts a fetch, or joins the one under way; the channel is closed at its
+// end. For an unknown kid it starts none before the cooldown ends, and returns
+// nil then.
+func (e *endpoint) begin(forKid bool, fetch func() error) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.flight != nil {
+		return e.flight
+	}
+	if forKid {
+		now := e.now()
+		if now.Before(e.again) {
+			return nil
+		}
+		e.again = now.Add(e.cooldown)
+	}
+	flight := make(chan struct{})
+	e.flight = flight
+	go func() {
+		err := fetch()
+		e.mu.Lock()
+		e.flight, e.failed = nil, err != nil
+		e.due = e.now().Add(e.interval)
+		if e.failed {
+			e.due = e.now().Add(min(e.cooldown, e.interval))
+		}
+		e.mu.Unlock()
+		close(flight)
+	}()
+	return flight
+}
+
+// state reports whether the last fetch did not succeed, and whether it is time
+// for one in the background.
+func (e *endpoint) state() (failed, due bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.failed, e.flight == nil && !e.now().Before(e.due)
+}
