@@ -80,6 +80,63 @@ func TestHandles(t *testing.T) {
 	x.Flush(0)
 }
 
+// A topic that the bus refused is released by those who had waited for it
+// after another of the same name has taken its place.
+func TestRefusedTopicLeavesItsSuccessor(t *testing.T) {
+	x := newStage(t, Options{})
+	refused := x.topics.acquire([]byte("a"))
+	x.topics.confirm(refused, wire.Unavailable)
+	next := x.topics.acquire([]byte("a"))
+	if next == refused || next.handle == refused.handle {
+		t.Fatal("a refused topic was given out again")
+	}
+	x.topics.release(refused)
+	if x.topics.acquire([]byte("a")) != next || x.topics.byHandle(next.handle) != next || x.topics.byHandle(refused.handle) != nil {
+		t.Error("the successor is gone")
+	}
+	if code, waits := x.topics.await(refused, nil); waits || code != wire.Unavailable {
+		t.Error(code, waits)
+	}
+}
+
+// A connection is looked into when something is due and not every second: at
+// the notice, at the end, then no more. A new token begins anew.
+func TestNotices(t *testing.T) {
+	x := newStage(t, Options{ExpiryNotice: 10 * time.Minute})
+	subscribe := func(c *loop.Conn, topic string) *session {
+		x.Message(c, ws.OpText, fmt.Appendf(nil, `{"type":"subscribe","topic":%q,"token":%q}`, topic, x.tokens[0]))
+		return c.Data.(*session)
+	}
+	x.with(func(c *loop.Conn) {
+		for range 2 {
+			ses := subscribe(c, "rooms.1")
+			until := ses.subs.Until
+			notice := until - int64(10*time.Minute)
+			for _, step := range []struct {
+				now, due int64
+				warned   bool
+			}{{notice - 1, notice, false}, {notice, until, true}, {notice + 1, until, true}, {until - 1, until, true}} {
+				x.notice(c, ses, step.now)
+				if ses.due != step.due || ses.subs.warned != step.warned {
+					t.Errorf("%v before its end, the next look is %v before it, warned %v", time.Duration(until-step.now), time.Duration(until-ses.due), ses.subs.warned)
+				}
+			}
+			subscribe(c, "rooms.2")
+			if ses.due != notice {
+				t.Error("the second subscription is not looked after")
+			}
+			subscribe(c, "rooms.1") // a refresh
+			if x := ses.find([]byte("rooms.1")); x.warned || ses.count != 2 {
+				t.Errorf("warned %v after a refresh, %d subscriptions", x.warned, ses.count)
+			}
+			x.notice(c, ses, until)
+			if ses.due != never || ses.count != 0 || ses.subs != nil {
+				t.Errorf("%d subscriptions at the end, the next look in %v", ses.count, ses.due)
+			}
+		}
+	})
+}
+
 // A gulp that grows large leaves in parts, with nothing lost or twice.
 func TestLargeGulp(t *testing.T) {
 	x := newStage(t, Options{})

@@ -19,7 +19,7 @@ type sub struct {
 	token       Token
 	next        *sub
 	warned      bool // the client knows that the token expires soon
-	gone        bool // it has ended: sending may close the connection, and that ends all
+	gone        bool // it has ended, maybe before the bus has confirmed it
 }
 
 const never = math.MaxInt64
@@ -113,10 +113,8 @@ func (s *Server) unsubscribe(c *loop.Conn, ses *session, env *wire.Envelope) {
 
 // drop ends a subscription.
 func (s *Server) drop(c *loop.Conn, ses *session, x *sub) {
-	if !x.gone {
-		ses.remove(x)
-		s.leave(c, x)
-	}
+	ses.remove(x)
+	s.leave(c, x)
 }
 
 // leave takes a subscription out of its topic.
