@@ -167,6 +167,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 				}
 				eventually(t, "the server has noticed", func() bool { return n.metrics(t)["notifyd_connections"] == 1 })
 				b.release(code)
+				told := 0.0 // the one that is there, when it fails
 				if code == wire.OK {
 					stays.want(`{"type":"ack","id":"1"`)
 					stays.publish("a", token, "1")
@@ -175,8 +176,12 @@ func TestCloseWhileWaiting(t *testing.T) {
 					_ = stays.conn.Close()
 				} else {
 					stays.wantError(wire.Unavailable, "1")
+					told = 1
 				}
 				n.gone(t, b)
+				if got := n.metrics(t)[`notifyd_errors_total{code="unavailable"}`]; got != told {
+					t.Errorf("%v were told of an error, want %v", got, told)
+				}
 			})
 		}
 	})
