@@ -108,21 +108,23 @@ func shifted(at *int64, by time.Duration) *jwt.NumericDate {
 	return &jwt.NumericDate{Time: time.Unix(*at, 0).Add(by)}
 }
 
-// validity gives the first instant, in Unix nanoseconds, of the token's life
-// and the first after it, leeways included.
-func (c *claims) validity() (from, until int64) {
-	from = math.MinInt64
-	for _, at := range []*int64{c.nbf, c.iat} {
-		if at != nil {
-			from = max(from, unixNano(*at, -c.nbLeeway))
+// starts is the Unix second of the later of nbf and iat, or math.MinInt64.
+func (c *claims) starts() int64 {
+	at := int64(math.MinInt64)
+	for _, claim := range []*int64{c.nbf, c.iat} {
+		if claim != nil {
+			at = max(at, *claim)
 		}
 	}
-	return from, unixNano(*c.exp, c.leeway)
+	return at
 }
 
 // unixNano saturates: the range of nanoseconds ends in the year 2262, that of
-// NumericDate in 9999.
+// NumericDate in 9999. math.MinInt64 stays what it is.
 func unixNano(seconds int64, shift time.Duration) int64 {
+	if seconds == math.MinInt64 {
+		return seconds
+	}
 	if seconds >= math.MaxInt64/int64(time.Second)-int64(maxLeeway/time.Second)-1 {
 		return math.MaxInt64
 	}

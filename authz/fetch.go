@@ -17,8 +17,7 @@ const maxFetchWait = 2 * time.Second
 // fetched first, so that a token by a key which was changed just now does not
 // have to come twice. Unavailable says that they could not be fetched.
 func (v *Verifier) keyFor(head, payload []byte) (*route, *candidate, wire.Code) {
-	set := v.keys.Load()
-	r, code := set.route(head)
+	r, code := v.keys.Load().route(head)
 	if code != wire.OK {
 		return nil, nil, code
 	}
@@ -29,10 +28,21 @@ func (v *Verifier) keyFor(head, payload []byte) (*route, *candidate, wire.Code) 
 	if c := r.of(is); c != nil {
 		return r, c, wire.OK
 	}
-	if !set.lacks(is, r.header) {
+	return v.findKey(is, r.header)
+}
+
+// findKey finds the issuer's key for a header, and waits for it where it has to
+// be fetched.
+func (v *Verifier) findKey(is *issuer, h header) (*route, *candidate, wire.Code) {
+	set := v.keys.Load()
+	r := set.lead(h)
+	if c := r.of(is); c != nil {
+		return r, c, wire.OK
+	}
+	if !set.lacks(is, h) {
 		return nil, nil, wire.TokenInvalid
 	}
-	return v.awaitKey(head, is)
+	return v.awaitKey(is, h)
 }
 
 // issuerOf is the issuer whose keys count for a token: the one it names, where
@@ -56,7 +66,7 @@ func (v *Verifier) issuerOf(payload []byte) (*issuer, wire.Code) {
 
 // awaitKey fetches the issuer's keys until there is one for the header, or
 // nothing is left to fetch before the cooldown ends.
-func (v *Verifier) awaitKey(head []byte, is *issuer) (*route, *candidate, wire.Code) {
+func (v *Verifier) awaitKey(is *issuer, h header) (*route, *candidate, wire.Code) {
 	timer := time.NewTimer(min(v.options.JWKSTimeout, maxFetchWait))
 	defer timer.Stop()
 	for {
@@ -75,10 +85,7 @@ func (v *Verifier) awaitKey(head []byte, is *issuer) (*route, *candidate, wire.C
 				return nil, nil, wire.Unavailable
 			}
 		}
-		r, code := v.keys.Load().route(head)
-		if code != wire.OK {
-			return nil, nil, code
-		}
+		r := v.keys.Load().lead(h)
 		if c := r.of(is); c != nil {
 			return r, c, wire.OK
 		}

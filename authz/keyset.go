@@ -146,6 +146,11 @@ func (s *keySet) route(segment []byte) (*route, wire.Code) {
 	if code != wire.OK {
 		return nil, code
 	}
+	return s.lead(h), wire.OK
+}
+
+// lead is the route of a header that was read.
+func (s *keySet) lead(h header) *route {
 	keys := s.byAlg[h.alg]
 	if h.hasKid {
 		keys = s.byKid[h.kid]
@@ -160,7 +165,7 @@ func (s *keySet) route(segment []byte) (*route, wire.Code) {
 	for _, is := range s.issuers {
 		r.slow = r.slow || s.lacks(is, h)
 	}
-	return r, wire.OK
+	return r
 }
 
 // lacks reports whether the issuer may have published a key for the header that

@@ -123,7 +123,7 @@ func (v *Verifier) Complete(r Revocation) (Revocation, error) {
 	if err := r.check(); err != nil {
 		return Revocation{}, err
 	}
-	now := v.options.Now().Add(time.Second - 1).Unix()
+	now := v.options.Now().Unix() + 1
 	from := now
 	if r.Subject != "" {
 		if r.Before == 0 {

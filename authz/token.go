@@ -15,7 +15,7 @@ type Token struct {
 	raw         string
 	key         *trusted
 	from, until int64 // Unix nanoseconds, leeways included: from <= now < until
-	exp         int64 // Unix seconds
+	starts, exp int64 // Unix seconds: the later of nbf and iat, or math.MinInt64; exp
 	issued      int64 // iat in Unix seconds, rounded down; math.MinInt64 without
 	issuer      string
 	subject     string
@@ -34,7 +34,8 @@ func newToken(raw string, key *trusted, c *claims) *Token {
 		raw: raw, key: key, exp: *c.exp, issued: c.issued, issuer: c.iss, subject: c.sub, id: c.jti,
 		publish: c.grants.publish, subscribe: c.grants.subscribe, admin: c.grants.admin,
 	}
-	t.from, t.until = c.validity()
+	t.starts = c.starts()
+	t.from, t.until = unixNano(t.starts, -c.nbLeeway), unixNano(t.exp, c.leeway)
 	if c.iss == key.issuer.Name {
 		t.issuer = key.issuer.Name // one string for all
 	}
@@ -46,9 +47,10 @@ func newToken(raw string, key *trusted, c *claims) *Token {
 
 // Same reports whether token is, byte for byte, the one that t was made from,
 // and t still counts: after a change of keys it is false for a token whose key
-// has gone, so that the caller looks further and gets the exact verdict.
+// has gone, so that the caller looks further and gets the exact verdict. It is
+// false, too, for a Token that was restored from a record, which holds no token.
 func (t *Token) Same(token []byte) bool {
-	return t.raw == string(token) && !t.key.fallen.Load()
+	return t.raw == string(token) && t.raw != "" && !t.key.fallen.Load()
 }
 
 // Check tells whether the token holds at now, in Unix nanoseconds: OK,

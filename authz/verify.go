@@ -133,7 +133,7 @@ type Stats struct {
 	Entries      int64  // remembered tokens, expired ones included
 	KeyLoads     uint64 // changed files that were read, and URLs fetched, since New
 	KeyErrors    uint64 // those of them that failed, so that the keys stayed as they were
-	Stale        uint64 // valid tokens that Verify answered with Unavailable, for want of fresh revocations
+	Stale        uint64 // valid tokens that Verify or Restore answered with Unavailable, for want of fresh revocations
 	Revocations  int    // in force, a gauge; some that have expired may be among them
 }
 
@@ -274,15 +274,24 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	key.learn(head, r)
 	t := newToken(raw, key.trusted, &c)
 	now := v.options.Now().UnixNano()
-	if code := t.Check(now); code != wire.OK { // the key fell, or exp came, just now
+	if code := v.holds(t, now); code != wire.OK {
 		return nil, code
-	}
-	if v.stale(now) {
-		v.stales.Add(1)
-		return nil, wire.Unavailable
 	}
 	v.verified.Add(1)
 	return v.cache.add(t, now), wire.OK
+}
+
+// holds is the last check of a token that is new here: it may be revoked, and
+// its key may have fallen or exp come just now.
+func (v *Verifier) holds(t *Token, now int64) wire.Code {
+	if code := t.Check(now); code != wire.OK {
+		return code
+	}
+	if v.stale(now) {
+		v.stales.Add(1)
+		return wire.Unavailable
+	}
+	return wire.OK
 }
 
 // admits tells whether the claims are sound as a whole, and what the operator
