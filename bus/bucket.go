@@ -252,9 +252,12 @@ func (k *bucket) find(ctx context.Context) (*openBucket, error) {
 		return nil, err
 	}
 	have := stream.CachedInfo().Config
-	if have.Storage != k.want.Storage || have.MaxMsgsPerSubject != 1 || have.MaxAge != 0 || !have.AllowMsgTTL || !have.AllowRollup {
-		return nil, &OptionError{"nats.prefix", k.bus.prefix, fmt.Errorf("stream %s is there and was not made for %s", have.Name, k.feature),
-			"use another prefix, or remove that stream"}
+	if have.Storage != k.want.Storage || have.MaxMsgsPerSubject != 1 || have.MaxAge != 0 ||
+		!have.AllowMsgTTL || !have.AllowRollup || have.AllowDirect {
+		return nil, &OptionError{
+			"nats.prefix", k.bus.prefix, fmt.Errorf("stream %s is there and was not made for %s", have.Name, k.feature),
+			"use another prefix, or remove that stream",
+		}
 	}
 	if have.Replicas < k.want.Replicas { // never fewer: another node may have been told more
 		have.Replicas = k.want.Replicas

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -57,18 +58,16 @@ type child struct {
 	cmd   *exec.Cmd // nil: not running
 }
 
-// newChild reserves a port. What is running at the end of the test is killed, after everything that was
-// opened later was closed.
+// newChild finds a free port, below those that the system gives to outgoing connections. What is running at
+// the end of the test is killed, after everything that was opened later was closed.
 func newChild(t testing.TB) *child {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &child{port: l.Addr().(*net.TCPAddr).Port}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	c := &child{}
+	eventually(t, "a free port", func() bool {
+		c.port = 10_000 + rand.N(20_000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", c.port))
+		return err == nil && l.Close() == nil
+	})
 	t.Cleanup(func() { c.kill(t) })
 	return c
 }

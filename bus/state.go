@@ -73,23 +73,20 @@ func (b *Bus) onConnected(c *nats.Conn) {
 	default:
 		defer close(b.up)
 	}
-	b.connected.Store(true)
-	if !c.IsConnected() { // lost again already; onDisconnected may have come before us
-		b.connected.Store(false)
-		return
-	}
-	b.log.Info("connected to NATS", zap.String("server", c.ConnectedServerName()), zap.String("address", c.ConnectedAddr()))
 	for _, k := range b.buckets() {
 		k.resume()
 	}
+	b.connected.Store(true)
+	if !c.IsConnected() { // lost again already; onDisconnected may have come before us
+		b.lost()
+		return
+	}
+	b.log.Info("connected to NATS", zap.String("server", c.ConnectedServerName()), zap.String("address", c.ConnectedAddr()))
 	b.tell(true)
 }
 
 func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
-	b.connected.Store(false)
-	for _, k := range b.buckets() {
-		k.interrupt(ErrUnavailable)
-	}
+	b.lost()
 	select {
 	case <-b.quit:
 		return
@@ -97,6 +94,13 @@ func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
 	}
 	b.log.Warn("lost NATS, reconnecting", zap.Error(err))
 	b.tell(false)
+}
+
+func (b *Bus) lost() {
+	b.connected.Store(false)
+	for _, k := range b.buckets() {
+		k.interrupt(ErrUnavailable)
+	}
 }
 
 func (b *Bus) tell(connected bool) {

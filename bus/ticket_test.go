@@ -270,6 +270,23 @@ func TestCallInterrupted(t *testing.T) {
 	}
 }
 
+// Tickets that nobody takes do not fill the memory.
+func TestTicketsAreBounded(t *testing.T) {
+	b := node(t, bus.Options{})
+	value := make([]byte, 60_000)
+	n := 0
+	for err := error(nil); err == nil && n < 2000; n++ {
+		err = b.PutTicket(t.Context(), fmt.Sprint(n), value, time.Hour)
+	}
+	if n < 500 || n > 1200 {
+		t.Errorf("%d tickets of %d bytes", n, len(value))
+	}
+	if _, ok := takeTicket(t, b, "0"); !ok {
+		t.Error("an old ticket went")
+	}
+	putTicket(t, b, "room-for-one", "", time.Hour)
+}
+
 // A bucket that somebody removes is made again.
 func TestBucketRemoved(t *testing.T) {
 	c := startJetStream(t)
