@@ -292,6 +292,34 @@ func TestWhileVerifying(t *testing.T) {
 	})
 }
 
+// Options.VerifyWorkers is how many signatures are verified at a time.
+func TestVerifyWorkers(t *testing.T) {
+	for _, workers := range []int{1, 3} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			verified, gate := make(chan bool), make(chan bool)
+			n := start(t, setup{server: server.Options{VerifyWorkers: workers}, fake: new(memBus), gate: func(int) { verified <- true; <-gate }})
+			var peers [5]*peer
+			for i := range peers {
+				peers[i] = n.dial(t)
+				peers[i].send(`{"type":"publish","id":"1","topic":"a","token":%q,"data":1}`, n.all(t))
+			}
+			for range workers {
+				<-verified
+			}
+			eventually(t, "the others wait", func() bool { return n.metrics(t)["notifyd_verify_queue"] == float64(len(peers)-workers) })
+			go func() {
+				for range len(peers) - workers {
+					<-verified
+				}
+			}()
+			close(gate)
+			for _, p := range peers {
+				p.wantExactly(`{"type":"ack","id":"1"}`)
+			}
+		})
+	}
+}
+
 // A server that stops while tokens are being verified and subscriptions wait.
 func TestShutdownWhileWaiting(t *testing.T) {
 	loops(t, func(t *testing.T, with setup) {
