@@ -94,8 +94,13 @@ func TestOnceKey(t *testing.T) {
 	v := newTestVerifier(t, newClock(), Options{})
 	seen := map[string]string{}
 	for _, row := range []struct{ same, iss, jti, more string }{
-		{"a", "i", "j", ""}, {"a", "i", "j", `,"sub":"x"`}, {"b", "i", "k", ""},
-		{"d", "", "ij", ""}, {"e", "j", "i", ""}, {"f", "i", strings.Repeat("j", 3000), ""}, {"g", "i", " .*>/\n\u0000", ""},
+		{"a", "i", "j", ""},
+		{"a", "i", "j", `,"sub":"x"`},
+		{"b", "i", "k", ""},
+		{"d", "", "ij", ""},
+		{"e", "j", "i", ""},
+		{"f", "i", strings.Repeat("j", 3000), ""},
+		{"g", "i", " .*>/\n\u0000", ""},
 	} {
 		token, code := v.Verify([]byte(signed(t, "HS256", `{"exp":1800000060,"notify":{"once":true},"iss":"`+row.iss+`","jti":`+quote(t, row.jti)+row.more+`}`)))
 		if code != wire.OK {

@@ -8,14 +8,15 @@ import (
 )
 
 // maxFetchWait is how long one verification waits for keys. It bounds how long
-// tokens with invented kids can keep verifiers busy while an issuer hangs: once
-// a cooldown.
+// tokens with invented kids can keep verifiers busy when an issuer begins to
+// hang. While it goes on nobody waits.
 const maxFetchWait = 2 * time.Second
 
 // keyFor finds the key that a token names by its header and payload segments.
 // If its issuer publishes keys at a URL and the kid is not known, they are
 // fetched first, so that a token by a key which was changed just now does not
-// have to come twice. Unavailable says that they could not be fetched.
+// have to come twice. Unavailable says that they could not be fetched, or, after
+// an outage, that they are being fetched just now.
 func (v *Verifier) keyFor(head, payload []byte) (*route, *candidate, wire.Code) {
 	r, code := v.keys.Load().route(head)
 	if code != wire.OK {
@@ -71,10 +72,14 @@ func (v *Verifier) awaitKey(is *issuer, h header) (*route, *candidate, wire.Code
 	defer timer.Stop()
 	for {
 		var flights []<-chan struct{}
+		down := false
 		for _, from := range is.remote {
+			failed, _ := from.endpoint.state()
 			// A fetch that had begun before may have been too early for this kid.
 			// It ends, and the next turn begins another.
-			if flight := v.beginFetch(from, true); flight != nil {
+			flight := v.beginFetch(from, true)
+			// Nobody waits for an issuer that did not answer last time.
+			if down = down || failed; flight != nil && !failed {
 				flights = append(flights, flight)
 			}
 		}
@@ -89,21 +94,13 @@ func (v *Verifier) awaitKey(is *issuer, h header) (*route, *candidate, wire.Code
 		if c := r.of(is); c != nil {
 			return r, c, wire.OK
 		}
-		if len(flights) == 0 {
-			return nil, nil, is.verdictOnUnknown()
+		switch {
+		case down:
+			return nil, nil, wire.Unavailable
+		case len(flights) == 0:
+			return nil, nil, wire.TokenInvalid
 		}
 	}
-}
-
-// verdictOnUnknown is the answer for a kid that is not among the keys that
-// could be fetched.
-func (i *issuer) verdictOnUnknown() wire.Code {
-	for _, from := range i.remote {
-		if failed, _ := from.endpoint.state(); failed {
-			return wire.Unavailable
-		}
-	}
-	return wire.TokenInvalid
 }
 
 // beginFetch fetches a source in a goroutine of its own and installs its keys.

@@ -3,6 +3,7 @@ package authz
 import (
 	"math"
 	"testing"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -33,6 +34,17 @@ func FuzzVerify(f *testing.F) {
 		NotBeforeLeeway: -1, // the reference knows one leeway for all
 		CacheEntries:    64,
 	})
+	// The same keys, each with one of two issuers, and a kid that both have.
+	double := keyNamed(f, "HS256", keys[1].kid)
+	many := newTestVerifier(f, c, Options{
+		Issuers: []Issuer{
+			{Name: "https://id.example", Trusted: keys[:2], Audience: "notifyd", Publish: []string{"rooms.*", "a.>"}, Subscribe: []string{"rooms.>"}},
+			{Name: "b", Trusted: []Key{keys[2], double}, Publish: everything, Admin: true, MaxLifetime: time.Hour},
+		},
+		NotBeforeLeeway: -1, CacheEntries: 64,
+	})
+	f.Add(uint8(2), `{"alg":"ES256","kid":"es256"}`, `{"iss":"b","sub":"ann","jti":"j","exp":1800000060,"notify":{"publish":["x.{sub}"],"once":true}}`, "")
+	f.Add(uint8(0), `{"alg":"HS256"}`, `{"iss":"https://id.example","aud":"notifyd","exp":1800000060,"notify":{"publish":["rooms.>"]}}`, "")
 	reference := jwt.NewParser(jwt.WithValidMethods(fast), jwt.WithStrictDecoding(),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithTimeFunc(c.now),
 		jwt.WithIssuer("https://id.example"), jwt.WithAudience("notifyd"))
@@ -54,6 +66,38 @@ func FuzzVerify(f *testing.F) {
 			raw = forge(t, key.alg, key.sign, header, payload)
 		}
 		v.Slow([]byte(raw))
+		if token, code := many.Verify([]byte(raw)); code == wire.OK {
+			is := token.key.issuer
+			parser := jwt.NewParser(jwt.WithValidMethods([]string{token.key.alg}), jwt.WithStrictDecoding(), jwt.WithExpirationRequired(),
+				jwt.WithIssuedAt(), jwt.WithTimeFunc(c.now), jwt.WithIssuer(is.Name))
+			claims := jwt.MapClaims{}
+			if _, err := parser.ParseWithClaims(raw, claims, token.key.material); err != nil {
+				t.Fatalf("accepted what golang-jwt refuses by that key: %v", err)
+			}
+			for _, p := range token.publish {
+				if !covered(is.Publish, p) || !wire.ValidPattern(p) {
+					t.Fatalf("%v granted publishing to %q", is, p)
+				}
+			}
+			for _, p := range token.subscribe {
+				if !covered(is.Subscribe, p) || !wire.ValidPattern(p) {
+					t.Fatalf("%v granted subscribing to %q", is, p)
+				}
+			}
+			notify, _ := claims["notify"].(map[string]any)
+			if _, _, once := token.Once(); once != (notify["once"] == true) || once && token.ID() == "" {
+				t.Fatal("two readings of once")
+			}
+			if token.Admin() && (notify["admin"] != true || !is.Admin) {
+				t.Fatal("an administrator out of nothing")
+			}
+			if b := token.Record(); b != nil {
+				again, code := many.Restore(b)
+				if code != wire.OK || string(again.Record()) != string(b) {
+					t.Fatalf("%s came back with %v", b, code)
+				}
+			}
+		}
 		token, code := v.Verify([]byte(raw))
 		if (code == wire.OK) != (token != nil) {
 			t.Fatal(code, "with token", token != nil)

@@ -20,6 +20,7 @@ type Claims struct {
 	IssuedAt  time.Time
 	NotBefore time.Time
 	Expires   time.Time
+	Type      string // typ of the header; "" means JWT
 
 	// The notify claim.
 	Publish   []string // patterns
@@ -75,6 +76,9 @@ func Sign(key Key, c Claims) (string, error) {
 	}
 	t := jwt.NewWithClaims(jwt.GetSigningMethod(key.alg), mintedClaims{registered, mintedGrants{c.Publish, c.Subscribe, c.Admin, c.Digest, c.Once}})
 	t.Header["kid"] = key.kid
+	if c.Type != "" {
+		t.Header["typ"] = c.Type
+	}
 	return t.SignedString(key.sign)
 }
 

@@ -183,9 +183,16 @@ func TestRevocationComplete(t *testing.T) {
 		}
 	}
 	for _, bad := range []Revocation{
-		{}, {Issuer: "i"}, {JTI: "j", Subject: "s"}, {JTI: "j", Before: 1}, {JTI: "j", Expires: -1}, {Subject: "s", Before: -1},
-		{Subject: "s", Before: maxNumericDate + 1}, {Subject: "s", Expires: math.MaxInt64},
-		{JTI: strings.Repeat("j", maxRevocationText+1)}, {JTI: "j", Issuer: strings.Repeat("i", maxRevocationText+1)},
+		{},
+		{Issuer: "i"},
+		{JTI: "j", Subject: "s"},
+		{JTI: "j", Before: 1},
+		{JTI: "j", Expires: -1},
+		{Subject: "s", Before: -1},
+		{Subject: "s", Before: maxNumericDate + 1},
+		{Subject: "s", Expires: math.MaxInt64},
+		{JTI: strings.Repeat("j", maxRevocationText+1)},
+		{JTI: "j", Issuer: strings.Repeat("i", maxRevocationText+1)},
 	} {
 		if err := bounded.Revoke(bad); err == nil {
 			t.Errorf("%.50v was revoked", bad)

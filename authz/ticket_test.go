@@ -86,9 +86,13 @@ func TestRestoreRefuses(t *testing.T) {
 		o.Issuers = []Issuer{is, {Name: "other", Trusted: []Key{key}, Publish: everything, Subscribe: everything}}
 		return newTestVerifier(t, c, o)
 	}
-	raw := []byte(forge(t, "ES256", key.sign, `{"alg":"ES256","kid":"k","typ":"at+jwt"}`,
-		`{"iss":"i","sub":"ann","jti":"j","iat":1800000000,"exp":1800000060,"notify":{"publish":["a.b"]}}`))
-	token, code := verifier(func(*Issuer, *Options) {}).Verify(raw)
+	raw, err := Sign(key, Claims{
+		Type: "at+jwt", Issuer: "i", Subject: "ann", ID: "j", IssuedAt: c.now(), Expires: c.now().Add(time.Minute), Publish: []string{"a.b"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, code := verifier(func(*Issuer, *Options) {}).Verify([]byte(raw))
 	if code != wire.OK {
 		t.Fatal(code)
 	}

@@ -14,26 +14,26 @@
 //     may stand for one key at each of them;
 //   - its payload is one JSON object without duplicate names, whose exp is a
 //     number of seconds above 0, and whose other claims have the right type;
-//   - its grants hold valid patterns and nothing that is not understood; with
-//     notify.once it has a jti. {sub} in a pattern stands for the subject, which must then be one part of
-//     a topic: not empty, no dot, no wildcard, no white space;
+//   - its grants hold valid patterns and nothing that is not understood. {sub} in
+//     a pattern stands for the subject, which must then be one part of a topic:
+//     not empty, no dot, no wildcard, no white space. With notify.once there is a
+//     jti;
 //   - the operator lets its issuer grant all of that, for so long.
 //
-// Keys come from files, from memory and from URLs that serve a JWK Set. MicahParks'
-// keyfunc and jwkset, which do the last, were weighed and left: they decode the
-// answer with encoding/json, so that duplicate names and trailing text pass, and
-// without a bound on its size; their keys would have to be read again by the
-// rules of this package; and with their limiter verifications of an unknown kid
-// queue for the next fetch instead of being refused.
+// Keys come from files, from memory and from URLs that serve a JWK Set. The
+// libraries keyfunc and jwkset fetch such sets too, and are not used here. They
+// decode the answer with encoding/json, so that duplicate names and trailing text
+// pass, and without a bound on its size; its keys would have to be read again by
+// the rules of this package. And verifications of an unknown kid queue at their
+// limiter for the next fetch, where they should be refused until the cooldown
+// ends.
 //
 // No error and no String of this package holds a token or a part of one.
 package authz
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,88 +43,25 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// Defaults and bounds of Options.
-const (
-	DefaultNotBeforeLeeway = 5 * time.Second
-	DefaultCacheEntries    = 1 << 16
-	DefaultMaxTokenBytes   = 8 << 10
-	DefaultJWKSRefresh     = 5 * time.Minute
-	DefaultJWKSCooldown    = 30 * time.Second
-	DefaultJWKSTimeout     = 5 * time.Second
-
-	maxLeeway       = time.Hour
-	maxCacheEntries = 1 << 24
-	filePoll        = 5 * time.Second
-)
-
-// Options say which tokens a Verifier accepts.
-type Options struct {
-	// Keys, Trusted, Issuer and Audience describe one issuer, which may grant
-	// everything. Beside Issuers it has to have a name, as they do.
-	Keys     []string // files: JWK, JWK Set, PEM; URLs: JWK Set
-	Trusted  []Key    // keys that are in memory already, besides those of Keys
-	Issuer   string   // required value of iss; "" accepts any or none
-	Audience string   // required among aud; "" accepts any or none
-
-	Issuers []Issuer // those with a policy of their own
-
-	// JWKSRefresh is how often Run fetches URLs again (default 5 min); how long a
-	// key that its issuer has removed counts at most. An unknown kid makes Verify
-	// fetch at other times too, at most once a JWKSCooldown (default 30 s). A
-	// fetch takes at most JWKSTimeout (default 5 s).
-	JWKSRefresh, JWKSCooldown, JWKSTimeout time.Duration
-
-	Leeway          time.Duration // how long after exp a token still counts; default 0, at most 1 h
-	NotBeforeLeeway time.Duration // how long before nbf and iat it counts already; default 5 s, negative for none, at most 1 h
-
-	// CacheEntries is how many verified tokens are remembered (default 65,536,
-	// rounded up to a power of two). An entry holds the token and its decoded
-	// grants: some 600 bytes for an ordinary token. The most is about twelve
-	// times MaxTokenBytes, for a token of nothing but one-letter topics.
-	CacheEntries int
-	// MaxTokenBytes is the length over which a token is refused before anything
-	// else is done with it. Default 8 KiB.
-	MaxTokenBytes int
-
-	// RevocationMaxAge is how old the last SetRevocationsFresh may be. After that
-	// a valid token that is not remembered is answered with wire.Unavailable;
-	// those that are remembered go on, as they were checked in time. 0 lets new
-	// tokens in however old it is.
-	RevocationMaxAge time.Duration
-	// OnChange, if not nil, is called from any goroutine after remembered tokens
-	// may have fallen, by a revocation or a change of keys: time to Check those
-	// that are held, as by live subscriptions.
-	OnChange func()
-	// OnKeyError, if not nil, is called from any goroutine when keys could not be
-	// read again, with the file or URL and the remedy.
-	OnKeyError func(error)
-
-	Now func() time.Time // default time.Now; called by Verify from any goroutine
-}
-
 // Verifier verifies tokens and remembers those that are valid. Its methods may
 // be called from any goroutine.
 type Verifier struct {
-	options  Options
-	issuers  []*issuer
-	flat     *issuer // the one that Options describes without Issuers, or nil
-	cache    *cache
-	stales   atomic.Uint64
-	verified atomic.Uint64
-	refused  atomic.Uint64
-
+	options     Options
+	issuers     []*issuer
+	flat        *issuer // the one that Options describes without Issuers, or nil
+	cache       *cache
 	revocations *revoked
+	filePoll    time.Duration
 
-	keys atomic.Pointer[keySet]
-
+	keys      atomic.Pointer[keySet]
 	reload    sync.Mutex // held while keys and what it is made from are being replaced
 	fileError string     // of the last look at the files; guarded by reload
-	filePoll  time.Duration
 
-	loads, loadErrors atomic.Uint64
+	verified, refused, stales atomic.Uint64
+	loads, loadErrors         atomic.Uint64
 }
 
-// Stats are counters since New; Entries is a gauge.
+// Stats are counters since New; Entries and Revocations are gauges.
 type Stats struct {
 	Hits, Misses uint64 // of Find, and of the look-up with which Verify begins
 	Verified     uint64 // by Verify, that were not remembered
@@ -134,50 +71,21 @@ type Stats struct {
 	KeyLoads     uint64 // changed files that were read, and URLs fetched, since New
 	KeyErrors    uint64 // those of them that failed, so that the keys stayed as they were
 	Stale        uint64 // valid tokens that Verify or Restore answered with Unavailable, for want of fresh revocations
-	Revocations  int    // in force, a gauge; some that have expired may be among them
+	Revocations  int    // in force; some that have expired may be among them
 }
 
-// New loads the keys and makes a Verifier. It refuses weak keys, files that it
-// cannot read, and options out of bounds; the error names the file or option
-// and the remedy.
+// New loads the keys, those of URLs included, and makes a Verifier. It refuses
+// weak keys, files and URLs that it cannot read, and options out of bounds; the
+// error names the file or option and the remedy.
 func New(options Options) (*Verifier, error) {
-	o := &options
-	if o.NotBeforeLeeway == 0 {
-		o.NotBeforeLeeway = DefaultNotBeforeLeeway
+	if err := options.settle(); err != nil {
+		return nil, err
 	}
-	o.NotBeforeLeeway = max(o.NotBeforeLeeway, 0)
-	if o.Leeway < 0 || o.Leeway > maxLeeway || o.NotBeforeLeeway > maxLeeway {
-		return nil, fmt.Errorf("auth.leeway %v and the leeway %v on nbf must lie between 0 and %v", o.Leeway, o.NotBeforeLeeway, maxLeeway)
-	}
-	if o.CacheEntries == 0 {
-		o.CacheEntries = DefaultCacheEntries
-	}
-	if o.CacheEntries < 0 || o.CacheEntries > maxCacheEntries {
-		return nil, fmt.Errorf("the token cache must have 1 to %d entries, not %d", maxCacheEntries, o.CacheEntries)
-	}
-	if o.MaxTokenBytes == 0 {
-		o.MaxTokenBytes = DefaultMaxTokenBytes
-	}
-	if o.MaxTokenBytes < 0 {
-		return nil, fmt.Errorf("the longest token must have a positive number of bytes, not %d", o.MaxTokenBytes)
-	}
-	if o.RevocationMaxAge < 0 {
-		return nil, fmt.Errorf("auth.revocation_max_age %v must not be below 0", o.RevocationMaxAge)
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	o.JWKSRefresh = cmp.Or(o.JWKSRefresh, DefaultJWKSRefresh)
-	o.JWKSCooldown = cmp.Or(o.JWKSCooldown, DefaultJWKSCooldown)
-	o.JWKSTimeout = cmp.Or(o.JWKSTimeout, DefaultJWKSTimeout)
-	if min(o.JWKSRefresh, o.JWKSCooldown, o.JWKSTimeout) < 0 {
-		return nil, errors.New("jwks.refresh, jwks.cooldown and jwks.timeout must be above 0")
-	}
-	issuers, flat, err := newIssuers(o)
+	issuers, flat, err := newIssuers(&options)
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(o.CacheEntries), revocations: newRevoked(), filePoll: filePoll}
+	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(options.CacheEntries), revocations: newRevoked(), filePoll: filePoll}
 	if err := v.load(); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,104 @@
+package authz
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Defaults and bounds of Options.
+const (
+	DefaultNotBeforeLeeway = 5 * time.Second
+	DefaultCacheEntries    = 1 << 16
+	DefaultMaxTokenBytes   = 8 << 10
+	DefaultJWKSRefresh     = 5 * time.Minute
+	DefaultJWKSCooldown    = 30 * time.Second
+	DefaultJWKSTimeout     = 5 * time.Second
+
+	maxLeeway       = time.Hour
+	maxCacheEntries = 1 << 24
+	filePoll        = 5 * time.Second
+)
+
+// Options say which tokens a Verifier accepts.
+type Options struct {
+	// Keys, Trusted, Issuer and Audience describe one issuer, which may grant
+	// everything. Beside Issuers it has to have a name, as they do.
+	Keys     []string // files: JWK, JWK Set, PEM; URLs: JWK Set
+	Trusted  []Key    // keys that are in memory already, besides those of Keys
+	Issuer   string   // required value of iss; "" accepts any or none
+	Audience string   // required among aud; "" accepts any or none
+
+	Issuers []Issuer // those with a policy of their own
+
+	// JWKSRefresh is how often Run fetches URLs again (default 5 min); how long a
+	// key that its issuer has removed counts at most. An unknown kid makes Verify
+	// fetch at other times too, at most once a JWKSCooldown (default 30 s). A
+	// fetch takes at most JWKSTimeout (default 5 s).
+	JWKSRefresh, JWKSCooldown, JWKSTimeout time.Duration
+
+	Leeway          time.Duration // how long after exp a token still counts; default 0, at most 1 h
+	NotBeforeLeeway time.Duration // how long before nbf and iat it counts already; default 5 s, negative for none, at most 1 h
+
+	// CacheEntries is how many verified tokens are remembered (default 65,536,
+	// rounded up to a power of two). An entry holds the token and its decoded
+	// grants: some 700 bytes for an ordinary token. The most is about thirteen
+	// times MaxTokenBytes, for a token of nothing but one-letter topics.
+	CacheEntries int
+	// MaxTokenBytes is the length over which a token is refused before anything
+	// else is done with it. Default 8 KiB.
+	MaxTokenBytes int
+
+	// RevocationMaxAge is how old the last SetRevocationsFresh may be. After that
+	// a valid token that is not remembered is answered with wire.Unavailable;
+	// those that are remembered go on, as they were checked in time. 0 lets new
+	// tokens in however old it is.
+	RevocationMaxAge time.Duration
+	// OnChange, if not nil, is called from any goroutine after remembered tokens
+	// may have fallen, by a revocation or a change of keys: time to Check those
+	// that are held, as by live subscriptions.
+	OnChange func()
+	// OnKeyError, if not nil, is called from any goroutine when keys could not be
+	// read again, with the file or URL and the remedy.
+	OnKeyError func(error)
+
+	Now func() time.Time // default time.Now; called by Verify from any goroutine
+}
+
+// settle puts defaults where nothing was said, and refuses what is out of
+// bounds.
+func (o *Options) settle() error {
+	if o.NotBeforeLeeway == 0 {
+		o.NotBeforeLeeway = DefaultNotBeforeLeeway
+	}
+	o.NotBeforeLeeway = max(o.NotBeforeLeeway, 0)
+	if o.Leeway < 0 || o.Leeway > maxLeeway || o.NotBeforeLeeway > maxLeeway {
+		return fmt.Errorf("auth.leeway %v and the leeway %v on nbf must lie between 0 and %v", o.Leeway, o.NotBeforeLeeway, maxLeeway)
+	}
+	if o.CacheEntries == 0 {
+		o.CacheEntries = DefaultCacheEntries
+	}
+	if o.CacheEntries < 0 || o.CacheEntries > maxCacheEntries {
+		return fmt.Errorf("the token cache must have 1 to %d entries, not %d", maxCacheEntries, o.CacheEntries)
+	}
+	if o.MaxTokenBytes == 0 {
+		o.MaxTokenBytes = DefaultMaxTokenBytes
+	}
+	if o.MaxTokenBytes < 0 {
+		return fmt.Errorf("the longest token must have a positive number of bytes, not %d", o.MaxTokenBytes)
+	}
+	if o.RevocationMaxAge < 0 {
+		return fmt.Errorf("auth.revocation_max_age %v must not be below 0", o.RevocationMaxAge)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.JWKSRefresh = cmp.Or(o.JWKSRefresh, DefaultJWKSRefresh)
+	o.JWKSCooldown = cmp.Or(o.JWKSCooldown, DefaultJWKSCooldown)
+	o.JWKSTimeout = cmp.Or(o.JWKSTimeout, DefaultJWKSTimeout)
+	if min(o.JWKSRefresh, o.JWKSCooldown, o.JWKSTimeout) < 0 {
+		return errors.New("jwks.refresh, jwks.cooldown and jwks.timeout must be above 0")
+	}
+	return nil
+}
