@@ -139,7 +139,6 @@ func TestEnvelopeAbuse(t *testing.T) {
 		bad("type of another case", `{"type":"Publish","id":"1","topic":"a","token":"%T","data":1}`),
 		bad("type of the server's", `{"type":"event","id":"1","topic":"a","token":"%T","data":1}`),
 		bad("type number", `{"type":1,"id":"1","topic":"a","token":"%T","data":1}`),
-		bad("auth, which this version has not", `{"type":"auth","id":"1","token":"%T"}`),
 		anonymous("id number", `{"type":"publish","id":1,"topic":"a","token":"%T","data":1}`),
 		anonymous("id empty", `{"type":"publish","id":"","topic":"a","token":"%T","data":1}`),
 		anonymous("id of 65 bytes", `{"type":"publish","id":"`+strings.Repeat("i", 65)+`","topic":"a","token":"%T","data":1}`),

@@ -3,6 +3,8 @@
 package server
 
 import (
+	"math"
+
 	"github.com/gobwas/ws"
 
 	"github.com/notifyd/notifyd/server/loop"
@@ -35,12 +37,18 @@ func (s *Server) Tick(l *loop.Loop) {
 }
 
 func (s *Server) notice(c *loop.Conn, ses *session, now int64) {
-	due := int64(never)
+	due, open := s.deadlines(c, ses, now)
+	if !open {
+		return
+	}
 	st := c.Loop().Data.(*loopState)
 	ses.each(func(x *sub) {
 		if now >= x.Until {
 			s.expire(c, ses, x)
 			return
+		}
+		if x.relies {
+			return // the connection is warned, not each of its subscriptions
 		}
 		next := x.Until
 		if warn := x.Until - int64(s.opts.ExpiryNotice); !x.warned && now >= warn {
@@ -55,8 +63,13 @@ func (s *Server) notice(c *loop.Conn, ses *session, now int64) {
 	ses.due = due
 }
 
-// expire ends a subscription and tells its client.
+// expire ends a subscription and tells its client. One that relies on the
+// connection's credential ends with the connection.
 func (s *Server) expire(c *loop.Conn, ses *session, x *sub) {
+	if x.relies {
+		s.close(c, wire.CloseUnauthenticated)
+		return
+	}
 	st := c.Loop().Data.(*loopState)
 	st.reply = wire.AppendExpired(st.reply[:0], x.topic.name)
 	c.Send(ws.OpText, st.reply)
@@ -64,17 +77,29 @@ func (s *Server) expire(c *loop.Conn, ses *session, x *sub) {
 }
 
 // recheck ends the subscriptions of a connection whose tokens are no longer
-// valid, for whatever reason.
+// valid, for whatever reason, and the connection when its credential is one.
 func (s *Server) recheck(c *loop.Conn) {
 	ses := c.Data.(*session)
+	now := c.Loop().Now()
 	ses.each(func(x *sub) {
-		if code := x.token.Check(c.Loop().Now()); code != wire.OK {
-			env := wire.Envelope{Topic: []byte(x.topic.name)}
-			s.drop(c, ses, x)
-			st := c.Loop().Data.(*loopState)
-			st.refused[code]++
-			st.reply = wire.AppendError(st.reply[:0], nil, env.Topic, code, "")
-			c.Send(ws.OpText, st.reply)
+		if code := x.token.Check(now); code != wire.OK {
+			// What was queued for it must not go out either.
+			x.Until = math.MinInt64
+			if !x.relies {
+				s.drop(c, ses, x)
+				s.tell(c, x.topic.name, code, "")
+			}
 		}
 	})
+	if ses.credential != nil && ses.credential.token.Check(now) != wire.OK {
+		s.close(c, wire.CloseUnauthenticated)
+	}
+}
+
+// tell sends an error that answers no envelope: a subscription has ended.
+func (s *Server) tell(c *loop.Conn, topic string, code wire.Code, detail string) {
+	st := c.Loop().Data.(*loopState)
+	st.refused[code]++
+	st.reply = wire.AppendError(st.reply[:0], nil, []byte(topic), code, detail)
+	c.Send(ws.OpText, st.reply)
 }

@@ -51,6 +51,15 @@ func (v verifier) Verify(token []byte) (server.Token, wire.Code) {
 	return t, code
 }
 
+func (v verifier) Restore(record []byte) (server.Token, wire.Code) {
+	t, code := v.Verifier.Restore(record)
+	return t, code
+}
+
+func (verifier) NewTicket() string { return authz.NewTicket() }
+
+func (verifier) TicketKey(ticket string) string { return authz.TicketKey(ticket) }
+
 type setup struct {
 	server server.Options
 	bus    bus.Options

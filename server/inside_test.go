@@ -22,7 +22,7 @@ func TestRateWhenTheClockIsSet(t *testing.T) {
 	for _, by := range []time.Duration{time.Hour, -time.Hour} {
 		x.with(func(c *loop.Conn) {
 			ses := c.Data.(*session)
-			ses.filled, ses.level = c.Loop().Now()+int64(by), 5
+			ses.bucket.filled, ses.bucket.level = c.Loop().Now()+int64(by), 5
 			refused := c.Loop().Data.(*loopState).refused[wire.RateLimited]
 			for range 8 {
 				x.Message(c, ws.OpText, ping)

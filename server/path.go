@@ -18,7 +18,7 @@ import (
 //	Message    a complete text message, from the loop's frames
 //	wire.Parse the envelope; its members are slices of the frame
 //	authorize  the connection's last token, then the cache, then the signature
-//	publish    grant and time, then the bus
+//	publish    grant and time, then the bus (send)
 //	ack        leaves with whatever else this connection is sent this turn
 //
 // Outbound, on a bus goroutine, then on the loops of the subscribers:
@@ -42,8 +42,11 @@ func (s *Server) Message(c *loop.Conn, op ws.OpCode, payload []byte) {
 		return
 	}
 	ses.badEnvelopes = 0
+	if !s.authenticated(c, ses, env) {
+		return
+	}
 	switch env.Kind {
-	case wire.Publish, wire.Subscribe:
+	case wire.Publish, wire.Subscribe, wire.Auth:
 		if token, ok := s.authorize(c, ses, env); ok {
 			s.act(c, ses, env, token)
 		}
@@ -52,18 +55,14 @@ func (s *Server) Message(c *loop.Conn, op ws.OpCode, payload []byte) {
 	}
 }
 
-// parse reads an envelope that this server understands. What could be read is
-// in env also when there is an error.
+// parse reads an envelope. What could be read is in env also when there is an
+// error.
 func parse(op ws.OpCode, payload []byte, env *wire.Envelope) *wire.Error {
 	if op != ws.OpText {
 		*env = wire.Envelope{}
 		return errBinary
 	}
-	err := wire.Parse(payload, env)
-	if err == nil && env.Kind == wire.Auth {
-		return errAuth
-	}
-	return err
+	return wire.Parse(payload, env)
 }
 
 // authorize finds the envelope's token: the one that this connection used last
@@ -76,9 +75,12 @@ func (s *Server) authorize(c *loop.Conn, ses *session, env *wire.Envelope) (toke
 		c.Loop().Data.(*loopState).memoHits++
 		return ses.token, true
 	}
+	if env.Token == nil && env.Kind == wire.Subscribe && ses.credential != nil {
+		return ses.credential.token, true // a publish may never do that
+	}
 	if token = s.auth.Find(env.Token); token == nil {
 		if s.auth.Slow(env.Token) {
-			s.hold(c, env)
+			s.holdVerify(c, env)
 			return nil, false
 		}
 		var code wire.Code
@@ -98,14 +100,18 @@ func (s *Server) act(c *loop.Conn, ses *session, env *wire.Envelope, token Token
 		s.refuse(c, ses, env, code, "")
 		return
 	}
-	if env.Kind == wire.Publish {
+	switch env.Kind {
+	case wire.Publish:
 		s.publish(c, ses, env, token)
-		return
+	case wire.Subscribe:
+		s.subscribe(c, ses, env, token)
+	case wire.Auth:
+		s.bind(c, ses, env, token)
 	}
-	s.subscribe(c, ses, env, token)
 }
 
-// publish hands an event to the bus. The ack says that the bus has it.
+// publish checks a publish against its token's grants and, where the token is
+// bound to one message, against that.
 func (s *Server) publish(c *loop.Conn, ses *session, env *wire.Envelope, token Token) {
 	switch {
 	case !wire.ValidTopic(env.Topic):
@@ -115,6 +121,21 @@ func (s *Server) publish(c *loop.Conn, ses *session, env *wire.Envelope, token T
 		s.refuse(c, ses, env, wire.Forbidden, "")
 		return
 	}
+	if token.Bound() {
+		if code := token.Digest(env.Topic, env.Data); code != wire.OK {
+			s.refuse(c, ses, env, code, "")
+			return
+		}
+		if _, _, once := token.Once(); once {
+			s.holdOnce(c, env, token)
+			return
+		}
+	}
+	s.send(c, ses, env)
+}
+
+// send hands an event to the bus. The ack says that the bus has it.
+func (s *Server) send(c *loop.Conn, ses *session, env *wire.Envelope) {
 	if code := s.bus.Publish(env.Topic, env.Data); code != wire.OK {
 		s.refuse(c, ses, env, code, "")
 		return

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -35,6 +36,12 @@ type Authorizer interface {
 	// Verify checks a token and remembers it. The Token is valid when the code
 	// is wire.OK.
 	Verify(token []byte) (Token, wire.Code)
+	// NewTicket makes a ticket that nobody can guess, TicketKey the name to keep
+	// it under, from which it cannot be told.
+	NewTicket() string
+	TicketKey(ticket string) string
+	// Restore makes a Token of what [Token.Record] wrote. It may block.
+	Restore(record []byte) (Token, wire.Code)
 }
 
 // Token is a verified token. It is immutable and safe for concurrent use.
@@ -52,6 +59,18 @@ type Token interface {
 	Expires() int64
 	// ExpSeconds is the token's exp claim.
 	ExpSeconds() int64
+	Subject() string
+	// Admin says whether the bearer may revoke.
+	Admin() bool
+	// Bound says whether the token is for one message alone: Digest says whether
+	// it is this one, Once whether the token counts once only, noted under
+	// OnceKey until that Unix second.
+	Bound() bool
+	Digest(topic, data []byte) wire.Code
+	Once() (jti string, until int64, once bool)
+	OnceKey() string
+	// Record is the token written down, for Restore on any node.
+	Record() []byte
 }
 
 // Bus carries events between nodes. Its methods may be called from any
@@ -92,8 +111,25 @@ type Options struct {
 	ExpiryNotice time.Duration
 	// DrainWindow is over how long Shutdown spreads the closing of connections.
 	DrainWindow time.Duration
-	// HTTP answers requests that are no WebSocket upgrade. Nil: the server's own.
-	HTTP http.Handler
+	// Strategies are the enabled ways to present a connection's credential.
+	// Default [DefaultStrategies]. With RequireConnection a connection without
+	// one is refused or, where it may come in an auth envelope, closed after
+	// AuthDeadline (default 10 s).
+	Strategies        Strategy
+	RequireConnection bool
+	AuthDeadline      time.Duration
+	// TicketTTL is how long a ticket may be redeemed. Default 30 s.
+	TicketTTL time.Duration
+	// Store keeps tickets and used tokens for all nodes. Nil: tickets and one-use
+	// tokens are refused.
+	Store Store
+	// Revoke puts a revocation in force on every node. Nil: there are none.
+	Revoke func(context.Context, Revocation) error
+	// Origins are the origins of pages that may connect: "https://example.com",
+	// "example.com" with any scheme, "*.example.com" for all below it. Empty: any.
+	Origins []string
+	// TrustedProxies may say in Forwarded or X-Forwarded-For whom they speak for.
+	TrustedProxies []netip.Prefix
 }
 
 func (o Options) withDefaults() Options {
@@ -107,8 +143,22 @@ func (o Options) withDefaults() Options {
 	def(&o.BadEnvelopes, 10)
 	def(&o.AuthFailures, 10)
 	def(&o.VerifyWorkers, max(1, runtime.GOMAXPROCS(0)/2))
-	if o.ExpiryNotice == 0 {
-		o.ExpiryNotice = 30 * time.Second
+	defDur := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defDur(&o.ExpiryNotice, 30*time.Second)
+	defDur(&o.AuthDeadline, 10*time.Second)
+	defDur(&o.TicketTTL, 30*time.Second)
+	if o.Strategies == 0 {
+		o.Strategies = DefaultStrategies
+	}
+	if o.Store == nil {
+		o.Store = noStore{}
+	}
+	if o.Revoke == nil {
+		o.Revoke = func(context.Context, Revocation) error { return errNoStore }
 	}
 	// The loops would choose the same; the welcome tells clients.
 	def(&o.Loop.MessageBytes, 64<<10)
@@ -122,18 +172,19 @@ func (o Options) withDefaults() Options {
 // Server is a node's WebSocket side. Make it with [New], give its Event and
 // Flush to a bus, then [Server.Start] it with that bus.
 type Server struct {
-	opts   Options
-	log    *zap.Logger
-	auth   Authorizer
-	bus    Bus
-	engine *loop.Engine
-	topics topics
-	verify verifyPool
-	hand   *loop.Hand
-	http   *http.Server
-	served sync.WaitGroup
-	shards []shard
-	conns  connIDs
+	opts     Options
+	log      *zap.Logger
+	auth     Authorizer
+	bus      Bus
+	engine   *loop.Engine
+	topics   topics
+	verify   pool // signatures: bounded by cores
+	blocking pool // questions to the store
+	hand     *loop.Hand
+	http     *http.Server
+	served   sync.WaitGroup
+	shards   []shard
+	conns    connIDs
 }
 
 // New makes a server. shards is how many goroutines of the bus will call Event
@@ -162,20 +213,17 @@ func (s *Server) Start(ln net.Listener, bus Bus) error {
 	s.bus = bus
 	s.topics.bus = bus
 	s.hand = loop.NewHand(ln.Addr())
-	handler := s.opts.HTTP
-	if handler == nil {
-		handler = httpHandler()
-	}
 	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)
 	s.http = &http.Server{
-		Handler:           handler,
+		Handler:           s.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    max(s.opts.Loop.HeadBytes, 8<<10),
 		ErrorLog:          errorLog,
 	}
-	s.verify.start(s.opts.VerifyWorkers, s.auth)
+	s.verify.start(s.opts.VerifyWorkers)
+	s.blocking.start(storeWorkers)
 	s.served.Go(func() {
 		if err := s.http.Serve(s.hand); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			s.log.Error("http", zap.Error(err))
@@ -195,6 +243,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.served.Wait()
 	s.verify.stop()
+	s.blocking.stop()
 	return err
 }
 
@@ -207,15 +256,4 @@ func (s *Server) Recheck() {
 			return true
 		})
 	})
-}
-
-// httpHandler answers what is no WebSocket upgrade.
-func httpHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc(wire.Path, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
-		http.Error(w, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)", http.StatusUpgradeRequired)
-	})
-	return mux
 }

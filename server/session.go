@@ -17,20 +17,25 @@ import (
 // session is what the server keeps of a connection. Its loop's goroutine alone
 // touches it.
 type session struct {
-	token Token           // the last that was verified on this connection
-	subs  *sub            // a list, while they are few
-	many  map[string]*sub // by name, once they have been many
+	token      Token           // the last that was verified on this connection
+	credential *credential     // the connection's own; nil: it has none
+	subs       *sub            // a list, while they are few
+	many       map[string]*sub // by name, once they have been many
+	bucket     *bucket         // nil: no rate is set
 
 	id     uint64
-	opened int64 // Unix nanoseconds
-	due    int64 // when a subscription wants a notice or ends, at the earliest
-
-	filled int64   // when level was reckoned
-	level  float32 // of the rate's bucket, in frames
+	due    int64  // when something wants a notice or ends, at the earliest
+	opened uint32 // Unix seconds
 
 	count        int32  // subscriptions, waiting ones included
 	badEnvelopes uint32 // in a row
 	authFailures uint32 // in a row
+}
+
+// bucket bounds the frames of a connection over time.
+type bucket struct {
+	level  float32 // frames that may come now
+	filled int64   // when level was reckoned, in Unix nanoseconds
 }
 
 // loopState is what the server keeps of a loop, for its goroutine alone.
@@ -49,7 +54,16 @@ type connIDs struct{ next atomic.Uint64 }
 func (s *Server) Open(c *loop.Conn) {
 	l := c.Loop()
 	st := l.Data.(*loopState)
-	ses := &session{id: s.conns.next.Add(1), opened: l.Now(), due: never, level: float32(s.opts.Burst), filled: l.Now()}
+	ses := &session{id: s.conns.next.Add(1), opened: uint32(l.Now() / 1e9), due: never}
+	if s.opts.Rate > 0 {
+		ses.bucket = &bucket{level: float32(s.opts.Burst), filled: l.Now()}
+	}
+	if hs, ok := c.Data.(*handshake); ok {
+		ses.credential = &credential{token: hs.token}
+	}
+	if ses.credential != nil || s.opts.RequireConnection {
+		ses.due = 0 // the next tick finds out when
+	}
 	c.Data = ses
 	st.reply = wire.AppendWelcome(st.reply[:0], s.connName(ses), s.opts.Node, time.Unix(0, l.Now()), s.opts.Loop.PingInterval, s.opts.Loop.MessageBytes)
 	c.Send(ws.OpText, st.reply)
@@ -67,7 +81,7 @@ func (s *Server) Closed(c *loop.Conn, code ws.StatusCode) {
 	ses.due = never
 	if e := s.log.Check(zap.DebugLevel, "connection closed"); e != nil {
 		e.Write(zap.String("conn", s.connName(ses)), zap.Stringer("addr", c.Addr()),
-			zap.Uint16("code", uint16(code)), zap.Duration("open", time.Duration(c.Loop().Now()-ses.opened)))
+			zap.Uint16("code", uint16(code)), zap.Int64("seconds", c.Loop().Now()/1e9-int64(ses.opened)))
 	}
 }
 
@@ -113,10 +127,7 @@ func (s *Server) close(c *loop.Conn, code wire.CloseCode) {
 	c.Close(ws.StatusCode(code), code.Text())
 }
 
-var (
-	errBinary = &wire.Error{Code: wire.BadEnvelope, Detail: "an envelope is a text message, not a binary one"}
-	errAuth   = &wire.Error{Code: wire.BadEnvelope, Detail: "this server has no connection credentials: put the token into each subscribe and publish"}
-)
+var errBinary = &wire.Error{Code: wire.BadEnvelope, Detail: "an envelope is a text message, not a binary one"}
 
 // control answers envelopes that need no token.
 func (s *Server) control(c *loop.Conn, ses *session, env *wire.Envelope) {
@@ -136,14 +147,15 @@ func (s *Server) control(c *loop.Conn, ses *session, env *wire.Envelope) {
 func (s *Server) allow(c *loop.Conn, ses *session) bool {
 	now := c.Loop().Now()
 	burst := float32(s.opts.Burst)
+	b := ses.bucket
 	// The clock may have been set back; nobody owes frames for that.
-	ses.level = min(burst, ses.level+float32(max(now-ses.filled, 0))*float32(s.opts.Rate)/1e9)
-	ses.filled = now
-	ses.level--
+	b.level = min(burst, b.level+float32(max(now-b.filled, 0))*float32(s.opts.Rate)/1e9)
+	b.filled = now
+	b.level--
 	switch {
-	case ses.level >= 0:
+	case b.level >= 0:
 		return true
-	case ses.level < -burst:
+	case b.level < -burst:
 		s.refuse(c, ses, &c.Loop().Data.(*loopState).env, wire.RateLimited, "")
 		s.close(c, wire.CloseRate)
 	default:

@@ -40,6 +40,12 @@ func (v verifier) Find(token []byte) Token {
 
 func (v verifier) Verify(token []byte) (Token, wire.Code) { return v.Verifier.Verify(token) }
 
+func (v verifier) Restore(record []byte) (Token, wire.Code) { return v.Verifier.Restore(record) }
+
+func (verifier) NewTicket() string { return authz.NewTicket() }
+
+func (verifier) TicketKey(ticket string) string { return authz.TicketKey(ticket) }
+
 // stage is a server with one client, whose stages a test calls itself.
 type stage struct {
 	*Server

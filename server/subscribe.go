@@ -20,6 +20,7 @@ type sub struct {
 	next        *sub
 	warned      bool // the client knows that the token expires soon
 	gone        bool // it has ended, maybe before the bus has confirmed it
+	relies      bool // token is the connection's credential
 }
 
 const never = math.MaxInt64
@@ -27,7 +28,11 @@ const never = math.MaxInt64
 // subscribe adds a subscription, or gives the one that is there a new token.
 func (s *Server) subscribe(c *loop.Conn, ses *session, env *wire.Envelope, token Token) {
 	x := ses.find(env.Topic)
+	relies := env.Token == nil
 	switch {
+	case !relies && s.opts.Strategies&Message == 0:
+		s.refuse(c, ses, env, wire.Forbidden, "the strategy message is not enabled here: leave the token out")
+		return
 	case !wire.ValidPattern(env.Topic):
 		s.refuse(c, ses, env, wire.BadTopic, "")
 		return
@@ -48,7 +53,7 @@ func (s *Server) subscribe(c *loop.Conn, ses *session, env *wire.Envelope, token
 		ses.add(x)
 		c.Loop().Data.(*loopState).subs++
 	}
-	x.token, x.Until, x.warned = token, token.Expires(), false
+	x.token, x.Until, x.warned, x.relies = token, token.Expires(), false, relies
 	ses.due = min(ses.due, x.Until-int64(s.opts.ExpiryNotice))
 
 	if x.topic.isLive() {
@@ -113,6 +118,9 @@ func (s *Server) unsubscribe(c *loop.Conn, ses *session, env *wire.Envelope) {
 
 // drop ends a subscription.
 func (s *Server) drop(c *loop.Conn, ses *session, x *sub) {
+	if x.gone {
+		return // closing the connection has ended them all
+	}
 	ses.remove(x)
 	s.leave(c, x)
 }

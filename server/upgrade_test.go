@@ -15,8 +15,7 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// Requests that are no upgrade go to Options.HTTP, by default to an answer that
-// says what to do.
+// A request that is no upgrade gets an answer that says what to do.
 func TestHTTP(t *testing.T) {
 	get := func(n *node, path string) (int, string) {
 		t.Helper()
@@ -33,10 +32,6 @@ func TestHTTP(t *testing.T) {
 		t.Error(code, body)
 	}
 	if code, _ := get(n, "/"); code != http.StatusNotFound {
-		t.Error(code)
-	}
-	n = one(t, server.Options{HTTP: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })})
-	if code, _ := get(n, wire.Path); code != http.StatusTeapot {
 		t.Error(code)
 	}
 	n.dial(t).fence()

@@ -9,74 +9,90 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// held is an envelope that waits for its token's signature to be verified.
+// held is an envelope that waits for something that takes too long for a loop:
+// its token's signature, or whether a one-use token was used.
 type held struct {
-	conn  *loop.Conn
-	env   wire.Envelope // slices of buf
-	buf   []byte
+	env   wire.Envelope // slices of one buffer
 	token Token
 	code  wire.Code
 }
 
-// hold copies an envelope, stops reading its connection and has a worker verify
-// its token. A connection has one envelope in the queue at most, so the queue
-// is fair between connections and no longer than they are many.
-func (s *Server) hold(c *loop.Conn, env *wire.Envelope) {
-	h := &held{conn: c, env: *env}
-	h.buf = make([]byte, 0, len(env.ID)+len(env.Topic)+len(env.Token)+len(env.Data)+len(env.MsgID))
-	for _, p := range []*[]byte{&h.env.ID, &h.env.Topic, &h.env.Token, &h.env.Data, &h.env.MsgID} {
-		at := len(h.buf)
-		h.buf = append(h.buf, *p...)
-		*p = h.buf[at:len(h.buf):len(h.buf)]
+// hold copies an envelope, stops reading its connection, has a worker of p do work
+// and goes on with then, unless the connection has closed meanwhile. A
+// connection has one envelope in the queue at most, so the queue is fair between
+// connections and no longer than they are many.
+func (s *Server) hold(p *pool, c *loop.Conn, env *wire.Envelope, work func(*held), then func(*session, *held)) {
+	h := &held{env: *env}
+	buf := make([]byte, 0, len(env.ID)+len(env.Topic)+len(env.Token)+len(env.Data)+len(env.MsgID))
+	for _, part := range []*[]byte{&h.env.ID, &h.env.Topic, &h.env.Token, &h.env.Data, &h.env.MsgID} {
+		at := len(buf)
+		buf = append(buf, *part...)
+		*part = buf[at:len(buf):len(buf)]
 	}
 	c.Pause()
-	s.verify.push(h, s.verified)
-}
-
-// verified goes on with a held envelope, on its connection's loop.
-func (s *Server) verified(h *held) {
-	c := h.conn
-	if c.Open() {
-		ses := c.Data.(*session)
-		if h.code == wire.OK {
-			ses.token = h.token
-			s.act(c, ses, &h.env, h.token)
-		} else {
-			s.refuse(c, ses, &h.env, h.code, "")
+	later(p, c, func() { work(h) }, func() {
+		if c.Open() {
+			then(c.Data.(*session), h)
 		}
-	}
-	c.Resume()
+	})
 }
 
-// verifyPool is a bounded number of goroutines that verify signatures.
-type verifyPool struct {
-	auth    Authorizer
+// holdVerify holds an envelope until its token has been verified.
+func (s *Server) holdVerify(c *loop.Conn, env *wire.Envelope) {
+	s.hold(&s.verify, c, env, func(h *held) {
+		h.token, h.code = s.auth.Verify(h.env.Token)
+	}, func(ses *session, h *held) {
+		if h.code != wire.OK {
+			s.refuse(c, ses, &h.env, h.code, "")
+			return
+		}
+		ses.token = h.token
+		s.act(c, ses, &h.env, h.token)
+	})
+}
+
+// holdOnce holds a publish until the cluster has noted that its token is used.
+// With NATS away that fails closed: a token that may have been used is refused.
+func (s *Server) holdOnce(c *loop.Conn, env *wire.Envelope, token Token) {
+	s.hold(&s.blocking, c, env, func(h *held) {
+		h.code = s.useOnce(token)
+	}, func(ses *session, h *held) {
+		if h.code != wire.OK {
+			s.refuse(c, ses, &h.env, h.code, "")
+			return
+		}
+		s.send(c, ses, &h.env)
+	})
+}
+
+// pool is a bounded number of goroutines for what blocks or costs much.
+type pool struct {
 	workers sync.WaitGroup
 
 	mu     sync.Mutex
 	some   sync.Cond
-	queue  []*held     // guarded by mu
-	done   func(*held) // guarded by mu
-	closed bool        // guarded by mu
+	queue  []job // guarded by mu
+	closed bool  // guarded by mu
 }
 
-func (p *verifyPool) start(workers int, auth Authorizer) {
-	p.auth = auth
+// job is work, and what to call behind it, both on a worker.
+type job struct{ work, done func() }
+
+func (p *pool) start(workers int) {
 	p.some.L = &p.mu
 	for range workers {
-		p.workers.Go(p.work)
+		p.workers.Go(p.run)
 	}
 }
 
-func (p *verifyPool) push(h *held, done func(*held)) {
+func (p *pool) push(work, done func()) {
 	p.mu.Lock()
-	p.queue = append(p.queue, h)
-	p.done = done
+	p.queue = append(p.queue, job{work, done})
 	p.mu.Unlock()
 	p.some.Signal()
 }
 
-func (p *verifyPool) work() {
+func (p *pool) run() {
 	for {
 		p.mu.Lock()
 		for len(p.queue) == 0 && !p.closed {
@@ -86,24 +102,23 @@ func (p *verifyPool) work() {
 			p.mu.Unlock()
 			return
 		}
-		h, done := p.queue[0], p.done
-		p.queue[0] = nil
+		j := p.queue[0]
+		p.queue[0] = job{}
 		p.queue = p.queue[1:]
 		p.mu.Unlock()
-
-		h.token, h.code = p.auth.Verify(h.env.Token)
-		h.conn.Loop().Post(func() { done(h) })
+		j.work()
+		j.done()
 	}
 }
 
 // waiting is the length of the queue.
-func (p *verifyPool) waiting() int {
+func (p *pool) waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.queue)
 }
 
-func (p *verifyPool) stop() {
+func (p *pool) stop() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()

@@ -38,6 +38,21 @@ func (a authorizer) Verify(token []byte) (server.Token, wire.Code) {
 	return t, code
 }
 
+// Restore implements [server.Authorizer].
+func (a authorizer) Restore(record []byte) (server.Token, wire.Code) {
+	t, code := a.verifier.Restore(record)
+	if t == nil {
+		return nil, code
+	}
+	return t, code
+}
+
+// NewTicket implements [server.Authorizer].
+func (authorizer) NewTicket() string { return authz.NewTicket() }
+
+// TicketKey implements [server.Authorizer].
+func (authorizer) TicketKey(ticket string) string { return authz.TicketKey(ticket) }
+
 func newVerifyTime() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "notifyd_verify_seconds",

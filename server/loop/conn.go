@@ -109,7 +109,7 @@ func (c *Conn) Resume() {
 	}
 	c.paused = false
 	c.heard = c.loop.sec // nobody listened meanwhile
-	if c.since != 0 {
+	if c.since != 0 && c.state != stateHead {
 		c.since = c.loop.sec
 	}
 	c.loop.parseTail(c)

@@ -2,14 +2,19 @@
 
 package loop
 
-import "github.com/gobwas/ws"
+import (
+	"errors"
+
+	"github.com/gobwas/ws"
+)
 
 // Handler gives meaning to connections. Every method is called on the
 // goroutine of the loop that owns the connection and must not block.
 type Handler interface {
 	// Request is asked about an upgrade request before it is answered. An error
 	// made by [ws.RejectConnectionError] refuses it with that status. r and its
-	// slices are valid until Request returns.
+	// slices are valid until Request returns. [ErrLater] leaves the request
+	// unanswered: after [Conn.Resume] the same request is asked about again.
 	Request(c *Conn, r *Request) error
 
 	// Open is called once the handshake has been answered with 101.
@@ -53,4 +58,12 @@ type Request struct {
 	Protocols []byte
 	// Protocol is set by the handler: the subprotocol to answer with, if any.
 	Protocol string
+	// Authorization, Origin, ForwardedFor and Forwarded are the values of those
+	// headers (X-Forwarded-For for the third); several of one name are joined by
+	// commas. Nil: there was none.
+	Authorization, Origin, ForwardedFor, Forwarded []byte
 }
+
+// ErrLater is what [Handler.Request] returns when it cannot tell yet. The
+// connection is paused until [Conn.Resume], and the handshake's deadline runs.
+var ErrLater = errors.New("answer later")

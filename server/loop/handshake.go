@@ -5,6 +5,7 @@ package loop
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"io"
 	"iter"
 	"strings"
@@ -40,23 +41,30 @@ func (l *Loop) head(c *Conn, b []byte) int {
 		return len(b)
 	}
 	plain(b[:end])
-	l.upgrade(c, b[:end])
+	if !l.upgrade(c, b[:end]) {
+		return 0
+	}
 	return end
 }
 
-// upgrade answers a WebSocket handshake that lies complete in memory.
-func (l *Loop) upgrade(c *Conn, head []byte) {
+// upgrade answers a WebSocket handshake that lies complete in memory. It returns
+// false when the handler wants to be asked again.
+func (l *Loop) upgrade(c *Conn, head []byte) bool {
 	u := &l.up
 	u.conn, u.req, u.in = c, Request{}, head
 	u.answer.Reset()
 	_, err := u.upgrader.Upgrade(u)
 	u.conn = nil
+	if errors.Is(err, ErrLater) {
+		c.paused = true
+		return false
+	}
 	if err != nil {
 		if u.answer.Len() == 0 { // the request line means nothing
 			u.answer.WriteString(responseBadRequest)
 		}
 		l.refuse(c, u.answer.String())
-		return
+		return true
 	}
 	l.corkFor(c)
 	l.cork = append(l.cork, u.answer.Bytes()...)
@@ -66,6 +74,7 @@ func (l *Loop) upgrade(c *Conn, head []byte) {
 	l.stat.open++
 	l.stat.upgraded++
 	l.eng.handler.Open(c)
+	return true
 }
 
 // upgradeIO is one handshake: the head that [ws.Upgrader] reads and the answer
@@ -99,11 +108,21 @@ func (u *upgradeIO) prepare(h Handler, headBytes int) {
 			return nil
 		},
 		ProtocolCustom: func(v []byte) (string, bool) {
-			if u.req.Protocols != nil {
-				v = bytes.Join([][]byte{u.req.Protocols, v}, []byte(","))
-			}
-			u.req.Protocols = v
+			join(&u.req.Protocols, v)
 			return "", true
+		},
+		OnHeader: func(name, v []byte) error {
+			switch string(name) {
+			case "Authorization":
+				join(&u.req.Authorization, v)
+			case "Origin":
+				join(&u.req.Origin, v)
+			case "X-Forwarded-For":
+				join(&u.req.ForwardedFor, v)
+			case "Forwarded":
+				join(&u.req.Forwarded, v)
+			}
+			return nil
 		},
 		OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
 			if err := h.Request(u.conn, &u.req); err != nil {
@@ -115,6 +134,14 @@ func (u *upgradeIO) prepare(h Handler, headBytes int) {
 			return ws.HandshakeHeaderString("Sec-WebSocket-Protocol: " + u.req.Protocol + "\r\n"), nil
 		},
 	}
+}
+
+// join adds a header's value to those of the same name (RFC 9110 §5.3).
+func join(to *[]byte, v []byte) {
+	if *to != nil {
+		v = bytes.Join([][]byte{*to, v}, []byte(","))
+	}
+	*to = v
 }
 
 const (

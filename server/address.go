@@ -1,0 +1,78 @@
+//go:build linux
+
+package server
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/notifyd/notifyd/server/loop"
+)
+
+// client is the address that an upgrade request came from.
+func (s *Server) client(c *loop.Conn, r *loop.Request) netip.Addr {
+	return s.behind(c.Addr(), string(r.Forwarded), string(r.ForwardedFor))
+}
+
+// httpClient is the address that an HTTP request came from.
+func (s *Server) httpClient(r *http.Request) netip.Addr {
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return s.behind(peer.Addr().Unmap(), strings.Join(r.Header.Values("Forwarded"), ","), strings.Join(r.Header.Values("X-Forwarded-For"), ","))
+}
+
+// behind finds the client behind the operator's proxies. Each proxy appends the
+// address that it saw, so the list is read from its end, as long as the address
+// to the right is a trusted proxy's; what anybody else wrote is never looked at.
+// Forwarded (RFC 7239) wins over X-Forwarded-For.
+func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.Addr {
+	list := forwardedFor
+	if forwarded != "" {
+		list = forwarded
+	}
+	hops := strings.Split(list, ",")
+	for i := len(hops) - 1; i >= 0 && list != "" && s.trusted(peer); i-- {
+		hop := strings.TrimSpace(hops[i])
+		if forwarded != "" {
+			hop = forParameter(hop)
+		}
+		addr, ok := parseHop(hop)
+		if !ok {
+			break // hidden or malformed: the last address that is known
+		}
+		peer = addr
+	}
+	return peer
+}
+
+func (s *Server) trusted(a netip.Addr) bool {
+	for _, p := range s.opts.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// forParameter is the value of for= in one element of Forwarded.
+func forParameter(element string) string {
+	for pair := range strings.SplitSeq(element, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		if strings.EqualFold(name, "for") {
+			return strings.Trim(value, `"`)
+		}
+	}
+	return ""
+}
+
+// parseHop reads an address with or without a port: 192.0.2.1, 192.0.2.1:80,
+// [2001:db8::1], [2001:db8::1]:80, 2001:db8::1.
+func parseHop(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		return a.Unmap(), true
+	}
+	if a, err := netip.ParseAddrPort(s); err == nil {
+		return a.Addr().Unmap(), true
+	}
+	return netip.Addr{}, false
+}

@@ -1,0 +1,64 @@
+//go:build linux
+
+package server
+
+import (
+	"net/http"
+	"strings"
+)
+
+// allowed says whether a browser page of this origin may connect. A client that
+// sends no Origin is no browser, and not bound by it.
+func (s *Server) allowed(origin string) bool {
+	if origin == "" || len(s.opts.Origins) == 0 {
+		return true
+	}
+	scheme, host, ok := strings.Cut(strings.ToLower(origin), "://")
+	if !ok {
+		return false // "null": a sandboxed page, or a file
+	}
+	for _, o := range s.opts.Origins {
+		o = strings.ToLower(o)
+		if s, h, ok := strings.Cut(o, "://"); ok {
+			if s != scheme {
+				continue
+			}
+			o = h
+		}
+		if o == host {
+			return true
+		}
+		if suffix, ok := strings.CutPrefix(o, "*"); ok && strings.HasPrefix(suffix, ".") &&
+			strings.HasSuffix(host, suffix) && len(host) > len(suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// cors lets pages of allowed origins use the HTTP calls (Fetch standard, CORS
+// protocol). Tokens stand in a header that pages set themselves; cookies are
+// never part of it, so credentials are not allowed.
+func (s *Server) cors(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		if origin == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Add("Vary", "Origin")
+		if !s.allowed(origin) {
+			http.Error(w, "this origin is not allowed", http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			w.Header().Set("Access-Control-Allow-Methods", "POST")
+			w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+			w.Header().Set("Access-Control-Max-Age", "600")
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

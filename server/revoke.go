@@ -1,0 +1,68 @@
+//go:build linux
+
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Revocation names the tokens that count no more: the one with an ID, or those
+// of a subject that were issued before a time.
+type Revocation struct {
+	Issuer  string    // "": of any issuer
+	ID      string    // jti
+	Subject string    // sub
+	Before  time.Time // with Subject
+}
+
+// ErrBadRevocation is what [Options.Revoke] returns, wrapped, for a revocation
+// that says too little or too much.
+var ErrBadRevocation = errors.New("bad revocation")
+
+const maxRevocationBytes = 4 << 10
+
+// revocationsHandler answers POST /v1/revocations. A revocation that was
+// answered with 204 is in force on this node, and kept for all others.
+func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
+	token, ok := s.bearer(w, r)
+	if !ok {
+		return
+	}
+	if !token.Admin() {
+		s.httpError(w, wire.Forbidden)
+		return
+	}
+	var body struct {
+		Issuer  string    `json:"iss"`
+		ID      string    `json:"jti"`
+		Subject string    `json:"sub"`
+		Before  time.Time `json:"before"`
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRevocationBytes))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&body); err != nil || d.More() {
+		http.Error(w, `the body is one of {"jti": …} and {"sub": …, "before": "RFC 3339"}, with "iss" if you like`, http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	defer cancel()
+	err := s.opts.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
+	switch {
+	case errors.Is(err, ErrBadRevocation):
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	case err != nil:
+		s.log.Warn("a revocation cannot be kept", zap.Error(err))
+		s.httpError(w, wire.Unavailable)
+	default:
+		s.log.Info("revoked", zap.String("by", token.Subject()), zap.String("jti", body.ID), zap.String("sub", body.Subject))
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
