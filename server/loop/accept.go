@@ -83,7 +83,10 @@ func (l *Loop) accept() {
 			continue // ECONNABORTED and other errors of a connection that is gone (accept(2))
 		}
 		l.stat.accepted++
-		addr := addrOf(sa)
+		var addr [16]byte
+		if !l.eng.opts.ProxyProtocol { // else the proxy tells it
+			addr = addrOf(sa)
+		}
 		if response := l.eng.admit(addr); response != "" {
 			l.stat.refused++
 			_, _ = rawWrite(int32(fd), []byte(response))

@@ -12,7 +12,8 @@ import (
 type state uint8
 
 const (
-	stateHead    state = iota // reading the handshake request
+	stateProxy   state = iota // reading the proxy's header, with Options.ProxyProtocol
+	stateHead                 // reading the handshake request
 	stateOpen                 // frames flow
 	stateClosing              // a close frame was sent; waiting for the peer's
 	stateLinger               // nothing more is parsed: sending what is left, then waiting for the peer's FIN
@@ -32,7 +33,7 @@ type Conn struct {
 	in   *inbound  // an incomplete head, frame or message; nil when there is none
 	out  *outbound // what the socket had no room for; nil when there is nothing
 
-	addr [16]byte // the peer's address, IPv4 mapped
+	addr [16]byte // the peer's address, IPv4 mapped; zero while it is not known
 	fd   int32
 	slot int32 // index in loop.conns
 
@@ -84,7 +85,8 @@ func (c *Conn) Loop() *Loop { return c.loop }
 // Open reports whether messages can be sent to c.
 func (c *Conn) Open() bool { return c.state == stateOpen }
 
-// Addr is the address of the socket's other end.
+// Addr is the address of the socket's other end or, with
+// [Options.ProxyProtocol], the one that the proxy told; "::" when it told none.
 func (c *Conn) Addr() netip.Addr { return netip.AddrFrom16(c.addr).Unmap() }
 
 // Pending is the number of bytes that the peer is owed and the socket had no
@@ -109,7 +111,7 @@ func (c *Conn) Resume() {
 	}
 	c.paused = false
 	c.heard = c.loop.sec // nobody listened meanwhile
-	if c.since != 0 && c.state != stateHead {
+	if c.since != 0 && c.state > stateHead {
 		c.since = c.loop.sec
 	}
 	c.loop.parseTail(c)

@@ -131,29 +131,39 @@ func origin(addr [16]byte) [16]byte {
 }
 
 // admit counts a new socket in, unless that is over a limit; then it returns
-// the response to refuse it with.
+// the response to refuse it with. The zero address is not known yet and counts
+// towards the total alone.
 func (e *Engine) admit(addr [16]byte) (response string) {
 	if e.open.Add(1) > int64(e.opts.Connections) && e.opts.Connections > 0 {
 		e.open.Add(-1)
 		return responseUnavailable
 	}
-	if e.opts.ConnectionsPerIP > 0 {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		from := origin(addr)
-		if e.perIP[from] >= e.opts.ConnectionsPerIP {
-			e.open.Add(-1)
-			return responseTooManyRequests
-		}
-		e.perIP[from]++
+	if !e.admitFrom(addr) {
+		e.open.Add(-1)
+		return responseTooManyRequests
 	}
 	return ""
+}
+
+// admitFrom counts a socket in at its address, unless that is over the limit.
+func (e *Engine) admitFrom(addr [16]byte) bool {
+	if e.opts.ConnectionsPerIP == 0 || addr == [16]byte{} {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	from := origin(addr)
+	if e.perIP[from] >= e.opts.ConnectionsPerIP {
+		return false
+	}
+	e.perIP[from]++
+	return true
 }
 
 // gone counts a socket out. Any goroutine may call it.
 func (e *Engine) gone(addr [16]byte) {
 	e.open.Add(-1)
-	if e.opts.ConnectionsPerIP == 0 {
+	if e.opts.ConnectionsPerIP == 0 || addr == [16]byte{} {
 		return
 	}
 	e.mu.Lock()

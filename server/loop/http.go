@@ -12,7 +12,8 @@ import (
 // counts towards the connection limits until it is closed.
 type httpConn struct {
 	net.Conn
-	received []byte // read by the loop, not yet by net/http
+	received []byte   // read by the loop, not yet by net/http
+	client   net.Addr // what the proxy in front has told; nil: nothing
 	once     sync.Once
 	release  func()
 }
@@ -28,7 +29,20 @@ func newHTTPConn(c *Conn, received []byte) net.Conn {
 		eng.gone(addr)
 		return nil
 	}
-	return &httpConn{Conn: conn, received: received, release: func() { eng.gone(addr) }}
+	h := &httpConn{Conn: conn, received: received, release: func() { eng.gone(addr) }}
+	if eng.opts.ProxyProtocol {
+		h.client = &net.TCPAddr{IP: c.Addr().AsSlice()}
+	}
+	return h
+}
+
+// RemoteAddr is the client's address. Behind the PROXY protocol its port is not
+// kept and is 0.
+func (c *httpConn) RemoteAddr() net.Addr {
+	if c.client != nil {
+		return c.client
+	}
+	return c.Conn.RemoteAddr()
 }
 
 // Read serves what the loop had received before it reads the socket.

@@ -180,7 +180,10 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 
 // add makes a connection of an accepted socket.
 func (l *Loop) add(fd int, addr [16]byte) {
-	c := &Conn{loop: l, fd: int32(fd), addr: addr, heard: l.sec, since: l.sec, events: unix.EPOLLIN}
+	c := &Conn{loop: l, fd: int32(fd), addr: addr, heard: l.sec, since: l.sec, events: unix.EPOLLIN, state: stateHead}
+	if l.eng.opts.ProxyProtocol {
+		c.state = stateProxy
+	}
 	if k := len(l.free); k > 0 {
 		c.slot = l.free[k-1]
 		l.free = l.free[:k-1]

@@ -46,6 +46,10 @@ type Options struct {
 	PingInterval, IdleTimeout time.Duration
 	// CloseTimeout is how long a close handshake may take. Default 5 s.
 	CloseTimeout time.Duration
+	// ProxyProtocol makes each connection begin with a header of the PROXY
+	// protocol, version 2, that says whom the proxy in front speaks for. Whoever
+	// can reach the listener can then claim any address: only proxies may.
+	ProxyProtocol bool
 	// HTTP takes over connections whose request is not a WebSocket upgrade. The
 	// conn reads what was already received first; the callee owns it. It is
 	// called on the loop's goroutine and must not block. Nil: they get 426.

@@ -80,8 +80,14 @@ func (l *Loop) parseTail(c *Conn) {
 // it are done with.
 func (l *Loop) consume(c *Conn, b []byte) int {
 	used := 0
+	if c.state == stateProxy {
+		if used = l.proxyHeader(c, b); c.state != stateHead {
+			return used
+		}
+	}
 	if c.state == stateHead {
-		if used = l.head(c, b); c.state == stateHead {
+		n := l.head(c, b[used:])
+		if used += n; c.state == stateHead {
 			return used
 		}
 	}

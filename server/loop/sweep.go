@@ -27,7 +27,7 @@ func (l *Loop) sweep() {
 		}
 		age := l.sec - c.since
 		switch c.state {
-		case stateHead:
+		case stateProxy, stateHead:
 			if age > handshake {
 				l.stat.timeouts++
 				c.kill()
@@ -83,7 +83,7 @@ func (l *Loop) drainSome() {
 		c := l.conns[d.next]
 		switch {
 		case c == nil:
-		case c.state == stateHead:
+		case c.state <= stateHead:
 			l.refuse(c, responseUnavailable)
 		default:
 			c.Close(ws.StatusCode(1012), "restart") // RFC 6455 §7.4.2, IANA registry

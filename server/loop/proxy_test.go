@@ -1,0 +1,128 @@
+//go:build linux
+
+package loop
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/gobwas/ws"
+)
+
+// proxied is a header of the PROXY protocol as HAProxy 2.x sends it.
+func proxied(command, family byte, body string) string {
+	return proxySignature + string([]byte{command, family, byte(len(body) >> 8), byte(len(body))}) + body
+}
+
+func TestProxyProtocol(t *testing.T) {
+	const (
+		v4 = "\xc0\x00\x02\x01\x7f\x00\x00\x01\x30\x39\x1f\x90" // 192.0.2.1:12345 to 127.0.0.1:8080
+		v6 = "\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x07" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x30\x39\x1f\x90"
+		upgrade = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	)
+	for _, test := range []struct {
+		name, header, status, addr string
+	}{
+		{"IPv4", proxied(0x21, 0x11, v4), "101", "192.0.2.1"},
+		{"IPv6", proxied(0x21, 0x21, v6), "101", "2001:db8::7"},
+		{"with extensions", proxied(0x21, 0x11, v4+"\x04\x00\x03abc"), "101", "192.0.2.1"},
+		{"local", proxied(0x20, 0x00, ""), "101", "::"},
+		{"unspecified family", proxied(0x21, 0x00, ""), "101", "::"},
+		{"none", "", "400", ""},
+		{"version 1", "PROXY TCP4 192.0.2.1 127.0.0.1 12345 8080\r\n", "400", ""},
+		{"version 3", proxied(0x31, 0x11, v4), "400", ""},
+		{"unknown command", proxied(0x22, 0x11, v4), "400", ""},
+		{"short IPv4", proxied(0x21, 0x11, v4[:11]), "400", ""},
+		{"short IPv6", proxied(0x21, 0x21, v4), "400", ""},
+		{"longer than a head", proxied(0x21, 0x11, v4+strings.Repeat("x", 60_000)), "400", ""},
+	} {
+		for _, cut := range []int{0, 1, 12, 15, 20} {
+			t.Run(test.name, func(t *testing.T) {
+				got := make(chan string, 1)
+				h := &hooks{open: func(c *Conn) { got <- c.Addr().String() }, message: echo}
+				s := start(t, Options{ProxyProtocol: true}, h)
+				conn, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close() }()
+				all := test.header + upgrade
+				// In two segments, mostly.
+				if _, err = io.WriteString(conn, all[:cut]); err == nil && cut > 0 {
+					s.Do(func(*Loop) {})
+				}
+				if err == nil {
+					_, _ = io.WriteString(conn, all[cut:]) // refused early, it may fail
+				}
+				answer := make([]byte, 12)
+				if _, err = io.ReadFull(conn, answer); err != nil || string(answer[9:]) != test.status {
+					t.Fatalf("%q, %v", answer, err)
+				}
+				if test.addr != "" {
+					if addr := <-got; addr != test.addr {
+						t.Errorf("address %s", addr)
+					}
+				}
+			})
+		}
+	}
+}
+
+// The limit by address counts whom the proxy speaks for, and net/http is told.
+func TestProxyProtocolAddresses(t *testing.T) {
+	header := func(last byte) string {
+		return proxied(0x21, 0x11, "\xc0\x00\x02"+string([]byte{last})+"\x7f\x00\x00\x01\x30\x39\x1f\x90")
+	}
+	var hand *Hand
+	opts := Options{ProxyProtocol: true, ConnectionsPerIP: 1, HTTP: func(c net.Conn) { hand.Give(c) }}
+	h := &hooks{message: echo}
+	s := start(t, opts, h)
+	hand = NewHand(nil)
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) })}
+	done := make(chan struct{})
+	go func() { _ = web.Serve(hand); close(done) }()
+	defer func() { _ = web.Close(); <-done }()
+
+	dial := func(last byte) (net.Conn, error) {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, header(last)); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = ws.Dialer{}.Upgrade(conn, &url.URL{Host: "x", Path: "/"})
+		return conn, err
+	}
+	first, err := dial(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(1); err == nil || !strings.Contains(err.Error(), "429") {
+		t.Errorf("a second of that address: %v", err)
+	}
+	if _, err := dial(2); err != nil {
+		t.Errorf("another address: %v", err)
+	}
+	_ = first.Close()
+	eventually(t, "the address is free again", func() bool { _, err := dial(1); return err == nil })
+
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, header(9)+"GET / HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(conn); !strings.HasSuffix(string(body), "192.0.2.9:0") {
+		t.Errorf("%q", body)
+	}
+}
