@@ -56,13 +56,14 @@ func TestLogsHoldNoToken(t *testing.T) {
 	n.stop()
 	parts := append(strings.Split(good, "."), strings.Split(bad, ".")...)
 	for _, line := range lines.All() {
-		text := line.Message
+		var text strings.Builder
+		text.WriteString(line.Message)
 		for name, value := range line.ContextMap() {
-			text += " " + name + "=" + fmt.Sprint(value)
+			text.WriteString(" " + name + "=" + fmt.Sprint(value))
 		}
 		for _, part := range parts {
-			if strings.Contains(text, part[:16]) {
-				t.Errorf("logged: %s", text)
+			if strings.Contains(text.String(), part[:16]) {
+				t.Errorf("logged: %s", text.String())
 			}
 		}
 	}

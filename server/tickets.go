@@ -36,6 +36,7 @@ func (noStore) PutTicket(context.Context, string, []byte, time.Duration) error {
 func (noStore) TakeTicket(context.Context, string) ([]byte, bool, error) {
 	return nil, false, errNoStore
 }
+
 func (noStore) UseOnce(context.Context, string, time.Time) (bool, error) { return false, errNoStore }
 
 const (

@@ -75,18 +75,6 @@ func AppendHeader(dst []byte, op ws.OpCode, n int) []byte {
 	}
 }
 
-// HeaderLen is the length of what [AppendHeader] appends.
-func HeaderLen(n int) int {
-	switch {
-	case n < 126:
-		return 2
-	case n < 1<<16:
-		return 4
-	default:
-		return 10
-	}
-}
-
 // frameEnd returns the end of the frame in b that byte off lies in; b is whole
 // frames as AppendHeader makes them. When off is the start of a frame it is
 // returned as it is. The answer to the handshake, which may stand before the

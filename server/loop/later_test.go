@@ -54,7 +54,7 @@ func TestErrLater(t *testing.T) {
 		c.status(status)
 		if status == "401" {
 			c.wantEOF()
-			_ = c.Conn.Close()
+			_ = c.Close()
 		} else {
 			c.want(ws.OpText, "behind the head")
 		}
@@ -65,7 +65,7 @@ func TestErrLater(t *testing.T) {
 	c := s.connect()
 	c.send([]byte(head))
 	a := <-first
-	_ = c.Conn.Close()
+	_ = c.Close()
 	a.conn.Loop().Post(func() { refuse = false; a.conn.Resume() })
 	eventually(t, "it is gone", func() bool { return s.connections() == 3 })
 }

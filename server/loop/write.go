@@ -168,8 +168,9 @@ func (c *Conn) writable() {
 			// No event after its token's end, but no half a frame either.
 			end = frameEnd(b.B, o.off)
 		}
-		n, ok := 0, true
+		n := 0
 		if o.off < end {
+			var ok bool
 			if n, ok = c.write(b.B[o.off:end]); !ok {
 				return
 			}
