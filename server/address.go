@@ -24,19 +24,27 @@ func (s *Server) httpClient(r *http.Request) netip.Addr {
 // behind finds the client behind the operator's proxies. Each proxy appends the
 // address that it saw, so the list is read from its end, as long as the address
 // to the right is a trusted proxy's; what anybody else wrote is never looked at.
-// Forwarded (RFC 7239) wins over X-Forwarded-For.
+//
+// A proxy that writes Forwarded (RFC 7239) or X-Forwarded-For may pass the other
+// on as the client wrote it. So where there are both and they disagree, neither
+// is believed.
 func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.Addr {
-	list := forwardedFor
-	if forwarded != "" {
-		list = forwarded
+	a := s.walk(peer, forwarded, forParameter)
+	b := s.walk(peer, forwardedFor, func(hop string) string { return hop })
+	switch {
+	case forwarded == "":
+		return b
+	case forwardedFor == "" || a == b:
+		return a
 	}
+	return peer
+}
+
+// walk follows one list of hops. address finds a hop's.
+func (s *Server) walk(peer netip.Addr, list string, address func(string) string) netip.Addr {
 	hops := strings.Split(list, ",")
-	for i := len(hops) - 1; i >= 0 && list != "" && s.trusted(peer); i-- {
-		hop := strings.TrimSpace(hops[i])
-		if forwarded != "" {
-			hop = forParameter(hop)
-		}
-		addr, ok := parseHop(hop)
+	for i := len(hops) - 1; i >= 0 && s.trusted(peer); i-- {
+		addr, ok := parseHop(address(strings.TrimSpace(hops[i])))
 		if !ok {
 			break // hidden or malformed: the last address that is known
 		}

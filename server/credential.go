@@ -162,7 +162,10 @@ func offered(query string, r *loop.Request) (o offer, err error) {
 	}
 	if r.Authorization != nil {
 		scheme, value, _ := bytes.Cut(r.Authorization, []byte(" "))
-		if !bytes.EqualFold(scheme, []byte("Bearer")) {
+		switch {
+		case bytes.IndexByte(r.Authorization, ',') >= 0: // several headers; no token has one
+			return o, errTwo
+		case !bytes.EqualFold(scheme, []byte("Bearer")):
 			return o, errCredential
 		}
 		add(Header, bytes.TrimSpace(value))

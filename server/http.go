@@ -57,11 +57,15 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (Token, bool) {
 func (s *Server) httpError(w http.ResponseWriter, code wire.Code) {
 	status := http.StatusBadRequest
 	switch {
+	case code == wire.TokenMissing:
+		status = http.StatusUnauthorized
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3.1: nothing more when nothing was presented
 	case code.Auth():
 		status = http.StatusUnauthorized
-		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 	case code == wire.Forbidden:
 		status = http.StatusForbidden
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
 	case code == wire.Unavailable:
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "2")

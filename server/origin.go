@@ -14,8 +14,8 @@ func (s *Server) allowed(origin string) bool {
 		return true
 	}
 	scheme, host, ok := strings.Cut(strings.ToLower(origin), "://")
-	if !ok {
-		return false // "null": a sandboxed page, or a file
+	if !ok || strings.ContainsAny(host, "/,@ ") {
+		return false // "null", a sandboxed page or a file; or no browser's
 	}
 	for _, o := range s.opts.Origins {
 		o = strings.ToLower(o)

@@ -4,11 +4,11 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/wire"
@@ -46,9 +46,8 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 		Subject string    `json:"sub"`
 		Before  time.Time `json:"before"`
 	}
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRevocationBytes))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&body); err != nil || d.More() {
+	// Strict: what is not understood may be meant to revoke more.
+	if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxRevocationBytes), &body, json.RejectUnknownMembers(true)); err != nil {
 		http.Error(w, `the body is one of {"jti": …} and {"sub": …, "before": "RFC 3339"}, with "iss" if you like`, http.StatusBadRequest)
 		return
 	}

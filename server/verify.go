@@ -57,6 +57,9 @@ func (s *Server) holdOnce(c *loop.Conn, env *wire.Envelope, token Token) {
 	s.hold(&s.blocking, c, env, func(h *held) {
 		h.code = s.useOnce(token)
 	}, func(ses *session, h *held) {
+		if h.code == wire.OK {
+			h.code = token.Check(c.Loop().Now()) // it may have ended meanwhile
+		}
 		if h.code != wire.OK {
 			s.refuse(c, ses, &h.env, h.code, "")
 			return
