@@ -79,11 +79,10 @@ func TestProxyProtocolAddresses(t *testing.T) {
 	header := func(last byte) string {
 		return proxied(0x21, 0x11, "\xc0\x00\x02"+string([]byte{last})+"\x7f\x00\x00\x01\x30\x39\x1f\x90")
 	}
-	var hand *Hand
+	hand := NewHand(nil)
 	opts := Options{ProxyProtocol: true, ConnectionsPerIP: 1, HTTP: func(c net.Conn) { hand.Give(c) }}
 	h := &hooks{message: echo}
 	s := start(t, opts, h)
-	hand = NewHand(nil)
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) })}
 	done := make(chan struct{})
 	go func() { _ = web.Serve(hand); close(done) }()
