@@ -5,6 +5,7 @@ package server_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -60,10 +61,46 @@ func (verifier) NewTicket() string { return authz.NewTicket() }
 
 func (verifier) TicketKey(ticket string) string { return authz.TicketKey(ticket) }
 
+// keeper is the bus of a node as its store. The server is made before the bus.
+type keeper struct{ n *node }
+
+func (k keeper) PutTicket(ctx context.Context, key string, value []byte, ttl time.Duration) error {
+	return k.n.bus.PutTicket(ctx, key, value, ttl)
+}
+
+func (k keeper) TakeTicket(ctx context.Context, key string) ([]byte, bool, error) {
+	return k.n.bus.TakeTicket(ctx, key)
+}
+
+func (k keeper) UseOnce(ctx context.Context, key string, until time.Time) (bool, error) {
+	return k.n.bus.UseOnce(ctx, key, until)
+}
+
+// revoke keeps a revocation and puts it in force on this node.
+func (n *node) revoke(ctx context.Context, r server.Revocation) error {
+	full := authz.Revocation{JTI: r.ID, Subject: r.Subject, Issuer: r.Issuer}
+	if !r.Before.IsZero() {
+		full.Before = r.Before.Unix()
+	}
+	full, err := n.auth.Complete(full)
+	if err != nil {
+		return errors.Join(server.ErrBadRevocation, err)
+	}
+	if err := n.bus.PutRevocation(ctx, full.Key(), full.Encode(), time.Unix(full.Expires, 0)); err != nil {
+		return err
+	}
+	if err := n.auth.Revoke(full); err != nil {
+		return err
+	}
+	n.Recheck()
+	return nil
+}
+
 type setup struct {
 	server server.Options
 	bus    bus.Options
 	alg    string        // of the key that signs; default EdDSA
+	key    authz.Key     // that signs; default: a new one
 	more   []authz.Key   // trusted as well
 	fake   *memBus       // instead of NATS
 	gate   func(nth int) // called when the nth token has been verified, from 1 on
@@ -75,7 +112,14 @@ func start(t testing.TB, with setup) *node {
 	if with.alg == "" {
 		with.alg = "EdDSA"
 	}
-	n := &node{key: newKey(t, with.alg)}
+	n := &node{key: with.key}
+	if n.key.Algorithm() == "" {
+		n.key = newKey(t, with.alg)
+	}
+	if with.fake == nil && with.server.Store == nil {
+		with.server.Store = keeper{n}
+		with.server.Revoke = n.revoke
+	}
 	var err error
 	if n.auth, err = authz.New(authz.Options{Trusted: append([]authz.Key{n.key}, with.more...)}); err != nil {
 		t.Fatal(err)
