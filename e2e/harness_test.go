@@ -22,8 +22,11 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 )
 
-// natsAddress makes this test binary a nats-server that listens there.
-const natsAddress = "NOTIFYD_E2E_NATS_ADDRESS"
+// natsAddress makes this test binary a nats-server that listens there and keeps its files in natsStore.
+const (
+	natsAddress = "NOTIFYD_E2E_NATS_ADDRESS"
+	natsStore   = "NOTIFYD_E2E_NATS_STORE"
+)
 
 var (
 	scratch    string // holds the binary; removed at the end
@@ -186,11 +189,12 @@ func (s *server) get(path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// natsProcess starts nats-server in a process of its own, on address ("127.0.0.1:0" for any port).
+// natsProcess starts nats-server in a process of its own, on address ("127.0.0.1:0" for any port). The next one of the
+// same test finds its files.
 func natsProcess(t *testing.T, address string) (p *process, bound string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), natsAddress+"="+address)
+	cmd.Env = append(os.Environ(), natsAddress+"="+address, natsStore+"="+filepath.Join(scratch, "nats", t.Name()))
 	p = start(t, "nats-server", cmd)
 	line := p.output.await(t, "line with its address", 0, func(line string) bool {
 		return strings.HasPrefix(line, "nats listens on ")
@@ -208,7 +212,9 @@ func runNATS(address string) {
 	if port == 0 {
 		port = natsserver.RANDOM_PORT
 	}
-	s, err := natsserver.NewServer(&natsserver.Options{Host: tcp.IP.String(), Port: port, NoSigs: true})
+	s, err := natsserver.NewServer(&natsserver.Options{
+		Host: tcp.IP.String(), Port: port, NoSigs: true, JetStream: true, StoreDir: os.Getenv(natsStore),
+	})
 	if err != nil {
 		panic(err)
 	}
