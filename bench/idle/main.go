@@ -13,27 +13,17 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/gobwas/ws"
-	"github.com/gobwas/ws/wsutil"
 
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/internal/rig"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -54,186 +44,89 @@ func run(n int) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	s, err := start(dir)
+	s, token, err := start(dir)
 	if err != nil {
 		return err
 	}
-	defer s.stop()
+	defer s.Stop()
+	var conns crowd
+	defer conns.drop()
 
 	// The first connections touch code and tables that all share.
-	if err := s.open(topics); err != nil {
+	if err := conns.open(s, token, topics); err != nil {
 		return err
 	}
 	time.Sleep(2 * time.Second)
-	before, err := s.rss()
+	before, err := s.RSS()
 	if err != nil {
 		return err
 	}
-	began, cpu := time.Now(), s.cpu()
-	if err := s.open(n); err != nil {
+	cpu, err := s.CPU()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := conns.open(s, token, n); err != nil {
 		return err
 	}
 	took := time.Since(began)
-	per := func() float64 {
-		after, err := s.rss()
-		if err != nil {
-			return 0
-		}
-		return float64(after-before) / float64(n)
+	after, err := s.CPU()
+	if err != nil {
+		return err
 	}
 	fmt.Printf("%d connections, each with one subscription, opened in %v\n", n, took.Round(time.Millisecond))
-	fmt.Printf("CPU per handshake and subscribe: %.0f µs\n", (s.cpu()-cpu).Seconds()*1e6/float64(n))
-	fmt.Printf("RSS per connection: %.0f B at once", per())
-	for _, wait := range []time.Duration{5, 10} {
-		time.Sleep(wait * time.Second)
-		fmt.Printf(", %.0f B %v later", per(), wait*time.Second)
+	fmt.Printf("CPU per handshake and subscribe: %.0f µs\n", (after-cpu).Seconds()*1e6/float64(n))
+	for _, wait := range []time.Duration{0, 5 * time.Second, 10 * time.Second} {
+		time.Sleep(wait)
+		now, err := s.RSS()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("RSS per connection: %.0f B, %v later\n", float64(now-before)/float64(n), wait)
 	}
-	fmt.Println()
 	return nil
 }
 
-// process is a notifyd under measurement and the connections to it.
-type process struct {
-	cmd   *exec.Cmd
-	addr  string
-	token string
+// start runs a server, and makes a token to subscribe with.
+func start(dir string) (*rig.Server, string, error) {
+	bin, err := rig.Build(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	key, file, err := rig.NewKey(dir, "EdDSA")
+	if err != nil {
+		return nil, "", err
+	}
+	token, err := authz.Sign(key, authz.Claims{Subject: "idle", Subscribe: []string{">"}, Expires: time.Now().Add(time.Hour)})
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := rig.Start(bin, "--auth.keys", file)
+	return s, token, err
+}
+
+// crowd is the connections that are open.
+type crowd struct {
 	mu    sync.Mutex
-	conns []net.Conn // guarded by mu
-}
-
-func start(dir string) (*process, error) {
-	bin, key := filepath.Join(dir, "notifyd"), filepath.Join(dir, "key.jwk")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/notifyd/notifyd/cmd/notifyd").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build: %w\n%s", err, out)
-	}
-	jwk, err := exec.Command(bin, "keys", "generate").Output()
-	if err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
-	}
-	if err := os.WriteFile(key, jwk, 0o600); err != nil {
-		return nil, err
-	}
-	token, err := exec.Command(bin, "token", "--key", key, "--sub", "idle", "--subscribe", ">", "--ttl", "1h").Output()
-	if err != nil {
-		return nil, fmt.Errorf("token: %w", err)
-	}
-	p := &process{token: strings.TrimSpace(string(token))}
-	p.cmd = exec.Command(bin, "serve", "--listen", "127.0.0.1:0", "--admin.listen", "", "--auth.keys", key, "--log.format", "json")
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(stderr)
-	for lines.Scan() {
-		var line struct{ Msg, Addr string }
-		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "listening" {
-			p.addr = line.Addr
-			go func() { _, _ = io.Copy(io.Discard, stderr) }()
-			return p, nil
-		}
-		fmt.Fprintln(os.Stderr, lines.Text())
-	}
-	return nil, errors.New("the server did not start")
-}
-
-func (p *process) stop() {
-	for _, c := range p.conns {
-		_ = c.Close()
-	}
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	conns []*rig.Conn // guarded by mu
 }
 
 // open adds n subscribed connections, 32 at a time.
-func (p *process) open(n int) error {
-	var wg sync.WaitGroup
-	work, errs := make(chan int), make(chan error, 32)
-	for range 32 {
-		wg.Go(func() {
-			for i := range work {
-				if err := p.connect(i % topics); err != nil {
-					select {
-					case errs <- err:
-					default:
-					}
-				}
-			}
-		})
-	}
-	for i := range n {
-		work <- i
-	}
-	close(work)
-	wg.Wait()
-	select {
-	case err := <-errs:
-		return err
-	default:
-		return nil
-	}
-}
-
-func (p *process) connect(topic int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	conn, br, _, err := ws.Dialer{}.Dial(ctx, "ws://"+p.addr+wire.Path)
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.conns = append(p.conns, conn)
-	p.mu.Unlock()
-	rw := struct {
-		io.Reader
-		io.Writer
-	}{conn, conn}
-	if br != nil { // the welcome came along with the handshake
-		rw.Reader = io.MultiReader(br, conn)
-	}
-	if _, err := wsutil.ReadServerText(rw); err != nil {
-		return err
-	}
-	subscribe := wire.AppendSubscribe(nil, "1", "idle."+strconv.Itoa(topic), p.token)
-	if err := wsutil.WriteClientText(conn, subscribe); err != nil {
-		return err
-	}
-	ack, err := wsutil.ReadServerText(rw)
-	if err == nil && !bytes.Contains(ack, []byte(`"type":"ack"`)) {
-		err = fmt.Errorf("subscribe was answered with %s", ack)
-	}
-	return err
-}
-
-func (p *process) rss() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-			return kib << 10, err
+func (w *crowd) open(s *rig.Server, token string, n int) error {
+	return rig.Each(n, 32, func(i int) error {
+		c, err := rig.Dial(s.Addr, "", ws.Dialer{})
+		if err != nil {
+			return err
 		}
-	}
-	return 0, errors.New("no VmRSS")
+		w.mu.Lock()
+		w.conns = append(w.conns, c)
+		w.mu.Unlock()
+		return c.Ask(wire.AppendSubscribe(nil, "1", "idle."+strconv.Itoa(i%topics), token))
+	})
 }
 
-// cpu is the processor time that the server has used; the kernel counts it in
-// hundredths of a second.
-func (p *process) cpu() time.Duration {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
+func (w *crowd) drop() {
+	for _, c := range w.conns {
+		c.Drop()
 	}
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	ticks := 0
-	for _, f := range fields[11:13] { // utime, stime
-		n, _ := strconv.Atoi(f)
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
 }
