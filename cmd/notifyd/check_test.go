@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -34,6 +35,11 @@ func TestCheck(t *testing.T) {
 	if r := invoke(t, nil, "", "check", "--auth.keys", file); r.code != exitOK || r.stdout != "the configuration is fine\n" {
 		t.Fatalf("defaults: %+v", r)
 	}
+	// Of a URL only the form is looked at: nobody listens there.
+	issuers := fmt.Sprintf(`[{"name":"a","keys":[%q,"http://127.0.0.1:1/jwks"],"publish":["a.>"],"type":"at+jwt"},{"name":"b","keys":[%[1]q]}]`, file)
+	if r := invoke(t, nil, "", "check", "--auth.issuers", issuers, "--auth.keys=https://id.example/jwks", "--auth.issuer=c"); r.code != exitOK {
+		t.Fatalf("issuers: %+v", r)
+	}
 	for _, c := range []struct {
 		args string
 		want string // key, value and a word of the remedy, separated by |
@@ -43,7 +49,29 @@ func TestCheck(t *testing.T) {
 		{"--admin.listen=x", `admin.listen: "x"|HOST:PORT`},
 		{"--admin.listen=127.0.0.1:8080", "admin.listen: 127.0.0.1:8080|another port"},
 		{"--admin.listen= --admin.pprof", "admin.pprof: true|set admin.listen"},
-		{"--auth.keys=https://s3cret:s3cret@id/jwks?key=s3cret", "auth.keys: https://id/jwks: is a URL|into a file"},
+		{"--auth.keys=https://s3cret:s3cret@id/jwks?key=s3cret", "auth.keys: https://id/jwks: |password does not belong in the URL"},
+		{"--auth.keys=http://id.example/jwks?key=s3cret", "auth.keys: http://id.example/jwks: |use https"},
+		{"--auth.keys=ftp://id/jwks", "auth.keys: ftp://id/jwks: |neither https nor http"},
+		{"--auth.jwks-refresh=0s", "auth.jwks_refresh: 0s|1s or more"},
+		{"--auth.jwks-cooldown=0s", "auth.jwks_cooldown: 0s|1s or more"},
+		{"--auth.jwks-timeout=0s", "auth.jwks_timeout: 0s|100ms or more"},
+		{"--auth.strategies=", "auth.strategies: empty|leave it out"},
+		{"--auth.strategies=message --auth.require=connection", "auth.require: connection|add first-message"},
+		{"--auth.deadline=1ms", "auth.deadline: 1ms|1s or more"},
+		{"--auth.ticket-ttl=0s", "auth.ticket_ttl: 0s|1s or more"},
+		{"--auth.revocation-max-age=1s", "auth.revocation_max_age: 1s|5s or more"},
+		{"--auth.issuers=[{name:a}]", "auth.issuers|write a list of issuers"}, // YAML wants a space
+		{"--auth.issuers=[{keys:[KEYS],name:a}]", "auth.issuers|write a list"},
+		{`--auth.issuers=[{"name":"a"}]`, "auth.issuers[0].keys: empty|name a file"},
+		{`--auth.issuers=[{"keys":["KEYS"]}]`, `auth.issuers[0].name: ""|'iss'`},
+		{`--auth.issuers=[{"name":"a","keys":["/nowhere"]}]`, "auth.issuers[0].keys: /nowhere|no such file"},
+		{`--auth.issuers=[{"name":"a","keys":["http://id/?s3cret"]}]`, "auth.issuers[0].keys: http://id/: |use https"},
+		{`--auth.issuers=[{"name":"a","keys":["KEYS"]},{"name":"a","keys":["KEYS"]}]`, "auth.issuers[1].name: a: |into one entry"},
+		{`--auth.issuers=[{"name":"a","keys":["KEYS"],"publish":["a..b"]}]`, `auth.issuers[0]: a: |"a..b" is not a pattern`},
+		{`--auth.issuers=[{"name":"a","keys":["KEYS"],"max_lifetime":"1ms"}]`, "auth.issuers[0]: a: |at least 1s"},
+		{`--auth.issuers=[{"name":"a","keys":["KEYS"]}] --auth.keys=KEYS`, `auth.issuer: ""|move them into auth.issuers`},
+		{`--auth.issuers=[{"name":"a","keys":["KEYS"]}] --auth.keys=KEYS --auth.issuer=a`, "auth.issuers[0].name: a: |into one entry"},
+		{`--auth.issuers=[{"name":"a","keys":["KEYS"]}] --auth.issuer=b`, "auth.issuer: b: has no keys|set auth.keys"},
 		{"--auth.keys=/nowhere", "auth.keys: /nowhere|no such file"},
 		{"--auth.leeway=2h", "auth.leeway: 7200|0 to 3600"},
 		{"--auth.leeway=-1s", "auth.leeway: -1|0 to 3600"},
@@ -72,6 +100,8 @@ func TestCheck(t *testing.T) {
 		{"--ping-interval=1ms", "ping_interval: 1ms|1s or more"},
 		{"--drain-window=-1s", "drain_window: -1s|0s or more"},
 		{"--loops=-1", "loops: -1|0 to"},
+		{"--nats.replicas=6", "nats.replicas: 6|1 to 5"},
+		{"--nats.replicas=3", "nats.replicas: 3|set nats.url"},
 		{"--nats.linger=-1s", "nats.linger: -1s|0s or more"},
 		{"--nats.prefix=", `nats.prefix: ""|such as notify`},
 		{"--nats.prefix=a.*", `nats.prefix: "a.*"|such as notify`},
@@ -84,8 +114,8 @@ func TestCheck(t *testing.T) {
 		{"--nats.cluster-listen=:1 --nats.cluster-name=c", `nats.routes: ""|nats.cluster_listen`},
 		{"--nats.cluster-listen=:1", `nats.cluster_name: ""|same name`},
 	} {
-		args := append([]string{"check"}, strings.Fields(c.args)...)
-		if !strings.Contains(c.args, "auth.keys") {
+		args := append([]string{"check"}, strings.Fields(strings.ReplaceAll(c.args, "KEYS", file))...)
+		if !strings.Contains(c.args, "auth.keys") && !strings.Contains(c.args, "auth.issuers") {
 			args = append(args, "--auth.keys", file)
 		}
 		r := invoke(t, nil, "", args...)

@@ -17,6 +17,9 @@ type config struct {
 	PingInterval time.Duration `help:"Time between pings to each client." default:"25s"`
 	DrainWindow  time.Duration `help:"On SIGTERM, spread the closing of connections over this time." default:"5s"`
 	Loops        int           `help:"Event loops. 0: one for every two cores." default:"0"`
+	Origins      []origin      `help:"Origin whose pages may connect: https://app.example.com, *.example.com with any scheme. Repeatable. None: every page may." placeholder:"ORIGIN"`
+	// What a client itself writes into such a header is never believed.
+	TrustedProxies []network `help:"Network of proxies, such as 10.0.0.0/8, whose Forwarded or X-Forwarded-For says where a client is. Repeatable." placeholder:"CIDR"`
 
 	Admin  adminConfig  `embed:"" prefix:"admin."`
 	Auth   authConfig   `embed:"" prefix:"auth."`
@@ -31,7 +34,7 @@ type adminConfig struct {
 }
 
 type authConfig struct {
-	Keys            []string      `help:"File with the keys that sign tokens: JWK, JWK Set or PEM. Repeatable; re-read on SIGHUP." placeholder:"FILE"`
+	Keys            []string      `help:"File with the keys that sign tokens (JWK, JWK Set or PEM; read again on SIGHUP and when it changes), or the https URL of a JWK Set. Repeatable." placeholder:"FILE|URL"`
 	Issuer          string        `help:"Required 'iss' of every token. Empty: not checked." placeholder:"ISS"`
 	Audience        string        `help:"Required 'aud' of every token. Empty: not checked." placeholder:"AUD"`
 	Leeway          time.Duration `help:"Clock skew allowed on 'exp'." default:"0s"`
@@ -40,6 +43,19 @@ type authConfig struct {
 	TokenBytes      byteSize      `help:"Longest token accepted; longer ones are refused before any hashing." default:"8KiB"`
 	Workers         int           `help:"Goroutines that verify tokens seen for the first time. 0: half the cores." default:"0"`
 	ExpiryNotice    time.Duration `help:"Warn a subscriber so long before its token expires." default:"30s"`
+
+	Issuers      issuerList    `help:"Issuers with a policy of their own, a list in the file; as a flag or variable the same list as YAML or JSON." placeholder:"LIST"`
+	JWKSRefresh  time.Duration `help:"Fetch the JWK Sets of URLs again so often; how long a key that was removed there counts at most." default:"5m" name:"jwks-refresh"`
+	JWKSCooldown time.Duration `help:"An unknown kid makes the node fetch at once, but not again within this time." default:"30s" name:"jwks-cooldown"`
+	JWKSTimeout  time.Duration `help:"Time for one fetch." default:"5s" name:"jwks-timeout"`
+
+	Strategies []strategy    `help:"Ways to present a token: message, first-message, header, subprotocol, ticket, query (which ends up in the logs of proxies)." default:"message,first-message,header,subprotocol,ticket"`
+	Require    authRequired  `help:"none, or connection: refuse clients that present no token for the connection." default:"none"`
+	Deadline   time.Duration `help:"With auth.require=connection: time until the auth envelope, if the handshake held no token." default:"10s"`
+	TicketTTL  time.Duration `help:"How long a ticket may be redeemed." default:"30s" name:"ticket-ttl"`
+
+	RevocationMaxAge time.Duration    `help:"How long without news of revocations, while NATS is away, tokens that are not remembered are still accepted." default:"30s"`
+	RevocationOutage revocationOutage `help:"After that: closed refuses them, open goes on accepting them." default:"closed"`
 }
 
 type natsConfig struct {
@@ -56,6 +72,7 @@ type natsConfig struct {
 	ClusterName   string        `help:"Name of the cluster that embedded servers form." placeholder:"NAME"`
 	ClusterListen string        `help:"Address for the other nodes of the cluster." placeholder:"HOST:PORT"`
 	Routes        []string      `help:"Another node of the cluster, nats://HOST:PORT. Repeatable." placeholder:"URL"`
+	Replicas      int           `help:"Servers of the NATS cluster that keep a copy of tickets, used tokens and revocations, 1 to 5." default:"1"`
 	Linger        time.Duration `help:"Keep the NATS subscription of a pattern so long after its last subscriber left." default:"5s"`
 }
 

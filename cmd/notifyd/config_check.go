@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,7 @@ func (c *config) check(dev bool) []string {
 		f.add("admin.pprof", true, "has nowhere to be served; set admin.listen, or leave it out")
 	}
 	c.Auth.check(&f, dev)
+	c.Auth.checkConnection(&f)
 	c.Limits.check(&f)
 	c.checkNATS(&f)
 	f.between("loops", c.Loops, 0, 1024, "")
@@ -73,18 +75,21 @@ func (c *config) check(dev bool) []string {
 }
 
 func (a *authConfig) check(f *findings, dev bool) {
-	if len(a.Keys) == 0 && !dev {
-		f.add("auth.keys", "empty", "nobody could publish; name a file with the public keys of those who sign tokens (notifyd keys generate makes one), or try --dev")
+	if len(a.Keys)+len(a.Issuers) == 0 && !dev {
+		f.add("auth.keys", "empty", "nobody could publish; name a file with the public keys of those who sign tokens (notifyd keys generate makes one), or the URL of their JWK Set, or try --dev")
 	}
-	for _, file := range a.Keys {
-		if strings.Contains(file, "://") {
-			f.add("auth.keys", withoutSecrets(file), "is a URL; fetch the JWK Set into a file and name that")
-			continue
-		}
-		if _, err := authz.LoadKeys(file); err != nil {
-			f.add("auth.keys", file, err.Error())
-		}
+	f.keys("auth.keys", a.Keys)
+	var flat *string
+	if len(a.Keys) > 0 || a.Issuer != "" || dev {
+		flat = &a.Issuer
 	}
+	a.Issuers.check(f, flat)
+	if len(a.Issuers) > 0 && a.Issuer != "" && len(a.Keys) == 0 && !dev {
+		f.add("auth.issuer", a.Issuer, "has no keys; set auth.keys, or leave it out and list the issuer in auth.issuers alone")
+	}
+	f.atLeast("auth.jwks_refresh", a.JWKSRefresh, time.Second)
+	f.atLeast("auth.jwks_cooldown", a.JWKSCooldown, time.Second)
+	f.atLeast("auth.jwks_timeout", a.JWKSTimeout, 100*time.Millisecond)
 	const hour = int(time.Hour / time.Second)
 	f.between("auth.leeway", int(a.Leeway/time.Second), 0, hour, " seconds")
 	f.between("auth.not_before_leeway", int(a.NotBeforeLeeway/time.Second), 0, hour, " seconds")
@@ -92,6 +97,44 @@ func (a *authConfig) check(f *findings, dev bool) {
 	f.between("auth.token_bytes", int(a.TokenBytes), 256, 1<<20, " bytes")
 	f.between("auth.workers", a.Workers, 0, 1024, "")
 	f.atLeast("auth.expiry_notice", a.ExpiryNotice, time.Second)
+}
+
+// keys loads key files and looks at the form of URLs.
+func (f *findings) keys(key string, names []string) {
+	for _, name := range names {
+		if isURL(name) {
+			if err := authz.CheckKeyURL(name); err != nil {
+				f.add(key, withoutSecrets(name), err.Error())
+			}
+		} else if _, err := authz.LoadKeys(name); err != nil {
+			f.add(key, name, err.Error())
+		}
+	}
+}
+
+// fetches reports whether keys come from a URL.
+func (a *authConfig) fetches() bool {
+	names := slices.Clone(a.Keys)
+	for _, is := range a.Issuers {
+		names = append(names, is.Keys...)
+	}
+	return slices.ContainsFunc(names, isURL)
+}
+
+func isURL(name string) bool { return strings.Contains(name, "://") }
+
+// checkConnection looks at how tokens are presented, and taken back.
+func (a *authConfig) checkConnection(f *findings) {
+	if len(a.Strategies) == 0 {
+		f.add("auth.strategies", "empty", "nobody could subscribe; leave it out for the default, or name some of message, first-message, header, subprotocol, ticket")
+	}
+	if a.Require == "connection" && slices.Equal(a.Strategies, []strategy{"message"}) {
+		f.add("auth.require", a.Require, "cannot be met with auth.strategies message alone; add first-message, header, subprotocol or ticket")
+	}
+	f.atLeast("auth.deadline", a.Deadline, time.Second)
+	f.atLeast("auth.ticket_ttl", a.TicketTTL, time.Second)
+	// News comes every two seconds, and may be three seconds old while all is well.
+	f.atLeast("auth.revocation_max_age", a.RevocationMaxAge, 5*time.Second)
 }
 
 // withoutSecrets is a URL without user and query.
@@ -131,6 +174,10 @@ var natsKeys = strings.NewReplacer("nats.cluster.routes", "nats.routes", "nats.c
 
 func (c *config) checkNATS(f *findings) {
 	f.atLeast("nats.linger", c.NATS.Linger, 0)
+	f.between("nats.replicas", c.NATS.Replicas, 1, 5, "")
+	if c.NATS.Replicas > 1 && c.NATS.URL == "" && c.NATS.ClusterListen == "" {
+		f.add("nats.replicas", c.NATS.Replicas, "cannot be kept by one embedded server; set nats.url or nats.cluster_listen, or leave it out")
+	}
 	if c.NATS.URL != "" && c.DataDir != "" {
 		f.add("data_dir", c.DataDir, "is for the embedded NATS server; leave it out when nats.url is set")
 	}
@@ -140,7 +187,7 @@ func (c *config) checkNATS(f *findings) {
 	}
 	err := c.busOptions().Check()
 	var option *bus.OptionError
-	if !errors.As(err, &option) || option.Key == "limits.message_bytes" {
+	if !errors.As(err, &option) || option.Key == "limits.message_bytes" || option.Key == "nats.replicas" {
 		return // nothing wrong, or already said
 	}
 	f.add(natsKeys.Replace(option.Key), strconv.Quote(option.Value), natsKeys.Replace(fmt.Sprintf("%v; %s", option.Err, option.Remedy)))
@@ -155,6 +202,7 @@ func (c *config) busOptions() bus.Options {
 		URL: c.NATS.URL, Creds: c.NATS.Creds, NKey: c.NATS.NKey, User: c.NATS.User, Password: c.NATS.Password,
 		TLSCA: c.NATS.TLSCA, TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey,
 		Prefix: c.NATS.Prefix, DataDir: c.DataDir, MaxPayload: int(c.Limits.MessageBytes), Linger: linger,
+		Replicas: c.NATS.Replicas,
 		Embedded: bus.Embedded{
 			Listen: c.NATS.Listen, ClusterName: c.NATS.ClusterName, ClusterListen: c.NATS.ClusterListen, Routes: c.NATS.Routes,
 		},
@@ -166,9 +214,17 @@ func (c *config) authOptions() authz.Options {
 	if leeway == 0 {
 		leeway = -1 // what authz takes for none
 	}
-	return authz.Options{
+	o := authz.Options{
 		Keys: c.Auth.Keys, Issuer: c.Auth.Issuer, Audience: c.Auth.Audience,
+		JWKSRefresh: c.Auth.JWKSRefresh, JWKSCooldown: c.Auth.JWKSCooldown, JWKSTimeout: c.Auth.JWKSTimeout,
 		Leeway: c.Auth.Leeway, NotBeforeLeeway: leeway,
 		CacheEntries: c.Auth.CacheEntries, MaxTokenBytes: int(c.Auth.TokenBytes),
 	}
+	for _, is := range c.Auth.Issuers {
+		o.Issuers = append(o.Issuers, is.policy())
+	}
+	if c.Auth.RevocationOutage == "closed" {
+		o.RevocationMaxAge = c.Auth.RevocationMaxAge
+	}
+	return o
 }

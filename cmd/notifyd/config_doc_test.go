@@ -33,6 +33,29 @@ nats:
   url: nats://nats:4222
 log: {format: json}
 ` + "```" + `
+
+## Issuers
+
+` + "`auth.keys`, `auth.issuer` and `auth.audience`" + ` describe one issuer, which may grant everything. ` + "`auth.issuers`" + ` lists issuers that may grant no more than the operator lets them; a token that says more is refused as a whole. Both can be used together, if ` + "`auth.issuer`" + ` gives the first a name. The list is best kept in the file; ` + "`--auth.issuers`" + ` and ` + "`NOTIFYD_AUTH_ISSUERS`" + ` take the same list as YAML or JSON.
+
+` + "```yaml" + `
+auth:
+  issuers:
+    - name: https://id.example.com      # the 'iss' of its tokens
+      keys: [https://id.example.com/jwks] # files, and URLs of JWK Sets
+      audience: notifyd                 # required in 'aud'; left out: not checked
+      subscribe: ["users.*", "rooms.>"] # every subscribe grant of a token must lie inside one of these; left out: none
+      publish: ["rooms.>"]              # likewise
+      max_lifetime: 1h                  # longest exp - iat; left out: no bound
+      type: at+jwt                      # required 'typ'; left out: at+jwt, JWT or none
+    - name: operations
+      keys: [/etc/notifyd/operations.json]
+      admin: true                       # its tokens may revoke
+` + "```" + `
+
+A revocation is kept until the tokens that it is about have expired. Where an issuer has no ` + "`max_lifetime`" + ` that cannot be known, and it is kept for ever.
+
+http is for URLs of this machine alone (127.0.0.1, ::1, localhost): whoever can change the answer on its way can make tokens.
 `
 
 // sections are the headings of the table, in the order of the struct.
@@ -66,12 +89,16 @@ func TestConfigurationDocIsCurrent(t *testing.T) {
 	golden(t, filepath.Join("..", "..", "docs", "configuration.md"), b.String())
 }
 
-// The example in the document is a configuration that works, but for the key file.
+// The examples in the document are configurations that work, but for the key files.
 func TestConfigurationDocExample(t *testing.T) {
 	_, rest, _ := strings.Cut(docIntro, "```yaml\n")
-	example, _, _ := strings.Cut(rest, "```")
-	r := invoke(t, nil, "", "check", "--config", writeFile(t, example))
-	if n := strings.Count(r.stderr, "\n"); n != 1 || !strings.Contains(r.stderr, "auth.keys: /etc/notifyd/keys.json") {
-		t.Errorf("%+v", r)
+	for _, missing := range []string{"auth.keys: /etc/notifyd/keys.json", "auth.issuers[1].keys: /etc/notifyd/operations.json"} {
+		var example string
+		example, rest, _ = strings.Cut(rest, "```")
+		r := invoke(t, nil, "", "check", "--config", writeFile(t, example))
+		if n := strings.Count(r.stderr, "\n"); n != 1 || !strings.Contains(r.stderr, missing) {
+			t.Errorf("%+v", r)
+		}
+		_, rest, _ = strings.Cut(rest, "```yaml\n")
 	}
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"math"
+	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,10 +61,76 @@ type logFormat string
 
 // UnmarshalText accepts console and json.
 func (f *logFormat) UnmarshalText(text []byte) error {
-	switch logFormat(text) {
-	case "console", "json":
-		*f = logFormat(text)
-		return nil
+	w, err := word(text, "a format", "console", "json")
+	*f = logFormat(w)
+	return err
+}
+
+// word is a value that is one of a few words.
+func word(text []byte, what string, words ...string) (string, error) {
+	if !slices.Contains(words, string(text)) {
+		last := len(words) - 1
+		return "", fmt.Errorf("%q is not %s: write %s or %s", text, what, strings.Join(words[:last], ", "), words[last])
 	}
-	return fmt.Errorf("%q is not a format: write console or json", text)
+	return string(text), nil
+}
+
+// strategy is a way to present a token, as server.ParseStrategies knows it.
+type strategy string
+
+// UnmarshalText accepts the six names.
+func (s *strategy) UnmarshalText(text []byte) error {
+	w, err := word(text, "a strategy", "message", "first-message", "header", "subprotocol", "ticket", "query")
+	*s = strategy(w)
+	return err
+}
+
+// authRequired is "none" or "connection".
+type authRequired string
+
+// UnmarshalText accepts none and connection.
+func (r *authRequired) UnmarshalText(text []byte) error {
+	w, err := word(text, "a requirement", "none", "connection")
+	*r = authRequired(w)
+	return err
+}
+
+// revocationOutage is "closed" or "open".
+type revocationOutage string
+
+// UnmarshalText accepts closed and open.
+func (o *revocationOutage) UnmarshalText(text []byte) error {
+	w, err := word(text, "a way to bear an outage", "closed", "open")
+	*o = revocationOutage(w)
+	return err
+}
+
+// origin is a scheme and host, or a host for any scheme, whose first label may be *.
+type origin string
+
+var originForm = regexp.MustCompile(`^(https?://)?(\*\.)?([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+
+// UnmarshalText refuses what no browser sends: a path, a slash at the end, a scheme that is not the web's.
+func (o *origin) UnmarshalText(text []byte) error {
+	if !originForm.Match(text) {
+		return fmt.Errorf("%q is not an origin: write https://app.example.com, app.example.com or *.example.com, without a path", text)
+	}
+	*o = origin(text)
+	return nil
+}
+
+// network is a range of IP addresses.
+type network netip.Prefix
+
+// UnmarshalText accepts 10.0.0.0/8, and an address alone.
+func (n *network) UnmarshalText(text []byte) error {
+	prefix, err := netip.ParsePrefix(string(text))
+	if addr, alone := netip.ParseAddr(string(text)); alone == nil {
+		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not a network: write an address and the bits that count, such as 10.0.0.0/8", text)
+	}
+	*n = network(prefix.Masked())
+	return nil
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -56,7 +58,7 @@ func (c *serveCmd) serve(p *process) error {
 	for {
 		select {
 		case <-hup:
-			n.reload(dev)
+			n.reload()
 		case err := <-n.admin.failed:
 			return errors.Join(fmt.Errorf("admin.listen: %w", err), n.stop())
 		case <-p.ctx.Done():
@@ -74,6 +76,11 @@ type node struct {
 	bus      *bus.Bus
 	listener net.Listener
 	admin    *admin
+
+	revocations *revocations
+	rechecker   *rechecker
+	background  sync.WaitGroup // what runs until cancel
+	cancel      context.CancelFunc
 }
 
 // start brings a node up: bus, then clients, then what tells that it is ready. dev are keys that are in no file.
@@ -85,13 +92,29 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 			n.abort()
 		}
 	}()
+	var life context.Context
+	life, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	// A change may come before there is a server whose subscriptions it could end; it waits until the rechecker runs.
+	n.rechecker = newRechecker(func() { n.server.Recheck() })
 	authOptions := c.authOptions()
 	authOptions.Trusted = dev
+	authOptions.OnChange = n.rechecker.ask
+	authOptions.OnKeyError = n.keysFailed
 	if n.verifier, err = authz.New(authOptions); err != nil {
+		if c.Auth.fetches() {
+			return nil, err // another attempt may do
+		}
 		return nil, usageError{err}
 	}
 	verifying := newVerifyTime()
-	n.server, err = server.New(c.serverOptions(id), authorizer{n.verifier, verifying}, busShards, n.log)
+	options, err := c.serverOptions(id)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	var kept store // filled in below, before the first client can ask
+	options.Store = &kept
+	options.Revoke = func(ctx context.Context, r server.Revocation) error { return n.revocations.revoke(ctx, r) }
+	n.server, err = server.New(options, authorizer{n.verifier, verifying}, busShards, n.log)
 	if err != nil {
 		return nil, err
 	}
@@ -112,10 +135,18 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 		}
 		return nil, fmt.Errorf("nats: %w", err)
 	}
+	kept.Bus = n.bus
+	n.revocations = newRevocations(n.verifier, n.bus, n.rechecker, n.log)
+	n.bus.WatchRevocations(n.revocations.apply, n.revocations.loaded)
+	n.background.Go(func() { n.verifier.Run(life) })
+	n.background.Go(func() { n.revocations.run(life) })
+	n.revocations.await(startCtx)
 	if err = n.server.Start(n.listener, n.bus); err != nil {
 		return nil, err
 	}
-	n.admin.metrics.MustRegister(n.server.Collector(), verifying, tokenCollector{n.verifier}, natsCollector{n.bus})
+	n.background.Go(func() { n.rechecker.run(life) })
+	n.admin.metrics.MustRegister(n.server.Collector(), verifying, tokenCollector{n.verifier}, natsCollector{n.bus},
+		n.revocations.calls, n.rechecker.took, revocationAge(n.bus))
 	n.admin.start()
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.admin.addr()),
 		zap.String("version", versionText()))
@@ -129,6 +160,8 @@ func (n *node) abort() {
 	if n.bus != nil {
 		_ = n.bus.Close(ctx)
 	}
+	n.cancel()
+	n.background.Wait()
 	if n.listener != nil {
 		_ = n.listener.Close()
 	}
@@ -142,6 +175,9 @@ func (n *node) ready() error {
 	if !n.bus.Connected() {
 		return errors.New("NATS is unreachable")
 	}
+	if n.config.Auth.RevocationOutage == "closed" {
+		return n.revocations.ready(n.config.Auth.RevocationMaxAge)
+	}
 	return nil
 }
 
@@ -152,27 +188,44 @@ func (n *node) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.DrainWindow+stopTimeout)
 	defer cancel()
 	err := errors.Join(n.server.Shutdown(ctx), n.bus.Close(ctx))
+	n.cancel()
+	n.background.Wait()
 	n.admin.stop(ctx)
 	n.log.Info("stopped", zap.Error(err))
 	return err
 }
 
-// reload reads the key files again. Tokens of keys that are gone fall at once; after an error the old keys stay.
-func (n *node) reload(dev []authz.Key) {
-	keys, err := authz.LoadKeys(n.config.Auth.Keys...)
-	if err == nil {
-		keys = append(keys, dev...)
-		err = n.verifier.SetKeys(keys)
-	}
-	if err != nil {
-		n.log.Error("keys not reloaded, the old ones stay", zap.Error(err))
+// reload reads the key files again, and fetches URLs again in the background. Tokens of keys that are gone fall at once;
+// after an error the old keys stay.
+func (n *node) reload() {
+	if err := n.verifier.Reload(); err != nil {
+		n.keysFailed(err)
 		return
 	}
-	n.server.Recheck()
-	n.log.Info("keys reloaded", zap.Int("keys", len(keys)))
+	n.log.Info("keys reloaded")
 }
 
-func (c *config) serverOptions(id string) server.Options {
+func (n *node) keysFailed(err error) {
+	n.log.Error("keys not reloaded, the old ones stay", zap.Error(err))
+}
+
+// store is the bus, which there is not yet when the server is made.
+type store struct{ *bus.Bus }
+
+func (c *config) serverOptions(id string) (server.Options, error) {
+	var names []string
+	for _, s := range c.Auth.Strategies {
+		names = append(names, string(s))
+	}
+	strategies, err := server.ParseStrategies(names)
+	var origins []string
+	for _, o := range c.Origins {
+		origins = append(origins, string(o))
+	}
+	var proxies []netip.Prefix
+	for _, n := range c.TrustedProxies {
+		proxies = append(proxies, netip.Prefix(n))
+	}
 	return server.Options{
 		Node:          id,
 		Subscriptions: c.Limits.Subscriptions,
@@ -183,6 +236,14 @@ func (c *config) serverOptions(id string) server.Options {
 		VerifyWorkers: c.Auth.Workers,
 		ExpiryNotice:  c.Auth.ExpiryNotice,
 		DrainWindow:   c.DrainWindow,
+
+		Strategies:        strategies,
+		RequireConnection: c.Auth.Require == "connection",
+		AuthDeadline:      c.Auth.Deadline,
+		TicketTTL:         c.Auth.TicketTTL,
+		Origins:           origins,
+		TrustedProxies:    proxies,
+
 		Loop: loop.Options{
 			Loops:            c.Loops,
 			HeadBytes:        int(c.Limits.HeadBytes),
@@ -195,5 +256,5 @@ func (c *config) serverOptions(id string) server.Options {
 			PingInterval:     c.PingInterval,
 			IdleTimeout:      c.Limits.IdleTimeout,
 		},
-	}
+	}, err
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"math"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/notifyd/notifyd/authz"
@@ -17,6 +20,9 @@ var (
 	descTokenChecks  = metric("token_verifications_total", "Tokens that were verified since they were not remembered.", "result")
 	descTokenEvicted = metric("token_cache_evicted_total", "Remembered tokens that were still valid and made room for others.")
 	descTokenEntries = metric("token_cache_entries", "Tokens that are remembered.")
+	descTokenStale   = metric("token_stale_total", "Valid tokens that were refused since revocations are out of date.")
+	descKeyLoads     = metric("key_loads_total", "Key files read again and JWK Sets fetched.", "result")
+	descRevocations  = metric("revocations", "Revocations in force.")
 )
 
 func metric(name, help string, labels ...string) *prometheus.Desc {
@@ -25,7 +31,9 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe implements [prometheus.Collector].
 func (tokenCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descTokenLookups, descTokenChecks, descTokenEvicted, descTokenEntries} {
+	for _, d := range []*prometheus.Desc{
+		descTokenLookups, descTokenChecks, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descRevocations,
+	} {
 		ch <- d
 	}
 }
@@ -39,6 +47,10 @@ func (c tokenCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descTokenChecks, st.Refused, "refused")
 	counter(ch, descTokenEvicted, st.Evicted)
 	gauge(ch, descTokenEntries, float64(st.Entries))
+	counter(ch, descTokenStale, st.Stale)
+	counter(ch, descKeyLoads, st.KeyLoads-st.KeyErrors, "ok")
+	counter(ch, descKeyLoads, st.KeyErrors, "failed")
+	gauge(ch, descRevocations, float64(st.Revocations))
 }
 
 type natsCollector struct{ bus *bus.Bus }
@@ -81,6 +93,20 @@ func (c natsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descNATSReconnects, st.Reconnects)
 	gauge(ch, descNATSSubscriptions, float64(st.Subscriptions))
 	gauge(ch, descNATSPending, float64(st.Pending))
+}
+
+// revocationAge is +Inf until they are loaded.
+func revocationAge(b *bus.Bus) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "notifyd_revocations_age_seconds",
+		Help: "Time since which this node may have missed revocations.",
+	}, func() float64 {
+		at := b.LastFresh()
+		if at.IsZero() {
+			return math.Inf(1)
+		}
+		return time.Since(at).Seconds()
+	})
 }
 
 func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, v uint64, labels ...string) {

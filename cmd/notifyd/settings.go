@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"sort"
 	"strings"
 
@@ -107,8 +109,15 @@ func (s *settings) problem(where, what string) {
 // try decodes value as flag would, into a variable of its own.
 func try(flag *kong.Flag, value any) error {
 	target := reflect.New(flag.Target.Type()).Elem()
-	return flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: kong.Scan().PushTyped(value, kong.FlagValueToken)}, target)
+	err := flag.Mapper.Decode(&kong.DecodeContext{Value: flag.Value, Scan: kong.Scan().PushTyped(value, kong.FlagValueToken)}, target)
+	if err != nil && flag.IsSlice() {
+		return errors.New(goNotation.ReplaceAllString(err.Error(), ""))
+	}
+	return err
 }
+
+// goNotation is how the parser's error shows the whole list, before it says what is wrong with one element.
+var goNotation = regexp.MustCompile(`^\[\]interface \{\}\{.*\} -> \S+: `)
 
 // fileReader walks the YAML tree and files each leaf under the flag that it belongs to.
 type fileReader struct {
@@ -152,6 +161,13 @@ func (f *fileReader) leaf(path string, flag *kong.Flag, node *yaml.Node) {
 	switch {
 	case node.Kind == yaml.ScalarNode && node.Tag == "!!null":
 		return
+	case node.Kind == yaml.SequenceNode && flag.Target.Type() == reflect.TypeFor[issuerList]():
+		text, err := yaml.Marshal(node)
+		if err != nil {
+			f.problem(f.at(node), path+": "+err.Error())
+			return
+		}
+		value = string(text)
 	case node.Kind == yaml.ScalarNode && flag.IsSlice():
 		value = []any{node.Value}
 	case node.Kind == yaml.ScalarNode:

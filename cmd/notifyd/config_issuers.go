@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/notifyd/notifyd/authz"
+)
+
+// issuerConfig is one element of auth.issuers: who may make tokens, and what the operator lets them say.
+type issuerConfig struct {
+	Name        string        `yaml:"name"`         // the iss of its tokens
+	Keys        []string      `yaml:"keys"`         // as auth.keys
+	Audience    string        `yaml:"audience"`     // required among aud; empty: not checked
+	Publish     []string      `yaml:"publish"`      // patterns that it may grant; none: no publishing
+	Subscribe   []string      `yaml:"subscribe"`    // patterns that it may grant; none: no subscribing
+	Admin       bool          `yaml:"admin"`        // whether its tokens may revoke
+	MaxLifetime time.Duration `yaml:"max_lifetime"` // longest exp − iat; 0: no bound
+	Type        string        `yaml:"type"`         // required typ, such as at+jwt; empty: JWT, at+jwt or none
+}
+
+// issuerList is written as YAML, of which JSON is a part: in the file as it stands, elsewhere as text.
+type issuerList []issuerConfig
+
+// UnmarshalText refuses unknown members and more than one document.
+func (l *issuerList) UnmarshalText(text []byte) error {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	var list []issuerConfig
+	err := d.Decode(&list)
+	if err == nil && !errors.Is(d.Decode(new(yaml.Node)), io.EOF) {
+		err = errors.New("more than one document")
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		told := yamlNoise.ReplaceAllString(err.Error(), " ")
+		return fmt.Errorf("%s; write a list of issuers, each with name, keys, audience, publish, subscribe, admin, max_lifetime and type", strings.Join(strings.Fields(told), " "))
+	}
+	*l = list
+	return nil
+}
+
+// yamlNoise is what the parser's errors say of lines in a text that nobody has seen, and of Go types.
+var yamlNoise = regexp.MustCompile(`yaml: |unmarshal errors:|line \d+:|in type main\.issuerConfig|into (\[\])?main\.issuerConfig`)
+
+// check says what is wrong with the issuers, as authz would at start, but all of it and without asking the network. flat
+// is the name of the issuer that auth.keys and auth.issuer describe, if they do.
+func (l issuerList) check(f *findings, flat *string) {
+	if len(l) == 0 {
+		return
+	}
+	seen := map[string]bool{}
+	if flat != nil {
+		if seen[*flat] = true; *flat == "" {
+			f.add("auth.issuer", `""`, "beside auth.issuers, auth.keys needs a name: set it to the 'iss' of the tokens that they sign, or move them into auth.issuers")
+		}
+	}
+	thrownAway, err := authz.GenerateKey("EdDSA")
+	if err != nil {
+		f.add("auth.issuers", "", err.Error())
+		return
+	}
+	for i, is := range l {
+		key := fmt.Sprintf("auth.issuers[%d]", i)
+		switch {
+		case is.Name == "":
+			f.add(key+".name", `""`, "is missing; write the 'iss' of its tokens")
+		case seen[is.Name]:
+			f.add(key+".name", is.Name, "is listed twice; put all of its keys into one entry")
+		}
+		seen[is.Name] = true
+		if len(is.Keys) == 0 {
+			f.add(key+".keys", "empty", "none of its tokens could be verified; name a file or the URL of a JWK Set")
+		}
+		f.keys(key+".keys", is.Keys)
+		// authz has the rules for the rest.
+		policy := is.policy()
+		policy.Keys, policy.Trusted = nil, []authz.Key{thrownAway}
+		if policy.Name == "" {
+			policy.Name = "unnamed"
+		}
+		if _, err := authz.New(authz.Options{Issuers: []authz.Issuer{policy}, CacheEntries: 1}); err != nil {
+			f.add(key, is.Name, err.Error())
+		}
+	}
+}
+
+func (i issuerConfig) policy() authz.Issuer {
+	return authz.Issuer{
+		Name: i.Name, Keys: i.Keys, Audience: i.Audience, Publish: i.Publish, Subscribe: i.Subscribe,
+		Admin: i.Admin, MaxLifetime: i.MaxLifetime, Type: i.Type,
+	}
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/server"
+)
+
+const (
+	// freshInterval is how often the verifier is told how recent the revocations are.
+	freshInterval = time.Second
+	// loadTimeout bounds how long a start waits for the revocations that there are.
+	loadTimeout = 5 * time.Second
+)
+
+// revocations brings revocations from this node's clients to every node, and from every node to this one's tokens and
+// subscriptions:
+//
+//	call → Complete → bucket → verifier, here at once
+//	bucket → watch → verifier, on every node
+//	verifier → rechecker → subscriptions and connections that hold such a token
+type revocations struct {
+	verifier *authz.Verifier
+	bus      *bus.Bus
+	recheck  *rechecker
+	log      *zap.Logger
+
+	calls  *prometheus.CounterVec
+	synced chan struct{} // closed when all were loaded for the first time
+	once   sync.Once
+
+	since time.Time // what was called earlier is history, which says nothing of how long it took
+	mu    sync.Mutex
+	seen  map[string]seenCall // by key: loading them anew brings each again
+}
+
+// seenCall is a call that was measured, or soon will be.
+type seenCall struct{ called, expires int64 }
+
+func newRevocations(v *authz.Verifier, b *bus.Bus, recheck *rechecker, log *zap.Logger) *revocations {
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "notifyd_revocations_total",
+		Help: "Calls to revoke on this node.",
+	}, []string{"result"})
+	for _, result := range []string{"ok", "refused", "failed"} {
+		calls.WithLabelValues(result) // 0 is a value too
+	}
+	return &revocations{
+		verifier: v, bus: b, recheck: recheck, log: log, calls: calls,
+		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{},
+	}
+}
+
+// stored is a revocation in the bucket.
+type stored struct {
+	Called     int64           `json:"called"` // Unix nanoseconds, by the clock of the node that was called
+	Revocation json.RawMessage `json:"revocation"`
+}
+
+// revoke is [server.Options.Revoke]. When it returns nil the revocation is kept for all nodes, and in force on this one.
+func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err error) {
+	called := time.Now()
+	result := "ok"
+	defer func() { r.calls.WithLabelValues(result).Inc() }()
+	complete, err := r.verifier.Complete(authz.Revocation{
+		Issuer: of.Issuer, JTI: of.ID, Subject: of.Subject, Before: ceilSeconds(of.Before),
+	})
+	if err != nil {
+		result = "refused"
+		return fmt.Errorf("%w: %w", server.ErrBadRevocation, err)
+	}
+	value, err := json.Marshal(stored{called.UnixNano(), complete.Encode()})
+	if err == nil {
+		err = r.bus.PutRevocation(ctx, bucketKey(complete), value, time.Unix(complete.Expires, 0))
+	}
+	if err == nil {
+		err = r.enforce(bucketKey(complete), complete, called)
+	}
+	if err != nil {
+		result = "failed"
+	}
+	return err
+}
+
+// enforce puts a revocation in force on this node, and has the time that it takes measured once.
+func (r *revocations) enforce(key string, of authz.Revocation, called time.Time) error {
+	if err := r.verifier.Revoke(of); err != nil {
+		return err
+	}
+	if called.After(r.since) && r.isNew(key, seenCall{called.UnixNano(), of.Expires}) {
+		r.recheck.measure(called)
+	}
+	return nil
+}
+
+func (r *revocations) isNew(key string, call seenCall) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen[key].called == call.called {
+		return false
+	}
+	now, n := time.Now().Unix(), 0
+	for key, old := range r.seen { // a few at random for each that comes, so that what has expired stays few
+		if old.expires < now {
+			delete(r.seen, key)
+		}
+		if n++; n == 8 {
+			break
+		}
+	}
+	r.seen[key] = call
+	return true
+}
+
+// ceilSeconds gives the Unix second that is not before t, and 0 for no time: rather more is revoked than less.
+func ceilSeconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Add(time.Second - 1).Unix()
+}
+
+// bucketKey keeps revocations of one subject apart that differ in their time: the bucket would replace the one that
+// reaches further by one that comes later.
+func bucketKey(r authz.Revocation) string {
+	if r.Subject == "" {
+		return r.Key()
+	}
+	return r.Key() + "." + strconv.FormatInt(r.Before, 10)
+}
+
+// apply is called by the bus for every revocation, those of this node included.
+func (r *revocations) apply(key string, value []byte) {
+	var s stored
+	err := json.Unmarshal(value, &s)
+	var of authz.Revocation
+	if err == nil {
+		of, err = authz.DecodeRevocation(s.Revocation)
+	}
+	if err == nil {
+		err = r.enforce(key, of, time.Unix(0, s.Called))
+	}
+	if err != nil {
+		r.log.Error("a revocation cannot be put in force; what it is about is still accepted here", zap.String("key", key), zap.Error(err))
+	}
+}
+
+// loaded is called by the bus when all revocations have been applied.
+func (r *revocations) loaded() {
+	r.fresh()
+	r.once.Do(func() { close(r.synced) })
+}
+
+func (r *revocations) fresh() {
+	if at := r.bus.LastFresh(); !at.IsZero() {
+		r.verifier.SetRevocationsFresh(at)
+	}
+}
+
+// run keeps the verifier informed until ctx ends.
+func (r *revocations) run(ctx context.Context) {
+	tick := time.NewTicker(freshInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.fresh()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// await waits until all are loaded, so that the first clients find a node that can answer. Without NATS there is nothing
+// to wait for.
+func (r *revocations) await(ctx context.Context) {
+	if !r.bus.Connected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	select {
+	case <-r.synced:
+	case <-ctx.Done():
+		r.log.Warn("revocations are not loaded yet; is JetStream enabled at nats.url, and permitted to this account?")
+	}
+}
+
+// ready says why new tokens are refused; nil if they are not.
+func (r *revocations) ready(maxAge time.Duration) error {
+	if time.Since(r.bus.LastFresh()) > maxAge {
+		return errors.New("revocations are out of date")
+	}
+	return nil
+}
+
+// rechecker has the server look at what connections hold, off the path and on no loop, which it waits for. Requests
+// that come meanwhile become one.
+type rechecker struct {
+	recheck func()
+	took    prometheus.Histogram
+	due     chan struct{} // capacity 1
+
+	mu      sync.Mutex
+	waiting []time.Time // calls of revocations whose effect is to be measured
+}
+
+func newRechecker(recheck func()) *rechecker {
+	return &rechecker{
+		recheck: recheck, due: make(chan struct{}, 1),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "notifyd_revocation_seconds",
+			Help:    "From the call of a revocation on any node to the end of all that it ends on this one.",
+			Buckets: prometheus.ExponentialBuckets(250e-6, 4, 10), // 250 µs to 65 s
+		}),
+	}
+}
+
+// ask is [authz.Options.OnChange].
+func (r *rechecker) ask() {
+	select {
+	case r.due <- struct{}{}:
+	default:
+	}
+}
+
+// measure asks, and notes how long it took since called.
+func (r *rechecker) measure(called time.Time) {
+	r.mu.Lock()
+	r.waiting = append(r.waiting, called)
+	r.mu.Unlock()
+	r.ask()
+}
+
+func (r *rechecker) run(ctx context.Context) {
+	for {
+		select {
+		case <-r.due:
+			r.mu.Lock()
+			calls := r.waiting
+			r.waiting = nil
+			r.mu.Unlock()
+			r.recheck()
+			for _, called := range calls {
+				r.took.Observe(max(0, time.Since(called).Seconds())) // clocks differ
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
