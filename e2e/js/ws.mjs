@@ -3,11 +3,16 @@ import { createInterface } from 'node:readline'
 import WebSocket from 'ws'
 
 const say = (value) => process.stdout.write(JSON.stringify(value) + '\n')
-const socket = new WebSocket(process.argv[2], ['notifyd.v1'])
+const [url, headers = '{}'] = process.argv.slice(2)
+const socket = new WebSocket(url, ['notifyd.v1'], { headers: JSON.parse(headers) })
 
 socket.on('open', () => {
   if (socket.protocol !== 'notifyd.v1') throw new Error(`subprotocol is "${socket.protocol}"`)
   say({ open: true })
+})
+socket.on('unexpected-response', (_, response) => {
+  say({ close: response.statusCode })
+  process.exit(0)
 })
 socket.on('message', (data, isBinary) => {
   if (isBinary) throw new Error('a binary message')

@@ -1,0 +1,52 @@
+// Pages in headless Chromium that do what they are told, as lines: see browser in browser_test.go. A line is
+// {"page":URL, "fetch":{url, …}}, {"page":URL, "socket":{url, protocols}} or {"page":URL, "code":{source, token}}, done by
+// a page that was loaded from there; the answer is {"status":…, "body":…}, {"open":true, "protocol":…, "first":FRAME} or
+// {"error":…}. The code makes a socket that asks for something with id 1; what answers that is "first".
+import { createInterface } from 'node:readline'
+import { chromium } from 'playwright-core'
+
+const browser = await chromium.launch({
+  executablePath: process.argv[2],
+  headless: true,
+  args: [
+    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  ],
+})
+const page = await browser.newPage()
+
+async function request({ url, ...options }) {
+  try {
+    const response = await fetch(url, options)
+    return { status: response.status, body: await response.text() }
+  } catch (error) {
+    return { error: String(error) }
+  }
+}
+
+function connect({ url, protocols }) {
+  return new Promise((resolve) => {
+    const socket = new WebSocket(url, protocols)
+    socket.onmessage = ({ data }) => resolve({ open: true, protocol: socket.protocol, first: data })
+    socket.onclose = ({ code }) => resolve({ error: `closed with ${code}` })
+  })
+}
+
+async function run({ source, token }) {
+  const socket = await new Function('token', `return (async () => { ${source}\n return socket })()`)(token)
+  return new Promise((resolve) => {
+    socket.onmessage = ({ data }) => JSON.parse(data).id === '1' && resolve({ open: true, protocol: socket.protocol, first: data })
+    socket.onclose = ({ code }) => resolve({ error: `closed with ${code}` })
+  })
+}
+
+const doings = { fetch: request, socket: connect, code: run }
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const order = JSON.parse(line)
+  if (page.url() !== order.page) await page.goto(order.page)
+  const what = Object.keys(doings).find((name) => order[name])
+  const answer = await page.evaluate(doings[what], order[what]).catch((error) => ({ error: String(error) }))
+  process.stdout.write(JSON.stringify(answer) + '\n')
+}
+await browser.close()

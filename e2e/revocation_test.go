@@ -1,0 +1,143 @@
+//go:build linux
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// TestRevocationAcrossNodes revokes tokens on one node while their subscriptions on another receive events. Each ends
+// with an error, after which nothing comes, and a token that was revoked publishes nothing more either. The delays are
+// printed: docs/authentication.md quotes them.
+func TestRevocationAcrossNodes(t *testing.T) {
+	const n = 50
+	grant := func(jti string, notify map[string]any) map[string]any {
+		return map[string]any{"sub": "user", "jti": jti, "notify": notify}
+	}
+	claims := []map[string]any{
+		grant("admin", map[string]any{"admin": true}),
+		grant("publisher", map[string]any{"publish": []string{"revoked.*"}, "subscribe": []string{"revoked.*"}}),
+	}
+	for i := range n {
+		claims = append(claims, grant(fmt.Sprint("user ", i), map[string]any{
+			"publish": []string{topicOf(i)}, "subscribe": []string{topicOf(i)},
+		}))
+	}
+	keys := mintWithJose(t, claims...)["EdDSA"]
+	admin, publisherToken, tokens := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2:]
+
+	_, address := natsProcess(t, "127.0.0.1:0")
+	var nodes [2]*server
+	for i := range nodes {
+		nodes[i] = serve(t, fmt.Sprintf("node %d", i), nil, "--nats.url=nats://"+address,
+			"--auth.keys="+keyFile(t, "key.json", string(keys.JWK)), "--limits.auth-failures=1000")
+	}
+	publisher := dialCoder(t, "publisher on node 0", nodes[0].url)
+	subscriber := dialCoder(t, "subscriber on node 1", nodes[1].url)
+	witness := dialCoder(t, "a subscriber on node 1 that is not revoked", nodes[1].url)
+	witness.subscribe(t, "revoked.*", publisherToken)
+	for i := range n {
+		subscriber.subscribe(t, topicOf(i), tokens[i])
+	}
+	if status, body := nodes[0].post(t, "revocations", publisherToken, `{"jti":"user 0"}`); status != http.StatusForbidden {
+		t.Fatalf("revocation without notify.admin: %d %s", status, body)
+	}
+
+	var notice, events []time.Duration
+	for i := range n {
+		topic := topicOf(i)
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		told, seenByWitness := subscriber.got.len(), witness.got.len()
+		go func() {
+			defer close(stopped)
+			for number := 0; ; number++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(100 * time.Microsecond):
+				}
+				if err := publisher.send(publishFrame(fmt.Sprint(topic, number), topic, publisherToken, now())); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+		subscriber.got.await(t, "event on "+topic, told, func(frame string) bool { return decode(t, frame).Topic == topic })
+		called := time.Now()
+		status, body := nodes[0].post(t, "revocations", admin, fmt.Sprintf(`{"jti":"user %d"}`, i))
+		if status != http.StatusNoContent {
+			t.Fatalf("revocation: %d %s", status, body)
+		}
+		// On this node it is in force already, on the other from when the subscriber is told.
+		asked, seen := publisher.nextID(), publisher.got.len()
+		if err := publisher.send(publishFrame(asked, topic, tokens[i], "0")); err != nil {
+			t.Fatal(err)
+		}
+		subscriber.got.await(t, "the end of "+topic, told, func(frame string) bool { return ends(decode(t, frame), topic) })
+		notice = append(notice, time.Since(called))
+		for _, m := range []message{publisher.answer(t, asked, seen), subscriber.publish(t, topic, tokens[i], "0")} {
+			if m.Code != "token_revoked" {
+				t.Errorf("publish with a revoked token: %+v", m)
+			}
+		}
+		close(stop)
+		<-stopped
+		last := now()
+		if m := publisher.publish(t, topic, publisherToken, last); m.Type != "ack" {
+			t.Fatalf("publish: %+v", m)
+		}
+		witness.got.await(t, "the last event", seenByWitness, func(frame string) bool { return string(decode(t, frame).Data) == last })
+		events = append(events, max(0, lastEvent(t, subscriber, told, topic).Sub(called)))
+	}
+	for _, frame := range publisher.got.all() {
+		if m := decode(t, frame); m.Type == "error" && m.Code != "token_revoked" {
+			t.Errorf("publisher: %s", frame)
+		}
+	}
+	slices.Sort(notice)
+	slices.Sort(events)
+	t.Logf("%d revocations, from the call on one node on: the subscriber on the other was told after p50 %v, p99 %v; the last event that it got had been published after p50 %v, p99 %v",
+		n, notice[n/2], notice[n*99/100], events[n/2], events[n*99/100])
+}
+
+func now() string { return strconv.FormatInt(time.Now().UnixNano(), 10) }
+
+func topicOf(i int) string { return fmt.Sprint("revoked.", i) }
+
+// ends says whether a message tells that a subscription was revoked.
+func ends(m message, topic string) bool {
+	return m.Type == "error" && m.ID == "" && m.Topic == topic && m.Code == "token_revoked"
+}
+
+// lastEvent is when the last event of a topic was published that came before the end of its subscription, among the
+// frames from index seen on. One that came behind it fails the test.
+func lastEvent(t *testing.T, p *peer, seen int, topic string) (sent time.Time) {
+	t.Helper()
+	p.ping(t)
+	ended := false
+	for _, frame := range p.got.all()[seen:] {
+		m := decode(t, frame)
+		if m.Topic != topic {
+			continue
+		}
+		if m.Type != "event" {
+			ended = ended || ends(m, topic)
+			continue
+		}
+		if ended {
+			t.Errorf("%s: an event behind the end of the subscription: %s", topic, frame)
+		}
+		var at int64
+		if err := json.Unmarshal(m.Data, &at); err != nil {
+			t.Fatal(err)
+		}
+		sent = time.Unix(0, at)
+	}
+	return sent
+}
