@@ -14,12 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/notifyd/notifyd/authz"
 )
@@ -49,6 +44,7 @@ func NewKey(dir, alg string) (key authz.Key, file string, err error) {
 // Server is a running "notifyd serve" on a port of 127.0.0.1 that the kernel
 // chose. Its methods may be called from any goroutine.
 type Server struct {
+	Process
 	Addr string
 	cmd  *exec.Cmd
 }
@@ -66,6 +62,7 @@ func Start(bin string, args ...string) (*Server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
+	s.Process = Process(s.cmd.Process.Pid)
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
 		var line struct{ Msg, Addr string }
@@ -84,30 +81,4 @@ func Start(bin string, args ...string) (*Server, error) {
 func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait() // it was killed
-}
-
-// CPU is the processor time that the server's threads have used, in user and
-// system mode: what utime and stime of /proc/PID/stat add up to, read from the
-// process's own clock, which counts nanoseconds and not hundredths of a second
-// (clock_getcpuclockid(3)).
-func (s *Server) CPU() (time.Duration, error) {
-	const sched = 2 // CPUCLOCK_SCHED, of a process
-	var ts unix.Timespec
-	err := unix.ClockGettime(int32(^s.cmd.Process.Pid<<3|sched), &ts)
-	return time.Duration(ts.Nano()), err
-}
-
-// RSS is the server's resident set in bytes.
-func (s *Server) RSS() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, errors.New("no VmRSS")
 }
