@@ -136,9 +136,9 @@ func (x *topics) release(t *topic) {
 // handle returns an unused handle. An event that was on its way to the topic
 // that had it last is not mistaken for another's: see [topic.matches].
 func (x *topics) handle() uint32 {
-	if n := len(x.free); n > 0 {
-		h := x.free[n-1]
-		x.free = x.free[:n-1]
+	if len(x.free) > 0 {
+		h := x.free[0] // the one that has been free for longest
+		x.free = x.free[1:]
 		return h
 	}
 	var old []atomic.Pointer[topic]
@@ -151,7 +151,7 @@ func (x *topics) handle() uint32 {
 	}
 	x.handles.Store(&grown)
 	first := max(1, len(old)) // 0 is not a handle
-	for h := len(grown) - 1; h > first; h-- {
+	for h := first + 1; h < len(grown); h++ {
 		x.free = append(x.free, uint32(h))
 	}
 	return uint32(first)
