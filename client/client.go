@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (c *Client) run(s *session) {
 			attempt = 0 // it held: this is a new outage, not the same one
 		}
 		for s = nil; s == nil; attempt++ {
-			if c.ctx.Err() == nil && final(err) {
+			if c.ctx.Err() == nil && c.final(err) {
 				c.end(err)
 			}
 			if c.ctx.Err() != nil {
@@ -178,13 +179,13 @@ func (c *Client) report(err error) {
 }
 
 // token asks the source; its errors say for what.
-func (c *Client) token(ctx context.Context, action Action, topic string) (string, error) {
-	token, err := c.opts.Token(ctx, Request{action, topic})
-	if err != nil {
-		return "", fmt.Errorf("token to %s %s: %w", action, topic, err)
+func (c *Client) token(ctx context.Context, r Request) (string, error) {
+	token, err := c.opts.Token(ctx, r)
+	if err == nil && token == "" {
+		err = &wire.Error{Code: wire.TokenMissing, Detail: "the token source gave none"}
 	}
-	if token == "" {
-		return "", fmt.Errorf("token to %s %s: %w", action, topic, &wire.Error{Code: wire.TokenMissing, Detail: "the token source gave none"})
+	if err != nil {
+		return "", fmt.Errorf("token to %s: %w", strings.TrimSpace(string(r.Action)+" "+r.Topic), err)
 	}
 	return token, nil
 }

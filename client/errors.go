@@ -35,8 +35,13 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("server closed the connection: %d %s", e.Code, reason)
 }
 
-// final reports whether err forbids to connect again.
-func final(err error) bool {
-	var closed *CloseError
-	return errors.As(err, &closed) && !closed.Code.Reconnect()
+// final reports whether err forbids to connect again. The end of a credential does not, since the source may have the
+// next one; that one's refusal does.
+func (c *Client) final(err error) bool {
+	if closed := (*CloseError)(nil); errors.As(err, &closed) {
+		expired := closed.Code == wire.CloseUnauthenticated && c.opts.Strategy != StrategyMessage
+		return !closed.Code.Reconnect() && !expired
+	}
+	var refused *wire.Error
+	return errors.As(err, &refused) && refused.Code.Auth()
 }

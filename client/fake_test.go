@@ -20,11 +20,13 @@ import (
 type fake struct {
 	url    string
 	client *http.Client
-	peers  chan *peer // one for each connection, after its welcome
+	peers  chan *peer         // one for each connection, after its welcome
+	asked  chan *http.Request // each request, body and all
 
 	mu     sync.Mutex
-	greet  func() []byte // the first message
-	refuse func() int    // HTTP status instead of a handshake; 0: accept
+	greet  func() []byte    // the first message
+	refuse func() int       // HTTP status instead of a handshake; 0: accept
+	call   http.HandlerFunc // answers a POST
 }
 
 // peer is the server's end of one connection. got holds what the client sent.
@@ -41,7 +43,7 @@ type request struct {
 
 func newFake(t *testing.T) *fake {
 	t.Helper()
-	f := &fake{peers: make(chan *peer, 64), client: http.DefaultClient}
+	f := &fake{peers: make(chan *peer, 64), asked: make(chan *http.Request, 64), client: http.DefaultClient}
 	f.welcome(25 * time.Second)
 	f.refuseWith(func() int { return 0 })
 	server := httptest.NewServer(f)
@@ -54,7 +56,7 @@ func newFake(t *testing.T) *fake {
 func newPipeFake(t *testing.T) *fake {
 	t.Helper()
 	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-	f := &fake{peers: make(chan *peer, 64), url: "ws://pipe" + wire.Path}
+	f := &fake{peers: make(chan *peer, 64), asked: make(chan *http.Request, 64), url: "ws://pipe" + wire.Path}
 	f.welcome(25 * time.Second)
 	f.refuseWith(func() int { return 0 })
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -111,10 +113,24 @@ func (f *fake) refuseWith(refuse func() int) {
 	f.refuse = refuse
 }
 
+func (f *fake) answerWith(call http.HandlerFunc) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.call = call
+}
+
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	status, greet := f.refuse(), f.greet
+	status, greet, call := f.refuse(), f.greet, f.call
 	f.mu.Unlock()
+	select {
+	case f.asked <- r:
+	default:
+	}
+	if r.Method == http.MethodPost {
+		call(w, r)
+		return
+	}
 	if status != 0 {
 		w.WriteHeader(status)
 		return

@@ -3,14 +3,21 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
 
 // Options configure a Client. Only Token is required; zero values stand for the defaults.
 type Options struct {
-	// Token gives the token for each publish, each subscribe and each refresh. It is called from several goroutines.
+	// Token gives the token for each publish, each subscribe, each connection and each refresh. It is called from
+	// several goroutines, for each publish anew, so that a token may be good for that one message alone.
 	Token TokenSource
+
+	// Strategy is how the connection itself gets a credential, besides the token of each publish. The default,
+	// StrategyMessage, is none: each subscribe carries a token of its own. With any other, Token is asked with
+	// ActionConnect for each connection and again before that token expires, and subscribes carry none.
+	Strategy Strategy
 
 	// OnState is told of each change of state, in order, with the error that led to it, if any. It is called from one
 	// goroutine, which also reconnects: it may use the Client but should return soon.
@@ -49,13 +56,30 @@ type Action string
 const (
 	ActionPublish   Action = "publish"
 	ActionSubscribe Action = "subscribe"
+	ActionConnect   Action = "connect"
 )
 
-// Request says what a token is wanted for. Topic is a pattern when the action is to subscribe to one.
+// Request says what a token is wanted for.
 type Request struct {
 	Action Action
-	Topic  string
+	Topic  string // a pattern when the action is to subscribe to one; empty when it is to connect
+	// Data is what will be published, byte for byte, for a token that is bound to it (notify.digest). It must be neither
+	// changed nor kept.
+	Data []byte
 }
+
+// Strategy is a way to present a connection's credential. The operator decides which are enabled.
+type Strategy string
+
+// The strategies. A ticket is fetched by an HTTP call for each connection, and keeps the token out of the handshake;
+// clients in Go that can reach the server directly want StrategyHeader.
+const (
+	StrategyMessage      Strategy = "message"       // none: each subscribe carries a token
+	StrategyFirstMessage Strategy = "first-message" // an auth envelope
+	StrategyHeader       Strategy = "header"        // Authorization: Bearer
+	StrategySubprotocol  Strategy = "subprotocol"   // Sec-WebSocket-Protocol: notifyd.v1, bearer.TOKEN
+	StrategyTicket       Strategy = "ticket"        // POST /v1/tickets, then ticket.TICKET as a subprotocol
+)
 
 // TokenSource gives a token (a JWT) that permits the request. It must return when ctx ends. A source that makes network
 // calls should remember a token until shortly before it expires: it is asked for every publish.
@@ -91,6 +115,13 @@ func (s State) String() string {
 func (o *Options) setDefaults() error {
 	if o.Token == nil {
 		return errors.New("client: Options.Token is missing: every publish and subscribe needs a token")
+	}
+	switch o.Strategy {
+	case "":
+		o.Strategy = StrategyMessage
+	case StrategyMessage, StrategyFirstMessage, StrategyHeader, StrategySubprotocol, StrategyTicket:
+	default:
+		return fmt.Errorf("client: Options.Strategy %q is none of message, first-message, header, subprotocol and ticket", o.Strategy)
 	}
 	if o.HTTPClient == nil {
 		o.HTTPClient = http.DefaultClient

@@ -52,7 +52,7 @@ func (c *Client) publish(ctx context.Context, release func(), topic string, data
 	if err != nil {
 		return nil, err
 	}
-	token, err := c.token(ctx, ActionPublish, topic)
+	token, err := c.token(ctx, Request{Action: ActionPublish, Topic: topic, Data: data})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,7 @@ type session struct {
 	pingInterval time.Duration // 0: the server sends no pings
 	maxMessage   int           // bytes the server takes; 0: unknown
 	heard        atomic.Bool   // since the last tick of write
+	expiring     chan int64    // capacity 1: the server's notice, with the exp of the connection's credential
 
 	mu    sync.Mutex
 	calls map[string]*call // by id; nil when the session is over
@@ -57,17 +59,28 @@ type call struct {
 func (c *Client) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
 	defer cancel()
-	s := &session{c: c, out: make(chan []byte, sendQueue), down: make(chan struct{}), calls: map[string]*call{}}
-	conn, _, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
+	s := &session{
+		c: c, out: make(chan []byte, sendQueue), down: make(chan struct{}), calls: map[string]*call{},
+		expiring: make(chan int64, 1),
+	}
+	offer, err := c.offer(ctx)
+	if err != nil {
+		return nil, dialError(c.url, err)
+	}
+	conn, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
 		HTTPClient:   c.opts.HTTPClient,
-		HTTPHeader:   c.opts.Header,
-		Subprotocols: []string{wire.Subprotocol},
+		HTTPHeader:   offer.header,
+		Subprotocols: offer.subprotocols,
 		OnPingReceived: func(context.Context, []byte) bool {
 			s.heard.Store(true)
 			return true
 		},
 	})
 	if err != nil {
+		if resp != nil && resp.StatusCode == http.StatusUnauthorized {
+			err = &wire.Error{Code: wire.TokenInvalid, Detail: "the server refused the handshake for want of a valid credential (401)"}
+			return nil, dialError(c.url, err)
+		}
 		if cause := errors.Unwrap(err); cause != nil { // without the library's prefix
 			err = cause
 		}
@@ -81,6 +94,10 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 	}
 	go s.read()
 	go s.write()
+	if err := s.authenticate(ctx); err != nil {
+		s.fail(err)
+		return nil, dialError(c.url, err)
+	}
 	return s, nil
 }
 
@@ -158,7 +175,9 @@ func (s *session) handle(m *wire.Message) {
 			sub.queue.push(sub.event(m))
 		}
 	case wire.MessageExpiring:
-		if sub := s.c.subscription(m.Topic); sub != nil {
+		if len(m.Topic) == 0 {
+			replace(s.expiring, m.Exp)
+		} else if sub := s.c.subscription(m.Topic); sub != nil {
 			replace(sub.expiring, m.Exp)
 		}
 	case wire.MessageExpired:
@@ -302,10 +321,7 @@ func closeError(err error) error {
 
 // dialError says which server, without what a URL may hold of secrets (user, query), which net/http's error quotes.
 func dialError(rawURL string, err error) error {
-	var quoting *url.Error
-	if errors.As(err, &quoting) {
-		err = quoting.Err
-	}
+	err = withoutURL(err)
 	place := "server"
 	if u, parseErr := url.Parse(rawURL); parseErr == nil {
 		place = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()

@@ -165,9 +165,12 @@ func refused(err error) bool {
 }
 
 func (s *Subscription) subscribe(session *session) error {
-	token, err := s.c.token(s.ctx, ActionSubscribe, s.pattern)
-	if err != nil {
-		return err
+	token := "" // the connection has a credential
+	if s.c.opts.Strategy == StrategyMessage {
+		var err error
+		if token, err = s.c.token(s.ctx, Request{Action: ActionSubscribe, Topic: s.pattern}); err != nil {
+			return err
+		}
 	}
 	call, err := session.send(s.ctx, nil, func(id string) []byte {
 		return wire.AppendSubscribe(nil, id, s.pattern, token)

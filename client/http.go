@@ -1,0 +1,129 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// maxAnswer bounds the body of an HTTP answer, in bytes.
+const maxAnswer = 64 << 10
+
+// Revocation says which tokens are to count no more: one by its ID (jti), or those of a Subject (sub).
+type Revocation struct {
+	ID      string
+	Subject string
+	Before  time.Time // with Subject: of tokens that were issued earlier; zero: by now
+	Issuer  string    // only tokens with this iss; "": of every issuer
+}
+
+// Revoke has every node refuse tokens from now on: they publish nothing more, and the subscriptions and connections that
+// rely on them end. rawURL is that of Dial; token needs notify.admin. When Revoke returns nil the revocation is in force
+// on the node that was asked, and on its way to the others. A refusal is a *wire.Error.
+func Revoke(ctx context.Context, rawURL, token string, r Revocation) error {
+	body := struct {
+		ID      string     `json:"jti,omitempty"`
+		Subject string     `json:"sub,omitempty"`
+		Before  *time.Time `json:"before,omitempty"`
+		Issuer  string     `json:"iss,omitempty"`
+	}{ID: r.ID, Subject: r.Subject, Issuer: r.Issuer}
+	if !r.Before.IsZero() {
+		body.Before = &r.Before
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	if err := post(ctx, http.DefaultClient, nil, rawURL, "/v1/revocations", token, text, nil); err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	return nil
+}
+
+// post makes an HTTP call to the server whose WebSocket endpoint is rawURL. answer, if not nil, takes the JSON of a
+// success.
+func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path, token string, body []byte, answer any) error {
+	target, err := callURL(rawURL, path)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return errors.New("the URL does not parse")
+	}
+	if header != nil {
+		req.Header = header.Clone()
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return withoutURL(err)
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		return refusal(resp.Status, text)
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// refusal reads the body of an answer that is no success.
+func refusal(status string, body []byte) error {
+	var told struct{ Code, Message string }
+	if json.Unmarshal(body, &told) == nil {
+		if code, known := wire.ParseCode(told.Code); known {
+			return &wire.Error{Code: code, Detail: told.Message}
+		}
+	}
+	if line, _, _ := strings.Cut(string(body), "\n"); line != "" && len(line) <= 256 {
+		return fmt.Errorf("the server answered %s: %s", status, line)
+	}
+	return fmt.Errorf("the server answered %s", status)
+}
+
+// callURL is the URL of an HTTP call beside the WebSocket endpoint: ws://host/v1/ws becomes http://host/v1/tickets.
+func callURL(rawURL, path string) (string, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "", errors.New("the URL does not parse")
+	}
+	switch u.Scheme {
+	case "ws":
+		u.Scheme = "http"
+	case "wss":
+		u.Scheme = "https"
+	case "http", "https":
+	default:
+		return "", fmt.Errorf("%q is not the scheme of a server; use ws, wss, http or https", u.Scheme)
+	}
+	base := strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), wire.Path)
+	u.Path, u.RawPath, u.RawQuery, u.Fragment = base+path, "", "", ""
+	return u.String(), nil
+}
+
+// withoutURL leaves out what net/http's error quotes: a URL may hold a secret.
+func withoutURL(err error) error {
+	var quoting *url.Error
+	if errors.As(err, &quoting) {
+		return quoting.Err
+	}
+	return err
+}
