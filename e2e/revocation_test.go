@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -140,4 +141,61 @@ func lastEvent(t *testing.T, p *peer, seen int, topic string) (sent time.Time) {
 		sent = time.Unix(0, at)
 	}
 	return sent
+}
+
+// TestRevocationOutage takes NATS away from two nodes. Once one of them might have missed a revocation, it lets in the
+// tokens that it remembers and no others; the other, whose operator wants it so, lets all in. What was revoked stays
+// revoked, for a node that starts after NATS was back, too.
+func TestRevocationOutage(t *testing.T) {
+	claims := func(jti string) map[string]any {
+		return map[string]any{"sub": "user", "jti": jti, "notify": map[string]any{"admin": jti == "admin"}}
+	}
+	keys := mintWithJose(t, claims("admin"), claims("known"), claims("revoked"), claims("fresh"))["EdDSA"]
+	admin, known, revoked, fresh := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2], keys.Tokens[3]
+	natsServer, address := natsProcess(t, "127.0.0.1:0")
+	start := func(name, outage string) *server {
+		return serve(t, name, nil, "--nats.url=nats://"+address, "--auth.keys="+keyFile(t, "key.json", string(keys.JWK)),
+			"--auth.strategies=query", "--auth.revocation-max-age=5s", "--auth.revocation-outage="+outage)
+	}
+	closed, open := start("closed", "closed"), start("open", "open")
+	handshake := func(node *server, token string, want string) {
+		t.Helper()
+		_, err := tryCoder(t, "peer", node.url+"?access_token="+token)
+		if got := fmt.Sprint(err); !strings.Contains(got, want) {
+			t.Errorf("%s: handshake: %v, want %s", node.output.name, err, want)
+		}
+	}
+	const accepted = "<nil>"
+
+	handshake(closed, known, accepted)
+	if status, body := closed.post(t, "revocations", admin, `{"jti":"revoked"}`); status != http.StatusNoContent {
+		t.Fatalf("revocation: %d %s", status, body)
+	}
+	handshake(closed, revoked, "401")
+	eventually(t, "the other node knows of the revocation", func() bool {
+		_, metrics := open.get("/metrics")
+		return strings.Contains(metrics, "\nnotifyd_revocations 1\n")
+	})
+	natsServer.kill()
+	eventually(t, "revocations are out of date", func() bool {
+		_, metrics := closed.get("/metrics")
+		_, age, _ := strings.Cut(metrics, "\nnotifyd_revocations_age_seconds ")
+		age, _, _ = strings.Cut(age, "\n")
+		seconds, err := strconv.ParseFloat(age, 64)
+		return err == nil && seconds > 5.5
+	})
+	handshake(closed, fresh, "503")
+	handshake(closed, known, accepted)
+	handshake(closed, revoked, "401")
+	handshake(open, fresh, accepted)
+	handshake(open, revoked, "401")
+
+	natsProcess(t, address)
+	eventually(t, "the node is ready again", func() bool {
+		status, _ := closed.get("/readyz")
+		return status == http.StatusOK
+	})
+	handshake(closed, fresh, accepted)
+	handshake(closed, revoked, "401")
+	handshake(start("started later", "closed"), revoked, "401")
 }
