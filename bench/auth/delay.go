@@ -88,8 +88,10 @@ func (w *watcher) run() {
 			ns, _ := strconv.ParseInt(string(m.Data), 10, 64)
 			w.lastSent = time.Unix(0, ns)
 		case wire.MessageExpired, wire.MessageError:
-			w.told = time.Now()
-			close(w.end)
+			if w.told.IsZero() {
+				w.told = time.Now()
+				close(w.end)
+			}
 		default: // expiring
 		}
 	}

@@ -15,8 +15,10 @@ import (
 
 // colors are one for each algorithm (Okabe and Ito, told apart by everybody).
 var colors = []color.Color{
-	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0xe6, 0x9f, 0x00, 0xff},
-	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff},
+	color.RGBA{0x00, 0x72, 0xb2, 0xff},
+	color.RGBA{0xe6, 0x9f, 0x00, 0xff},
+	color.RGBA{0xcc, 0x79, 0xa7, 0xff},
+	color.RGBA{0x00, 0x9e, 0x73, 0xff},
 }
 
 // panel is a bar chart: for each group, one bar for each algorithm.
@@ -45,12 +47,12 @@ func panels(r *report) []panel {
 		size.values[alg] = append(size.values[alg], float64(s.Frame))
 	}
 	ends := panel{
-		title: "From the end of a token, worst case", unit: "ms",
-		groups: []string{"exp: last event", "exp: told", "revoked: last event", "revoked: told"},
+		title: "After exp, or after the call to revoke: median", unit: "ms",
+		groups: []string{"exp, last event", "exp, told", "revoked, last event", "revoked, told"},
 	}
 	for i := range algorithms {
 		e, v := r.Expiry[i], r.Revocation[i]
-		ends.values = append(ends.values, plotter.Values{e.Last.Max, e.Told.Max, v.Last.Max, v.Told.Max})
+		ends.values = append(ends.values, plotter.Values{e.Last.P50, e.Told.P50, v.Last.P50, v.Told.P50})
 	}
 	return []panel{connects, publishes, size, ends}
 }
@@ -77,7 +79,9 @@ func (p panel) plot() (*plot.Plot, error) {
 	pl.Title.Text = p.title
 	pl.Y.Label.Text = p.unit
 	pl.Y.Min = 0
+	pl.X.Tick.Label.Font.Size = 9
 	pl.Legend.Top, pl.Legend.Left = true, true
+	pl.Legend.ThumbnailWidth, pl.Legend.Padding = barWidth, 2
 	grid := plotter.NewGrid()
 	grid.Vertical.Color = nil
 	grid.Horizontal.Color = color.Gray{0xdd}
@@ -91,8 +95,9 @@ func (p panel) plot() (*plot.Plot, error) {
 		bars.Offset = barWidth * (vg.Length(i) - vg.Length(len(p.values)-1)/2)
 		pl.Add(bars)
 		pl.Legend.Add(algorithms[i], bars)
-		for _, y := range v { // room for the legend
-			pl.Y.Max = max(pl.Y.Max, y*1.35)
+		for _, y := range v {
+			pl.Y.Min = min(pl.Y.Min, y)
+			pl.Y.Max = max(pl.Y.Max, y*1.4) // room for the legend
 		}
 	}
 	pl.NominalX(p.groups...)
@@ -111,8 +116,8 @@ func chart(r *report, file string) error {
 		grid[i/2] = append(grid[i/2], pl)
 	}
 	canvas := vgsvg.New(11*vg.Inch, 7*vg.Inch)
-	const pad = 12
-	tiles := draw.Tiles{Rows: 2, Cols: 2, PadX: 2 * pad, PadY: 2 * pad, PadTop: pad, PadBottom: pad, PadLeft: pad, PadRight: pad}
+	const pad = 14
+	tiles := draw.Tiles{Rows: 2, Cols: 2, PadX: 2 * pad, PadY: 2 * pad, PadTop: pad, PadBottom: pad, PadLeft: pad, PadRight: 2 * pad}
 	for y, row := range plot.Align(grid, tiles, draw.New(canvas)) {
 		for x, c := range row {
 			grid[y][x].Draw(c)

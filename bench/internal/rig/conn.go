@@ -48,7 +48,7 @@ func Dial(addr, query string, d ws.Dialer) (*Conn, error) {
 	}
 	if welcome.Kind != wire.MessageWelcome {
 		c.Drop()
-		return nil, fmt.Errorf("%s and not a welcome", welcome.Code)
+		return nil, fmt.Errorf("no welcome but %s", welcome.Detail)
 	}
 	return c, nil
 }
@@ -83,7 +83,7 @@ func (c *Conn) Ask(envelope []byte) error {
 		return err
 	}
 	if m.Kind != wire.MessageAck {
-		return fmt.Errorf("answered with %s: %s", m.Code, m.Detail)
+		return fmt.Errorf("%w: %s", m.Code, m.Detail)
 	}
 	return nil
 }
