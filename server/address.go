@@ -29,8 +29,8 @@ func (s *Server) httpClient(r *http.Request) netip.Addr {
 // on as the client wrote it. So where there are both and they disagree, neither
 // is believed.
 func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.Addr {
-	a := s.walk(peer, forwarded, forParameter)
-	b := s.walk(peer, forwardedFor, func(hop string) string { return hop })
+	a := s.walk(peer, split(forwarded, ','), forParameter)
+	b := s.walk(peer, strings.Split(forwardedFor, ","), strings.TrimSpace)
 	switch {
 	case forwarded == "":
 		return b
@@ -41,10 +41,9 @@ func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.A
 }
 
 // walk follows one list of hops. address finds a hop's.
-func (s *Server) walk(peer netip.Addr, list string, address func(string) string) netip.Addr {
-	hops := strings.Split(list, ",")
+func (s *Server) walk(peer netip.Addr, hops []string, address func(string) string) netip.Addr {
 	for i := len(hops) - 1; i >= 0 && s.trusted(peer); i-- {
-		addr, ok := parseHop(address(strings.TrimSpace(hops[i])))
+		addr, ok := parseHop(address(hops[i]))
 		if !ok {
 			break // hidden or malformed: the last address that is known
 		}
@@ -64,13 +63,35 @@ func (s *Server) trusted(a netip.Addr) bool {
 
 // forParameter is the value of for= in one element of Forwarded.
 func forParameter(element string) string {
-	for pair := range strings.SplitSeq(element, ";") {
+	for _, pair := range split(element, ';') {
 		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
 		if strings.EqualFold(name, "for") {
 			return strings.Trim(value, `"`)
 		}
 	}
 	return ""
+}
+
+// split cuts list at sep where that stands outside of quotes: a proxy quotes what
+// its client chose, such as host="x, for=192.0.2.1". It returns nil when a quote
+// is left open, as then it cannot be told whose words are whose.
+func split(list string, sep byte) (parts []string) {
+	from, quoted := 0, false
+	for i := 0; i < len(list); i++ {
+		switch c := list[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++ // RFC 9110 §5.6.4
+		case c == sep && !quoted:
+			parts = append(parts, list[from:i])
+			from = i + 1
+		}
+	}
+	if quoted {
+		return nil
+	}
+	return append(parts, list[from:])
 }
 
 // parseHop reads an address with or without a port: 192.0.2.1, 192.0.2.1:80,
