@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -12,7 +13,7 @@ import (
 
 type inspectCmd struct {
 	TokenText string   `arg:"" optional:"" name:"token" help:"The token, or - for standard input. Default: NOTIFYD_TOKEN."`
-	Keys      []string `help:"Verify it with the keys in this file (JWK, JWK Set, PEM). Repeatable." placeholder:"FILE"`
+	Keys      []string `help:"Verify it with the keys in this file (JWK, JWK Set, PEM), or at the URL of a JWK Set. Repeatable." placeholder:"FILE|URL"`
 	Issuer    string   `help:"With --keys: required 'iss'." placeholder:"ISS"`
 	Audience  string   `help:"With --keys: required 'aud'." placeholder:"AUD"`
 }
@@ -59,6 +60,9 @@ func (c *inspectCmd) Run(p *process) error {
 	show("claims    %s", seen.Claims)
 	show("publish   %s", grants(seen.Publish))
 	show("subscribe %s", grants(seen.Subscribe))
+	for _, line := range special(seen.Claims) {
+		show("%s", line)
+	}
 	if !seen.GrantsValid {
 		show("grants    malformed: a server refuses the token")
 	}
@@ -79,6 +83,27 @@ func (c *inspectCmd) Run(p *process) error {
 	}
 	show("valid     signature and claims were verified")
 	return nil
+}
+
+// special says what the notify claim holds besides patterns.
+func special(claims []byte) (lines []string) {
+	var c struct {
+		Notify struct {
+			Admin, Once bool
+			Digest      string
+		} `json:"notify"`
+	}
+	_ = json.Unmarshal(claims, &c) // what has the wrong type is told as a malformed grant
+	if c.Notify.Admin {
+		lines = append(lines, "admin     may revoke tokens")
+	}
+	if c.Notify.Digest != "" {
+		lines = append(lines, "digest    good for one topic and data alone")
+	}
+	if c.Notify.Once {
+		lines = append(lines, "once      good for one message alone")
+	}
+	return lines
 }
 
 // maxToken bounds what is taken for a token, in bytes.

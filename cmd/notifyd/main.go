@@ -1,4 +1,4 @@
-// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, inspect, check, version.
+// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, check, version.
 //
 // main.go parses and dispatches. config.go is everything that serve can be told, settings.go where the values come from,
 // config_check.go what must hold between them. Each subcommand has a file of its own.
@@ -31,8 +31,10 @@ type cli struct {
 	Sub     subCmd     `cmd:"" help:"Print the events of topics and patterns, one JSON event a line."`
 	Token   tokenCmd   `cmd:"" help:"Make a token: who may publish and subscribe to what, until when."`
 	Keys    keysCmd    `cmd:"" help:"Make keys that sign tokens."`
+	Revoke  revokeCmd  `cmd:"" help:"Take back a token, or all of a subject."`
 	Inspect inspectCmd `cmd:"" help:"Show what a token says, and with --keys whether it is valid."`
 	Check   checkCmd   `cmd:"" help:"Say what is wrong with a configuration."`
+	Bench   benchCmd   `cmd:"" help:"Put a server under load and measure what it costs (Linux)."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

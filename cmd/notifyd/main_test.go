@@ -51,7 +51,7 @@ func golden(t *testing.T, path, got string) {
 
 func TestHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"", "serve", "pub", "sub", "token", "keys", "keys generate", "keys public", "inspect", "check", "version"} {
+	for _, command := range []string{"", "serve", "pub", "sub", "token", "revoke", "keys", "keys generate", "keys public", "inspect", "check", "version"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -80,6 +80,15 @@ func TestUsageErrors(t *testing.T) {
 		{"token --key nowhere --publish a", "nowhere"},
 		{"token --key nowhere", "permits nothing"},
 		{"token --key nowhere --publish a --ttl 0s", "--ttl"},
+		{"token --key nowhere --digest-of a.b", "DATA"},
+		{"token --key nowhere --digest-of a..b 1", "bad_topic"},
+		{"token --key nowhere --digest-of a {", "byte for byte"},
+		{"revoke --token x", "--jti or --sub"},
+		{"revoke --jti a", "NOTIFYD_TOKEN"},
+		{"revoke --jti a --sub b --token x", "--jti and --sub can't be used together"},
+		{"revoke --jti a --before 2026-01-31T12:00:00Z --token x", "--before goes with --sub"},
+		{"revoke --sub a --before yesterday --token x", "--before"},
+		{"sub a --strategy cookie --token x", "--strategy"},
 		{"keys generate --alg none", "EdDSA"},
 		{"keys public", "standard input"},
 		{"inspect", "NOTIFYD_TOKEN"},

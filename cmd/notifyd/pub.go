@@ -12,17 +12,30 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// clientFlags are shared by the commands that connect.
-type clientFlags struct {
+// serverFlags are shared by the commands that talk to a server.
+type serverFlags struct {
 	URL   string `help:"The server's WebSocket endpoint." default:"ws://127.0.0.1:8080/v1/ws" name:"url"`
 	Token string `help:"Token to use; best given as NOTIFYD_TOKEN, out of the shell's history." placeholder:"JWT"`
 }
 
-func (f *clientFlags) dial(ctx context.Context, opts client.Options) (*client.Client, error) {
+func (f *serverFlags) check() error {
 	if f.Token == "" {
-		return nil, usagef("no token: set NOTIFYD_TOKEN, or give --token (notifyd token makes one)")
+		return usagef("no token: set NOTIFYD_TOKEN, or give --token (notifyd token makes one)")
 	}
-	opts.Token = client.StaticToken(f.Token)
+	return nil
+}
+
+// clientFlags are shared by the commands that keep a connection.
+type clientFlags struct {
+	serverFlags `embed:""`
+	Strategy    client.Strategy `help:"How the connection presents the token: ${enum}. message: not at all, each subscribe and publish does." enum:"message,first-message,header,subprotocol,ticket" default:"message"`
+}
+
+func (f *clientFlags) dial(ctx context.Context, opts client.Options) (*client.Client, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	opts.Token, opts.Strategy = client.StaticToken(f.Token), f.Strategy
 	return client.Dial(ctx, f.URL, opts)
 }
 

@@ -79,3 +79,39 @@ func TestTokenRefusesBadGrants(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// What a token is besides its patterns is shown, and a token that is good for one use has an identifier of its own.
+func TestTokenForOneMessage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key.jwk")
+	if err := os.WriteFile(path, []byte(invoke(t, nil, "", "keys", "generate").stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const digest, once, admin = "\ndigest    good for one topic", "\nonce      good for one message", "\nadmin     may revoke"
+	for _, c := range []struct {
+		args  []string
+		want  []string
+		never []string
+	}{
+		{[]string{"--digest-of", "a.b", `{"x": 1}`}, []string{digest, "publish   a.b\n"}, []string{once, admin, `"jti"`}},
+		{[]string{"--digest-of=a.b", `1`, "--publish", "a.*", "--once"}, []string{digest, once, "publish   a.*\n", `"jti": "`}, []string{admin}},
+		{[]string{"--once", "--jti", "mine", "--publish", "a"}, []string{once, `"jti": "mine"`}, []string{digest, admin}},
+		{[]string{"--admin"}, []string{admin, "publish   nothing\n"}, []string{digest, once}},
+		{[]string{"--publish", "a"}, []string{"publish   a\n"}, []string{digest, once, admin}},
+	} {
+		made := invoke(t, nil, "", append([]string{"token", "--key", path}, c.args...)...)
+		shown := invoke(t, nil, made.stdout, "inspect", "-", "--keys", path)
+		if made.code != exitOK || shown.code != exitOK {
+			t.Fatalf("%q: %+v %+v", c.args, made, shown)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(shown.stdout, want) {
+				t.Errorf("%q: no %q in %s", c.args, want, shown.stdout)
+			}
+		}
+		for _, never := range c.never {
+			if strings.Contains(shown.stdout, never) {
+				t.Errorf("%q: %q in %s", c.args, never, shown.stdout)
+			}
+		}
+	}
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/load"
+)
+
+type benchCmd struct {
+	Fanout            fanoutCmd            `cmd:"" help:"One publisher, many subscribers to its topic."`
+	Pairs             pairsCmd             `cmd:"" help:"Many topics, each with one publisher and one subscriber."`
+	ManyPublishers    manyPublishersCmd    `cmd:"" help:"Many publishers to one topic with one subscriber."`
+	ManySubscriptions manySubscriptionsCmd `cmd:"" help:"Connections with many subscriptions each."`
+	Idle              idleCmd              `cmd:"" help:"Connections that subscribe and then receive nothing."`
+	Storm             stormCmd             `cmd:"" help:"Connect, subscribe and drop, as fast as it goes."`
+	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
+}
+
+// Help is shown by --help.
+func (benchCmd) Help() string {
+	return `Without --url it starts a notifyd of its own and measures that.
+
+    notifyd bench fanout
+    notifyd bench fanout -n 10000 --window 1,8,32 --plot fanout.svg
+    notifyd bench pairs --rate 1000,3000 --json > pairs.json
+    notifyd bench slow --rate 30 --serve=--limits.pending-bytes=4MiB
+    notifyd bench fanout --fresh --alg ES256
+    notifyd bench idle --url ws://10.0.0.7:8080/v1/ws --key key.jwk
+
+A --window is a closed loop: that many messages of a topic are written at once, the next when all subscribers have them. A --rate is an open loop: that many publishes a second in all, whether the server keeps up or not; latency counts from when each was due. Given several, each is measured in turn, on the same connections.
+
+µs/delivery is the processor time of the server's process divided by deliveries; it holds on machines that others use too. For a server that was started elsewhere on this machine, --pid says which process that is. "own" is the generator's.
+
+More than 20,000 connections to an address in 127.0.0.0/8 come from several addresses there; elsewhere --source names them. Every connection needs a descriptor here and one in the server (ulimit -n).`
+}
+
+// benchFlags are what all scenarios have.
+type benchFlags struct {
+	URL      string        `help:"The server's WebSocket endpoint. Empty: start one." placeholder:"ws://HOST:PORT/v1/ws" name:"url"`
+	PID      int           `help:"The process of the server at --url, if it runs here, for its costs." name:"pid"`
+	Token    string        `help:"Token for everything, which must permit 'bench.>'; or NOTIFYD_TOKEN." placeholder:"JWT"`
+	Key      string        `help:"Private key to make tokens with, JWK or PEM, if the server is at --url." placeholder:"FILE"`
+	Iss      string        `help:"Issuer of the tokens made." placeholder:"ISS"`
+	Aud      []string      `help:"Audience of the tokens made. Repeatable." placeholder:"AUD" sep:"none"`
+	Bin      string        `help:"The notifyd to start. Empty: this one." placeholder:"FILE"`
+	Alg      string        `help:"Algorithm of the key that is made for the server started: EdDSA, ES256, RS256 or HS256." enum:"EdDSA,ES256,RS256,HS256" default:"EdDSA"`
+	Serve    []string      `help:"A flag for the server started, such as --serve=--loops=2. Repeatable." placeholder:"FLAG" sep:"none"`
+	Source   []netip.Addr  `help:"Address to connect from, 20,000 connections each. Repeatable." placeholder:"IP"`
+	Duration time.Duration `help:"How long to measure." short:"d" default:"10s"`
+	JSON     bool          `help:"Print everything measured as JSON." name:"json"`
+	Plot     string        `help:"Draw latencies, and throughput against CPU, into this SVG file." placeholder:"FILE"`
+}
+
+// trafficFlags are what scenarios have in which events flow.
+type trafficFlags struct {
+	Window []int         `help:"Closed loop: messages of a topic in flight. Several: one after the other. Default: 32." short:"w"`
+	Rate   []float64     `help:"Open loop: publishes a second in all." short:"r"`
+	Size   int           `help:"Bytes of data in each event." default:"128"`
+	Fresh  bool          `help:"Make a new token for each message."`
+	Warmup time.Duration `help:"How long to run before measuring." default:"1s"`
+}
+
+type fanoutCmd struct {
+	N            int `help:"Subscribers." short:"n" default:"1000"`
+	trafficFlags `embed:""`
+	benchFlags   `embed:""`
+}
+
+// Run measures.
+func (c *fanoutCmd) Run(p *process) error {
+	return c.run(p, load.Fanout(c.N), &c.trafficFlags)
+}
+
+type pairsCmd struct {
+	N            int `help:"Topics." short:"n" default:"100"`
+	trafficFlags `embed:""`
+	benchFlags   `embed:""`
+}
+
+// Run measures.
+func (c *pairsCmd) Run(p *process) error {
+	return c.run(p, load.Pairs(c.N), &c.trafficFlags)
+}
+
+type manyPublishersCmd struct {
+	N            int `help:"Publishers." short:"n" default:"1000"`
+	trafficFlags `embed:""`
+	benchFlags   `embed:""`
+}
+
+// Run measures.
+func (c *manyPublishersCmd) Run(p *process) error {
+	return c.run(p, load.ManyPublishers(c.N), &c.trafficFlags)
+}
+
+type manySubscriptionsCmd struct {
+	N             int `help:"Connections." short:"n" default:"100"`
+	Subscriptions int `help:"Subscriptions of each." short:"s" default:"100"`
+	trafficFlags  `embed:""`
+	benchFlags    `embed:""`
+}
+
+// Run measures.
+func (c *manySubscriptionsCmd) Run(p *process) error {
+	return c.run(p, load.ManySubscriptions(c.N, c.Subscriptions), &c.trafficFlags)
+}
+
+type idleCmd struct {
+	N          int `help:"Connections." short:"n" default:"15000"`
+	benchFlags `embed:""`
+}
+
+// Run measures.
+func (c *idleCmd) Run(p *process) error {
+	return c.run(p, load.Idle(c.N), nil)
+}
+
+type stormCmd struct {
+	N          int `help:"Connections of each wave." short:"n" default:"5000"`
+	benchFlags `embed:""`
+}
+
+// Run measures.
+func (c *stormCmd) Run(p *process) error {
+	return c.run(p, load.Storm(c.N), nil)
+}
+
+type slowCmd struct {
+	N            int `help:"Subscribers." short:"n" default:"1000"`
+	trafficFlags `embed:""`
+	benchFlags   `embed:""`
+}
+
+// Run measures.
+func (c *slowCmd) Run(p *process) error {
+	return c.run(p, load.Slow(c.N), &c.trafficFlags)
+}
+
+// run measures a plan; t is nil where nothing is published.
+func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
+	o := load.Options{Plan: plan, Server: "notifyd", URL: c.URL, Sources: c.Source, Duration: c.Duration}
+	if c.Duration <= 0 {
+		return usagef("--duration: %v; use a second or more", c.Duration)
+	}
+	if t != nil {
+		if err := t.options(&o); err != nil {
+			return err
+		}
+	}
+	stop, err := c.server(&o, t != nil && t.Fresh)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	clearBar := func() {}
+	if terminal(p.stderr) {
+		o.Progress, clearBar = load.Bar(p.stderr)
+	}
+	results, err := load.Run(p.ctx, o)
+	clearBar()
+	if err != nil {
+		return err
+	}
+	return c.report(p, results)
+}
+
+func (t *trafficFlags) options(o *load.Options) error {
+	if t.Size < load.MinSize {
+		return usagef("--size: %d; use %d or more", t.Size, load.MinSize)
+	}
+	if t.Warmup < 0 {
+		return usagef("--warmup: %v; use 0s or more", t.Warmup)
+	}
+	windows := t.Window
+	if len(windows)+len(t.Rate) == 0 {
+		windows = []int{32}
+	}
+	for _, w := range windows {
+		if w < 1 {
+			return usagef("--window: %d; use 1 or more", w)
+		}
+		o.Loads = append(o.Loads, load.Load{Window: w})
+	}
+	for _, r := range t.Rate {
+		if !(r > 0) {
+			return usagef("--rate: %g; use more than 0", r)
+		}
+		o.Loads = append(o.Loads, load.Load{Rate: r})
+	}
+	o.Size, o.Warmup = t.Size, t.Warmup
+	return nil
+}
+
+// tokenTTL is how long the tokens are good that are made for a run.
+const tokenTTL = 24 * time.Hour
+
+// server starts one unless there is one, and says in o how to speak to it.
+func (c *benchFlags) server(o *load.Options, fresh bool) (stop func(), err error) {
+	var key authz.Key
+	stop = func() {}
+	switch {
+	case c.URL == "":
+		bin := c.Bin
+		if bin == "" {
+			if bin, err = os.Executable(); err != nil {
+				return stop, err
+			}
+		}
+		if o.URL, key, o.Process, stop, err = load.Serve(bin, c.Alg, c.Serve); err != nil {
+			return stop, fmt.Errorf("%s: %w", bin, err)
+		}
+	case c.Key != "":
+		text, err := os.ReadFile(c.Key)
+		if err != nil {
+			return stop, usagef("--key: %w", err)
+		}
+		if key, err = authz.ParseKey(text); err != nil {
+			return stop, usagef("--key: %s: %w", c.Key, err)
+		}
+	case fresh:
+		return stop, usagef("--fresh makes a token for each message: give the server's key with --key")
+	case c.Token == "":
+		return stop, usagef("no token: give --key, or --token (or NOTIFYD_TOKEN) for a token that permits 'bench.>'")
+	default:
+		o.Target = &load.Notifyd{Token: c.Token}
+	}
+	if o.Process == nil && c.PID > 0 {
+		o.Process = load.RunningProcess(c.PID)
+	}
+	if o.Target == nil {
+		claims := authz.Claims{Subject: "bench", Issuer: c.Iss, Audience: c.Aud}
+		if o.Target, err = load.NewNotifyd(key, claims, tokenTTL, fresh); err != nil {
+			stop()
+			return stop, usageError{err}
+		}
+	}
+	return stop, nil
+}
+
+// benchReport is what --json prints.
+type benchReport struct {
+	Date    time.Time     `json:"date"`
+	Version string        `json:"version"`
+	Machine string        `json:"machine"`
+	Results []load.Result `json:"results"`
+}
+
+func (c *benchFlags) report(p *process, results []load.Result) error {
+	if c.Plot != "" {
+		if err := c.plot(results); err != nil {
+			return err
+		}
+	}
+	if !c.JSON {
+		return load.WriteTable(p.stdout, results)
+	}
+	out := json.NewEncoder(p.stdout)
+	out.SetIndent("", "  ")
+	return out.Encode(benchReport{time.Now().UTC().Truncate(time.Second), versionText(), load.Machine(), results})
+}
+
+func (c *benchFlags) plot(results []load.Result) (err error) {
+	f, err := os.Create(c.Plot)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := f.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	return load.WritePlot(f, "latency: "+load.Machine(), results)
+}
+
+// terminal says whether w is one.
+func terminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

@@ -1,0 +1,369 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// mint makes a token that lasts an hour.
+func mint(t *testing.T, key authz.Key, claims authz.Claims) string {
+	t.Helper()
+	if claims.Expires.IsZero() {
+		claims.Expires = time.Now().Add(time.Hour)
+	}
+	token, err := authz.Sign(key, claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func as(token string) map[string]string { return map[string]string{"NOTIFYD_TOKEN": token} }
+
+// call makes an HTTP call on the clients' port.
+func (r *running) call(t *testing.T, method, path string, header map[string]string, body string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http"+strings.TrimSuffix(strings.TrimPrefix(r.url, "ws"), wire.Path)+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range header {
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(text)
+}
+
+// dial makes a handshake; conn is nil when the server refused it.
+func (r *running) dial(t *testing.T, query string, header map[string]string) (conn *websocket.Conn, status int) {
+	t.Helper()
+	h := http.Header{}
+	for name, value := range header {
+		h.Set(name, value)
+	}
+	conn, resp, err := websocket.Dial(t.Context(), r.url+query, &websocket.DialOptions{HTTPHeader: h})
+	if resp == nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		return nil, resp.StatusCode
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return conn, resp.StatusCode
+}
+
+// natsPort is a free port for the NATS of a node.
+func natsPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// Where one strategy is enabled, that one works and no other.
+func TestStrategies(t *testing.T) {
+	file, key := keyFile(t)
+	all := []string{"message", "first-message", "header", "subprotocol", "ticket"}
+	for _, enabled := range all {
+		t.Run(enabled, func(t *testing.T) {
+			args := []string{"--auth.keys", file, "--auth.strategies", enabled}
+			if enabled != "message" {
+				args = append(args, "--auth.require=connection")
+			}
+			r := serveHere(t, args...)
+			token := mint(t, key, authz.Claims{Subject: "ann", Publish: []string{"a"}, Subscribe: []string{"a"}})
+			for _, tried := range all {
+				if tried == enabled {
+					continue
+				}
+				if got := invoke(t, as(token), "", "sub", "--url", r.url, "--strategy", tried, "a"); got.code != exitFailed {
+					t.Errorf("--strategy %s: %+v", tried, got)
+				}
+			}
+			sub := background(t.Context(), as(token), "", "sub", "--url", r.url, "--strategy", enabled, "--count", "1", "a")
+			r.subscribed(t, 1)
+			if p := invoke(t, as(token), "", "pub", "--url", r.url, "--strategy", enabled, "a", "1"); p != (result{}) {
+				t.Errorf("pub: %+v", p)
+			}
+			if got := <-sub; got != (result{stdout: `{"type":"event","topic":"a","data":1}` + "\n"}) {
+				t.Errorf("sub: %+v", got)
+			}
+			if conn, status := r.dial(t, "?access_token="+token, nil); conn != nil || status != http.StatusUnauthorized {
+				t.Errorf("query: %d", status)
+			}
+		})
+	}
+	t.Run("query", func(t *testing.T) {
+		r := serveHere(t, "--auth.keys", file, "--auth.strategies", "query", "--auth.require=connection")
+		token := mint(t, key, authz.Claims{Subject: "ann", Subscribe: []string{"a"}})
+		if _, status := r.dial(t, "?access_token="+token, nil); status != http.StatusSwitchingProtocols {
+			t.Errorf("status %d", status)
+		}
+		for part := range strings.SplitSeq(token, ".") {
+			if strings.Contains(r.log.String(), part) {
+				t.Error("the log holds a part of the token")
+			}
+		}
+	})
+}
+
+// A client that brings no credential in time is sent away.
+func TestAuthDeadline(t *testing.T) {
+	file, _ := keyFile(t)
+	r := serveHere(t, "--auth.keys", file, "--auth.require=connection", "--auth.deadline=1s")
+	conn, status := r.dial(t, "", nil)
+	if conn == nil {
+		t.Fatalf("status %d", status)
+	}
+	_, _, err := conn.Read(t.Context()) // welcome
+	if err == nil {
+		_, _, err = conn.Read(t.Context())
+	}
+	if code := websocket.CloseStatus(err); code != websocket.StatusCode(wire.CloseAuthTimeout) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A ticket of one node is good on another, once, for the address that asked, behind the operator's proxy too.
+func TestTickets(t *testing.T) {
+	file, key := keyFile(t)
+	nats := natsPort(t)
+	common := []string{"--auth.keys", file, "--auth.require=connection", "--auth.ticket-ttl=17s", "--trusted-proxies=127.0.0.1"}
+	one := serveHere(t, append(common, "--nats.listen", nats)...)
+	two := serveHere(t, append(common, "--nats.url", "nats://"+nats)...)
+	bearer := map[string]string{"Authorization": "Bearer " + mint(t, key, authz.Claims{Subject: "ann", Subscribe: []string{"a"}})}
+	ticket := func(header map[string]string) string {
+		t.Helper()
+		maps.Copy(header, bearer)
+		resp, body := one.call(t, http.MethodPost, "/v1/tickets", header, "")
+		var answer struct {
+			Ticket    string
+			ExpiresIn int `json:"expires_in"`
+		}
+		if err := json.Unmarshal([]byte(body), &answer); err != nil || resp.StatusCode != http.StatusCreated || answer.ExpiresIn != 17 {
+			t.Fatalf("%d %s", resp.StatusCode, body)
+		}
+		return answer.Ticket
+	}
+	query := "?ticket=" + ticket(map[string]string{})
+	if conn, status := two.dial(t, query, nil); conn == nil {
+		t.Fatalf("status %d", status)
+	}
+	for _, r := range []*running{one, two} {
+		if _, status := r.dial(t, query, nil); status != http.StatusUnauthorized {
+			t.Errorf("used ticket: status %d", status)
+		}
+	}
+	proxied := map[string]string{"X-Forwarded-For": "192.0.2.7"}
+	if _, status := two.dial(t, "?ticket="+ticket(maps.Clone(proxied)), map[string]string{"X-Forwarded-For": "192.0.2.8"}); status != http.StatusUnauthorized {
+		t.Errorf("another address: status %d", status)
+	}
+	if conn, status := two.dial(t, "?ticket="+ticket(maps.Clone(proxied)), proxied); conn == nil {
+		t.Errorf("the same address: status %d", status)
+	}
+}
+
+// A token for one message publishes that message, once in the cluster.
+func TestOneMessage(t *testing.T) {
+	_, key := keyFile(t)
+	private, err := key.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := writeFile(t, string(private))
+	nats := natsPort(t)
+	one := serveHere(t, "--auth.keys", file, "--nats.listen", nats)
+	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats)
+	made := invoke(t, nil, "", "token", "--key", file, "--once", "--digest-of", "a.b", `{"x": 1}`)
+	token := as(strings.TrimSpace(made.stdout))
+	for _, c := range []struct {
+		on                *running
+		topic, data, want string
+	}{
+		{one, "a.b", `{"x":1}`, "digest_mismatch"},
+		{one, "a.c", `{"x": 1}`, "forbidden"},
+		{two, "a.b", `{"x": 1}`, ""},
+		{two, "a.b", `{"x": 1}`, "token_replayed"},
+		{one, "a.b", `{"x": 1}`, "token_replayed"},
+	} {
+		got := invoke(t, token, "", "pub", "--url", c.on.url, c.topic, c.data)
+		if (got.code == exitOK) != (c.want == "") || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s %s: %+v, want %q", c.topic, c.data, got, c.want)
+		}
+	}
+}
+
+// Pages of other origins get neither a socket nor an answer.
+func TestOrigins(t *testing.T) {
+	file, key := keyFile(t)
+	r := serveHere(t, "--auth.keys", file, "--origins=https://app.example.com", "--origins=*.example.org")
+	bearer := "Bearer " + mint(t, key, authz.Claims{Subject: "ann", Subscribe: []string{"a"}})
+	for origin, allowed := range map[string]bool{
+		"https://app.example.com": true, "http://a.example.org": true,
+		"http://app.example.com": false, "https://example.org": false, "https://app.example.com.evil.example": false, "null": false,
+	} {
+		if conn, status := r.dial(t, "", map[string]string{"Origin": origin}); (conn != nil) != allowed {
+			t.Errorf("%s: handshake %d", origin, status)
+		}
+		resp, _ := r.call(t, http.MethodPost, "/v1/tickets", map[string]string{"Origin": origin, "Authorization": bearer}, "")
+		if (resp.StatusCode == http.StatusCreated) != allowed || (resp.Header.Get("Access-Control-Allow-Origin") == origin) != allowed {
+			t.Errorf("%s: ticket %d %v", origin, resp.StatusCode, resp.Header)
+		}
+		resp, _ = r.call(t, http.MethodOptions, "/v1/tickets", map[string]string{"Origin": origin, "Access-Control-Request-Method": "POST"}, "")
+		if (resp.StatusCode == http.StatusNoContent) != allowed {
+			t.Errorf("%s: preflight %d", origin, resp.StatusCode)
+		}
+	}
+}
+
+// An issuer grants what the operator lets it, and no more.
+func TestIssuers(t *testing.T) {
+	file, key := keyFile(t)
+	other, otherKey := keyFile(t)
+	config := writeFile(t, fmt.Sprintf(`
+auth:
+  issuers:
+    - {name: id, keys: [%q], audience: notifyd, publish: [a.*], max_lifetime: 1h, type: at+jwt}
+    - name: ops
+      keys: [%q]
+      admin: true
+`, file, other))
+	r := serveHere(t, "--config", config)
+	now := time.Now()
+	claims := func(change func(*authz.Claims)) string {
+		c := authz.Claims{
+			Issuer: "id", Audience: []string{"notifyd"}, Type: "at+jwt", Publish: []string{"a.b"},
+			IssuedAt: now, Expires: now.Add(time.Hour),
+		}
+		change(&c)
+		return mint(t, key, c)
+	}
+	for name, c := range map[string]struct {
+		token, want string
+	}{
+		"permitted":      {claims(func(*authz.Claims) {}), ""},
+		"other topic":    {claims(func(c *authz.Claims) { c.Publish = []string{"a.b", "b"} }), "token_invalid"},
+		"subscribe":      {claims(func(c *authz.Claims) { c.Subscribe = []string{"a.b"} }), "token_invalid"},
+		"admin":          {claims(func(c *authz.Claims) { c.Admin = true }), "token_invalid"},
+		"too long":       {claims(func(c *authz.Claims) { c.Expires = now.Add(61 * time.Minute) }), "token_invalid"},
+		"no audience":    {claims(func(c *authz.Claims) { c.Audience = nil }), "token_invalid"},
+		"type":           {claims(func(c *authz.Claims) { c.Type = "" }), "token_invalid"},
+		"other's key":    {claims(func(c *authz.Claims) { c.Issuer = "ops" }), "token_invalid"},
+		"ops may not":    {mint(t, otherKey, authz.Claims{Issuer: "ops", Publish: []string{"a.b"}}), "token_invalid"},
+		"ops is not one": {mint(t, otherKey, authz.Claims{Issuer: "ops", Admin: true}), "forbidden"},
+	} {
+		got := invoke(t, as(c.token), "", "pub", "--url", r.url, "a.b", "1")
+		if (got.code == exitOK) != (c.want == "") || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s: %+v, want %q", name, got, c.want)
+		}
+	}
+	ops := mint(t, otherKey, authz.Claims{Issuer: "ops", Admin: true})
+	if got := invoke(t, as(ops), "", "revoke", "--url", r.url, "--jti", "x"); got != (result{}) {
+		t.Errorf("revoke: %+v", got)
+	}
+}
+
+// A key that appears at the URL counts at once, one that is gone no more after the next fetch.
+func TestJWKSRotation(t *testing.T) {
+	_, first := keyFile(t)
+	_, second := keyFile(t)
+	var set atomic.Value
+	serving := func(keys ...authz.Key) {
+		type jwks struct {
+			Keys []json.RawMessage `json:"keys"`
+		}
+		var all jwks
+		for _, key := range keys {
+			public, err := key.Public()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var one jwks
+			if err := json.Unmarshal(public, &one); err != nil {
+				t.Fatal(err)
+			}
+			all.Keys = append(all.Keys, one.Keys...)
+		}
+		text, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Store(text)
+	}
+	serving(first)
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		text := set.Load().([]byte)
+		if text == nil {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = w.Write(text)
+	}))
+	defer idp.Close()
+	r := serveHere(t, "--auth.keys", idp.URL, "--auth.jwks-refresh=1h", "--auth.jwks-cooldown=1s", "--auth.jwks-timeout=20s")
+	pub := func(key authz.Key) result {
+		return invoke(t, as(mint(t, key, authz.Claims{Publish: []string{"a"}})), "", "pub", "--url", r.url, "a", "1")
+	}
+	if got := pub(first); got != (result{}) {
+		t.Fatalf("first key: %+v", got)
+	}
+	if got := pub(second); got.code != exitFailed || !strings.Contains(got.stderr, "token_invalid") {
+		t.Errorf("second key, unknown yet: %+v", got)
+	}
+	serving(first, second)
+	eventually(t, "the second key counts", func() bool { return pub(second) == (result{}) })
+	if got := pub(first); got != (result{}) {
+		t.Errorf("first key beside the second: %+v", got)
+	}
+
+	hup := func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set.Store([]byte(nil)) // the last good set survives an outage
+	hup()
+	eventually(t, "the failure is told", func() bool { return strings.Contains(r.log.String(), "status 500") })
+	if got := pub(first); got != (result{}) {
+		t.Errorf("first key in an outage: %+v", got)
+	}
+	serving(second)
+	hup()
+	eventually(t, "the first key is gone", func() bool { return strings.Contains(pub(first).stderr, "token_invalid") })
+	if got := pub(second); got != (result{}) {
+		t.Errorf("second key: %+v", got)
+	}
+	if _, metrics := r.get(t, "/metrics"); !strings.Contains(metrics, `notifyd_key_loads_total{result="failed"} 1`) {
+		t.Error("the failure is not counted")
+	}
+	idp.Close()
+	if got := invoke(t, nil, "", "serve", "--listen=127.0.0.1:0", "--admin.listen=", "--auth.keys", idp.URL); got.code != exitFailed || !strings.Contains(got.stderr, "JWK Set "+idp.URL) {
+		t.Errorf("start without the keys: %+v", got)
+	}
+}
