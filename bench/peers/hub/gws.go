@@ -1,0 +1,44 @@
+//go:build linux
+
+package hub
+
+import (
+	"net/http"
+
+	"github.com/lxzan/gws"
+)
+
+// gwsHub does not batch: gws hands over one message after the other, from a
+// goroutine per connection, and every write of it is a write(2). That is done by
+// the reader's goroutine itself: gws.Broadcaster, which encodes only once, starts
+// a goroutine for each idle subscriber and was slower.
+type gwsHub struct {
+	gws.BuiltinEventHandler
+	topics *registry[*gws.Conn]
+}
+
+func serveGws(addr string) error {
+	upgrader := gws.NewUpgrader(&gwsHub{topics: newRegistry[*gws.Conn]()}, &gws.ServerOption{})
+	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := upgrader.Upgrade(w, r)
+		if err != nil {
+			return
+		}
+		go c.ReadLoop() // so that the request can be collected
+	}))
+}
+
+func (h *gwsHub) OnClose(c *gws.Conn, _ error) { h.topics.drop(c) }
+
+func (h *gwsHub) OnMessage(c *gws.Conn, m *gws.Message) {
+	defer func() { _ = m.Close() }() // gives its buffer back
+	switch op, topic, payload := parse(m.Bytes()); op {
+	case opSubscribe:
+		h.topics.add(topic, c)
+		_ = c.WriteString(subscribed) // gws closes a connection that fails
+	case opPublish:
+		for _, sub := range h.topics.subscribers(topic) {
+			_ = sub.WriteMessage(gws.OpcodeText, payload) // as above
+		}
+	}
+}
