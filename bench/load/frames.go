@@ -1,0 +1,106 @@
+//go:build linux
+
+package load
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/gobwas/ws"
+)
+
+// maxFrame bounds what is kept of one connection, whatever the server declares.
+const maxFrame = 16 << 20
+
+var (
+	errMasked   = errors.New("a masked frame from the server (RFC 6455 §5.1)")
+	errReserved = errors.New("a frame with reserved bits, compressed perhaps, which was not asked for (RFC 6455 §5.2)")
+)
+
+// frame is one frame from the server. The payload belongs to the read buffer.
+type frame struct {
+	op      ws.OpCode
+	payload []byte
+}
+
+// nextFrame reads the header at the start of b. If size is at most len(b), f is
+// the frame and takes up so many bytes; otherwise that many are needed, and 0
+// means that not even the header is whole.
+func nextFrame(b []byte) (f frame, size int, err error) {
+	if len(b) < 2 {
+		return f, 0, nil
+	}
+	if b[0]&0x70 != 0 {
+		return f, 0, errReserved
+	}
+	if b[1]&0x80 != 0 {
+		return f, 0, errMasked
+	}
+	head, length := 2, uint64(b[1])
+	switch length {
+	case 126:
+		if head = 4; len(b) < head {
+			return f, 0, nil
+		}
+		length = uint64(binary.BigEndian.Uint16(b[2:]))
+	case 127:
+		if head = 10; len(b) < head {
+			return f, 0, nil
+		}
+		length = binary.BigEndian.Uint64(b[2:])
+	}
+	if length > maxFrame {
+		return f, 0, fmt.Errorf("a frame of %d bytes", length)
+	}
+	if size = head + int(length); size <= len(b) {
+		f = frame{ws.OpCode(b[0] & 0xf), b[head:size]}
+	}
+	return f, size, nil
+}
+
+// splitter finds the frames of one connection's bytes, however they are cut.
+type splitter struct {
+	tail []byte // the beginning of a frame
+}
+
+// split hands each whole frame of b to visit and keeps the rest. b begins with
+// the tail of last time. need is how many bytes b must have room for next time.
+func (s *splitter) split(b []byte, visit func(frame) error) (need int, err error) {
+	for {
+		f, size, err := nextFrame(b)
+		if err != nil {
+			return 0, err
+		}
+		if size == 0 || size > len(b) {
+			s.tail = append(s.tail[:0], b...)
+			return size, nil
+		}
+		b = b[size:]
+		if err := visit(f); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// mask is the masking key of everything that is sent. It may be known: nothing
+// but the server reads it.
+var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
+
+// appendFrame appends a masked frame (RFC 6455 §5.3).
+func appendFrame(dst []byte, op ws.OpCode, payload []byte) []byte {
+	dst = append(dst, 0x80|byte(op))
+	switch n := len(payload); {
+	case n < 126:
+		dst = append(dst, 0x80|byte(n))
+	case n < 1<<16:
+		dst = binary.BigEndian.AppendUint16(append(dst, 0x80|126), uint16(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
+	}
+	dst = append(dst, mask[:]...)
+	at := len(dst)
+	dst = append(dst, payload...)
+	ws.Cipher(dst[at:], mask, 0)
+	return dst
+}

@@ -1,0 +1,92 @@
+//go:build linux
+
+package load
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Notifyd speaks to a notifyd server.
+type Notifyd struct {
+	// Token is what every message carries, unless Mint is set.
+	Token string
+	// Mint, if not nil, makes the token of each publish anew.
+	Mint func() (string, error)
+}
+
+// NewNotifyd mints what the messages carry with key: one token for all of them,
+// good for each topic and for ttl, or with fresh a new one for each publish.
+func NewNotifyd(key authz.Key, claims authz.Claims, ttl time.Duration, fresh bool) (*Notifyd, error) {
+	claims.Publish, claims.Subscribe = []string{">"}, []string{">"}
+	minted := 0
+	mint := func() (string, error) {
+		minted++
+		claims.IssuedAt = time.Now()
+		claims.Expires = claims.IssuedAt.Add(ttl)
+		claims.ID = strconv.Itoa(minted)
+		return authz.Sign(key, claims)
+	}
+	token, err := mint()
+	n := &Notifyd{Token: token}
+	if fresh {
+		n.Mint = mint
+	}
+	return n, err
+}
+
+// Dialer offers the subprotocol.
+func (*Notifyd) Dialer() ws.Dialer { return ws.Dialer{Protocols: []string{wire.Subprotocol}} }
+
+// Text is true: envelopes are JSON.
+func (*Notifyd) Text() bool { return true }
+
+// Packs is false: an event is a message.
+func (*Notifyd) Packs() bool { return false }
+
+// Fresh says whether each publish has a token of its own.
+func (n *Notifyd) Fresh() bool { return n.Mint != nil }
+
+// Hello is nothing; the server begins with its welcome.
+func (*Notifyd) Hello(dst []byte) ([]byte, bool) { return dst, true }
+
+// Subscribe asks for an ack.
+func (n *Notifyd) Subscribe(dst []byte, topic string) ([]byte, bool) {
+	return wire.AppendSubscribe(dst, "s", topic, n.Token), true
+}
+
+// Publish sends no id: only a refusal is answered.
+func (n *Notifyd) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	token := n.Token
+	if n.Mint != nil {
+		var err error
+		if token, err = n.Mint(); err != nil {
+			return dst, err
+		}
+	}
+	return wire.AppendPublish(dst, "", topic, token, data, ""), nil
+}
+
+// Answer reads a welcome, an ack, or a refusal.
+func (*Notifyd) Answer(payload []byte) (Answer, error) {
+	var m wire.Message
+	if err := wire.ParseMessage(payload, &m); err != nil {
+		return Answer{}, err
+	}
+	switch m.Kind {
+	case wire.MessageWelcome:
+		return Answer{Kind: Welcome}, nil
+	case wire.MessageAck:
+		return Answer{Kind: Subscribed}, nil
+	case wire.MessageError:
+		return Answer{}, &wire.Error{Code: m.Code, Detail: string(m.Detail)}
+	case wire.MessageExpired:
+		return Answer{}, &wire.Error{Code: wire.TokenExpired, Detail: "the token expired during the run; make one with a longer --ttl"}
+	}
+	return Answer{}, nil
+}

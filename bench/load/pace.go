@@ -1,0 +1,165 @@
+//go:build linux
+
+package load
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Load says how events are published: in a closed loop or in an open one.
+type Load struct {
+	// Window, of the closed loop: so many messages of a topic are written at once
+	// by each of its publishers, and the next when every subscriber that is read
+	// has them all. 1 forbids the server any batching, other than across topics.
+	Window int
+	// Rate, of the open loop: publishes a second in all, whether the server keeps
+	// up or not. What it delays is measured from when it was due, so that a slow
+	// server cannot improve its latencies by slowing the measurement down, too
+	// (coordinated omission).
+	Rate float64
+}
+
+func (l Load) String() string {
+	if l.Window > 0 {
+		return fmt.Sprintf("window %d", l.Window)
+	}
+	return fmt.Sprintf("rate %g", l.Rate)
+}
+
+// pace is the state of a load.
+type pace struct {
+	Load
+	ended       bool
+	batch       []byte // scratch: the messages of one write
+	stamps      []stamp
+	outstanding []int // closed loop: deliveries that each topic waits for
+	ready       []int // closed loop: topics that wait for none
+	turns       []turn
+	began       int64
+	sent        uint64   // open loop
+	prepared    *message // open loop: the next to send; making it may take a while
+	armed       int64    // open loop: what the timer is set to
+}
+
+// turn is one of those that publish in turn.
+type turn struct {
+	topic  int
+	writer *conn
+}
+
+func (e *engine) begin(load Load) {
+	turns := e.turns[:0]
+	for topic, writers := range e.writers {
+		for _, w := range writers {
+			turns = append(turns, turn{topic, w})
+		}
+	}
+	e.tick()
+	e.pace = pace{Load: load, turns: turns, began: e.now, outstanding: make([]int, len(e.writers))}
+	for topic := range e.writers {
+		e.ready = append(e.ready, topic)
+	}
+	e.count = counters{}
+	e.latency.Reset()
+}
+
+// arrived counts a delivery of the closed loop.
+func (e *engine) arrived(topic int) {
+	if topic >= len(e.outstanding) {
+		return // not ours
+	}
+	if e.outstanding[topic]--; e.outstanding[topic] == 0 {
+		e.ready = append(e.ready, topic)
+	}
+}
+
+// publishDue publishes what may be published now.
+func (e *engine) publishDue() error {
+	if e.ended {
+		return nil
+	}
+	if e.Window > 0 {
+		for _, topic := range e.ready {
+			if err := e.round(topic); err != nil {
+				return err
+			}
+		}
+		e.ready = e.ready[:0]
+		return nil
+	}
+	for e.Rate > 0 {
+		t := e.turns[e.sent%uint64(len(e.turns))]
+		if e.prepared == nil {
+			var err error
+			if e.prepared, err = e.messages.next(t.topic); err != nil {
+				return err
+			}
+		}
+		due := e.due()
+		if e.now < due || len(t.writer.out) > writerBytes {
+			return nil
+		}
+		e.prepared.time.write(e.prepared.frame, due)
+		if err := e.send(t.writer, e.prepared.frame); err != nil {
+			return err
+		}
+		e.prepared = nil
+		e.sent++
+		e.published(t.topic, 1)
+	}
+	return nil
+}
+
+// due is when the next event of the open loop is to be sent.
+func (e *engine) due() int64 {
+	return e.began + int64(float64(e.sent)/e.Rate*float64(time.Second))
+}
+
+// round lets every publisher of a topic write a window of messages.
+func (e *engine) round(topic int) error {
+	for _, w := range e.writers[topic] {
+		e.batch, e.stamps = e.batch[:0], e.stamps[:0]
+		for range e.Window {
+			msg, err := e.messages.next(topic)
+			if err != nil {
+				return err
+			}
+			e.stamps = append(e.stamps, stamp{len(e.batch) + msg.time.at, msg.time.phase})
+			e.batch = append(e.batch, msg.frame...)
+		}
+		e.tick()
+		for _, s := range e.stamps {
+			s.write(e.batch, e.now)
+		}
+		if err := e.send(w, e.batch); err != nil {
+			return err
+		}
+		e.published(topic, e.Window)
+	}
+	return nil
+}
+
+func (e *engine) published(topic, n int) {
+	e.count.published += uint64(n)
+	e.count.awaited += uint64(n * e.readers[topic])
+	e.outstanding[topic] += n * e.readers[topic]
+}
+
+// arm sets the timer to the next event of the open loop: epoll_wait counts in
+// milliseconds.
+func (e *engine) arm() error {
+	if e.ended || e.Rate == 0 {
+		return nil
+	}
+	due := e.due()
+	if due == e.armed {
+		return nil
+	}
+	e.armed = due
+	e.tick()
+	wait := unix.NsecToTimespec(max(due-e.now, 1))
+	return unix.TimerfdSettime(e.timer, 0, &unix.ItimerSpec{Value: wait}, nil)
+}

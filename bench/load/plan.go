@@ -1,0 +1,128 @@
+//go:build linux
+
+package load
+
+import (
+	"fmt"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Plan is who is connected to what.
+type Plan struct {
+	Name          string
+	Topics        int
+	Connections   int // that subscribe
+	Subscriptions int // of each of them
+	Publishers    int // connections that publish
+	Stalled       int // of the subscribing connections: stop reading, in a second pass
+	// Storm opens and drops the connections again and again; nothing is published.
+	Storm bool
+}
+
+// maxShared is how many publishers a plan has at most where topics may share
+// them: each costs a descriptor here and in the server.
+const maxShared = 1000
+
+// Fanout has one publisher, and n subscribers to its one topic.
+func Fanout(n int) Plan {
+	return Plan{Name: "fanout", Topics: 1, Connections: n, Subscriptions: 1, Publishers: 1}
+}
+
+// Pairs has n topics with one subscriber each, and a publisher each up to 1,000.
+func Pairs(n int) Plan {
+	return Plan{Name: "pairs", Topics: n, Connections: n, Subscriptions: 1, Publishers: min(n, maxShared)}
+}
+
+// ManyPublishers has n publishers to one topic with one subscriber.
+func ManyPublishers(n int) Plan {
+	return Plan{Name: "many-publishers", Topics: 1, Connections: 1, Subscriptions: 1, Publishers: n}
+}
+
+// ManySubscriptions has n connections with so many subscriptions each, to topics
+// that are theirs alone.
+func ManySubscriptions(n, subscriptions int) Plan {
+	return Plan{Name: "many-subscriptions", Topics: n * subscriptions, Connections: n, Subscriptions: subscriptions, Publishers: min(n, maxShared)}
+}
+
+// idleTopics is how many topics idle connections are spread over.
+const idleTopics = 100
+
+// Idle has n connections that subscribe and then receive nothing.
+func Idle(n int) Plan {
+	return Plan{Name: "idle", Topics: idleTopics, Connections: n, Subscriptions: 1}
+}
+
+// Storm opens n connections at once, subscribes them, drops them, and again.
+func Storm(n int) Plan {
+	return Plan{Name: "storm", Topics: idleTopics, Connections: n, Subscriptions: 1, Storm: true}
+}
+
+// Slow is a fanout to n, of whom a tenth stop reading after a first pass.
+func Slow(n int) Plan {
+	p := Fanout(n)
+	p.Name, p.Stalled = "slow", n/10
+	return p
+}
+
+func (p Plan) check() error {
+	switch {
+	case p.Topics < 1 || p.Connections < 1 || p.Subscriptions < 1 || p.Publishers < 0:
+		return fmt.Errorf("%s: needs at least one of everything", p.Name)
+	case p.Topics > maxTopics:
+		return fmt.Errorf("%s: %d topics; %d can be told apart", p.Name, p.Topics, maxTopics)
+	case p.Name == "slow" && p.Stalled < 1:
+		return fmt.Errorf("%s: needs ten subscribers or more, so that a tenth is one", p.Name)
+	}
+	return enoughDescriptors(p.Connections + p.Publishers)
+}
+
+// spareDescriptors is what the process needs besides its connections: pipes,
+// epoll, and the connections that are being opened, each of which is duplicated.
+const spareDescriptors = 100
+
+// enoughDescriptors raises the limit if that is allowed, or says what to do.
+func enoughDescriptors(connections int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	need := uint64(connections + spareDescriptors)
+	if need <= limit.Cur {
+		return nil
+	}
+	raised := unix.Rlimit{Cur: need, Max: max(need, limit.Max)}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
+		return fmt.Errorf("%d connections need %d descriptors, and this process may have %d: raise the limit (ulimit -n %d), here and for the server, or run several generators with --url", connections, need, limit.Max, need)
+	}
+	return nil
+}
+
+// names are the topics by number. Each run has its own: what a run before left
+// behind in the server is not in its way.
+func (p Plan) names(run string) []string {
+	names := make([]string, p.Topics)
+	for i := range names {
+		names[i] = "bench." + run + "." + strconv.Itoa(i)
+	}
+	return names
+}
+
+// topics numbers what a connection subscribes to.
+func (p Plan) topics(connection int) []int {
+	topics := make([]int, p.Subscriptions)
+	for i := range topics {
+		topics[i] = (connection*p.Subscriptions + i) % p.Topics
+	}
+	return topics
+}
+
+// writers says, by topic, which of the publishing connections publish to it.
+func (p Plan) writers(publishers []*conn) [][]*conn {
+	writers := make([][]*conn, p.Topics)
+	for i := range max(p.Topics, len(publishers)) {
+		writers[i%p.Topics] = append(writers[i%p.Topics], publishers[i%len(publishers)])
+	}
+	return writers
+}

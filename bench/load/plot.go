@@ -1,0 +1,133 @@
+//go:build linux
+
+package load
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/plotutil"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+const (
+	plotWidth  = 12 * vg.Inch
+	plotHeight = 5 * vg.Inch
+)
+
+// WritePlot draws two pictures side by side as SVG: how late events were, by
+// percentile, and how much processor time the server took for how many
+// deliveries. Loads of one server and scenario are joined by a line.
+func WritePlot(w io.Writer, title string, results []Result) error {
+	latency, err := latencyPlot(title, results)
+	if err != nil {
+		return err
+	}
+	cost, err := costPlot(results)
+	if err != nil {
+		return err
+	}
+	canvas := vgsvg.NewWith(vgsvg.UseWH(plotWidth, plotHeight))
+	plots := [][]*plot.Plot{{latency, cost}}
+	tiles := draw.Tiles{Rows: 1, Cols: 2, PadX: vg.Inch / 2, PadTop: vg.Inch / 8, PadBottom: vg.Inch / 8, PadLeft: vg.Inch / 8, PadRight: vg.Inch / 4}
+	for i, c := range plot.Align(plots, tiles, draw.New(canvas))[0] {
+		plots[0][i].Draw(c)
+	}
+	_, err = canvas.WriteTo(w)
+	return err
+}
+
+// nines maps a percentile to the distance that an extra nine adds: 90 is 1,
+// 99 is 2.
+func nines(percent float64) float64 { return -math.Log10(1 - percent/100) }
+
+func latencyPlot(title string, results []Result) (*plot.Plot, error) {
+	p := plot.New()
+	p.Title.Text = title
+	p.X.Label.Text = "percentile"
+	p.Y.Label.Text = "latency, ms"
+	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Add(plotter.NewGrid())
+	top := 1.0
+	for i, r := range results {
+		if r.Latency.Count == 0 {
+			continue
+		}
+		// The last points say nothing: there are no more events than that.
+		most := nines(100 * (1 - 1/float64(r.Latency.Count+1)))
+		top = max(top, most)
+		var line plotter.XYs
+		for _, point := range r.Latency.Percentiles {
+			line = append(line, plotter.XY{X: min(nines(point.Percent), most), Y: max(point.Micros, 1) / 1e3})
+		}
+		if err := addLine(p, i, r.name()+", "+r.label(), line); err != nil {
+			return nil, err
+		}
+	}
+	p.X.Tick.Marker = percentTicks(top)
+	return p, nil
+}
+
+func percentTicks(top float64) plot.ConstantTicks {
+	ticks := plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: nines(50), Label: "50"}}
+	for _, percent := range []float64{90, 99, 99.9, 99.99, 99.999, 99.9999} {
+		if nines(percent) <= top {
+			ticks = append(ticks, plot.Tick{Value: nines(percent), Label: strconv.FormatFloat(percent, 'f', -1, 64)})
+		}
+	}
+	return ticks
+}
+
+// costPlot has one line for each server and scenario, in the order of loads.
+func costPlot(results []Result) (*plot.Plot, error) {
+	p := plot.New()
+	p.Title.Text = "throughput and what it costs"
+	p.X.Label.Text = "deliveries a second"
+	p.Y.Label.Text = "server CPU, cores"
+	p.X.Min, p.Y.Min = 0, 0
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Add(plotter.NewGrid())
+	lines := map[string]plotter.XYs{}
+	var names []string
+	for _, r := range results {
+		if r.ServerCores == nil || r.Delivered == 0 {
+			continue
+		}
+		if lines[r.name()] == nil {
+			names = append(names, r.name())
+		}
+		lines[r.name()] = append(lines[r.name()], plotter.XY{X: r.DeliveriesPerSecond, Y: *r.ServerCores})
+	}
+	for i, name := range names {
+		if err := addLine(p, i, name, lines[name]); err != nil {
+			return nil, err
+		}
+		points, err := plotter.NewScatter(lines[name])
+		if err != nil {
+			return nil, err
+		}
+		points.Color, points.Shape, points.Radius = plotutil.Color(i), draw.CircleGlyph{}, vg.Points(3)
+		p.Add(points)
+	}
+	return p, nil
+}
+
+func addLine(p *plot.Plot, i int, name string, points plotter.XYs) error {
+	line, err := plotter.NewLine(points)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	line.Color, line.Width = plotutil.Color(i), vg.Points(1.5)
+	p.Add(line)
+	p.Legend.Add(name, line)
+	return nil
+}
+
+func (r Result) name() string { return fmt.Sprintf("%s %s, %d B", r.Server, r.Scenario, r.Size) }

@@ -1,0 +1,139 @@
+//go:build linux
+
+package load
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Result is what one load did. Costs are nil where the server's process is not
+// known, or where there was nothing to divide by.
+type Result struct {
+	Server      string  `json:"server"`
+	Scenario    string  `json:"scenario"`
+	Load        string  `json:"load"` // "window 32", "rate 3000", "idle", "storm"
+	Connections int     `json:"connections"`
+	Topics      int     `json:"topics"`
+	Publishers  int     `json:"publishers"`
+	Size        int     `json:"size"` // bytes of data
+	Seconds     float64 `json:"seconds"`
+
+	Published uint64 `json:"published"`
+	Delivered uint64 `json:"delivered"`
+	Lost      uint64 `json:"lost"`    // deliveries that had not come when nothing came any more
+	Stalled   int    `json:"stalled"` // connections that were not read
+	Dropped   int    `json:"dropped"` // of these, closed by the server
+	Connects  int    `json:"connects,omitempty"`
+
+	PublishesPerSecond  float64 `json:"publishes_per_second"`
+	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
+
+	// The server's processor time, and the generator's own, in microseconds.
+	ServerCores       *float64 `json:"server_cores"` // 1 is one core, fully used
+	CPUPerDelivery    *float64 `json:"cpu_us_per_delivery"`
+	CPUPerPublish     *float64 `json:"cpu_us_per_publish"`
+	CPUPerConnect     *float64 `json:"cpu_us_per_connect"` // handshake, welcome and subscribe
+	OwnCPUPerDelivery *float64 `json:"generator_cpu_us_per_delivery"`
+	RSS               *int64   `json:"rss_bytes"`                // at the end
+	RSSPerConnection  *float64 `json:"rss_bytes_per_connection"` // growth while they were opened
+
+	// Latency is from when an event was sent, or was due, until it was read, in
+	// microseconds; for a storm from dial to subscribed.
+	Latency Latency `json:"latency_us"`
+}
+
+// Latency is a distribution in microseconds.
+type Latency struct {
+	Count       int64        `json:"count"`
+	Mean        float64      `json:"mean"`
+	P50         float64      `json:"p50"`
+	P90         float64      `json:"p90"`
+	P99         float64      `json:"p99"`
+	P999        float64      `json:"p99.9"`
+	Max         float64      `json:"max"`
+	Percentiles []Percentile `json:"percentiles"`
+}
+
+// Percentile is a point of a distribution.
+type Percentile struct {
+	Percent float64 `json:"percent"`
+	Micros  float64 `json:"us"`
+}
+
+func newLatency(h *hdrhistogram.Histogram) Latency {
+	if h.TotalCount() == 0 {
+		return Latency{}
+	}
+	at := func(percent float64) float64 { return float64(h.ValueAtPercentile(percent)) / 1e3 }
+	l := Latency{
+		Count: h.TotalCount(), Mean: h.Mean() / 1e3,
+		P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: float64(h.Max()) / 1e3,
+	}
+	for _, b := range h.CumulativeDistribution() {
+		l.Percentiles = append(l.Percentiles, Percentile{b.Quantile, float64(b.ValueAt) / 1e3})
+	}
+	return l
+}
+
+// each divides microseconds by a count.
+func each[N int | uint64](micros *float64, count N) *float64 {
+	if micros == nil || count == 0 {
+		return nil
+	}
+	v := *micros / float64(count)
+	return &v
+}
+
+// WriteTable writes the results for people.
+func WriteTable(w io.Writer, results []Result) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(t, "server\tscenario\tload\tconns\tsize\tpublishes/s\tdeliveries/s\tCPU\tµs/delivery\tµs/publish\tµs/connect\town µs/del.\tRSS\tB/conn\tp50 ms\tp99 ms\tp99.9 ms\tmax ms\tlost\t")
+	for _, r := range results {
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n",
+			r.Server, r.Scenario, r.label(), r.Connections, r.Size,
+			number(&r.PublishesPerSecond, 0), number(&r.DeliveriesPerSecond, 0), percent(r.ServerCores),
+			number(r.CPUPerDelivery, 3), number(r.CPUPerPublish, 2), number(r.CPUPerConnect, 1), number(r.OwnCPUPerDelivery, 3),
+			mebibytes(r.RSS), number(r.RSSPerConnection, 0),
+			millis(r.Latency.P50), millis(r.Latency.P99), millis(r.Latency.P999), millis(r.Latency.Max), r.Lost)
+	}
+	return t.Flush()
+}
+
+// label is the load, and who did not read.
+func (r Result) label() string {
+	if r.Stalled == 0 {
+		return r.Load
+	}
+	return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)
+}
+
+func number(v *float64, decimals int) string {
+	if v == nil || *v == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(*v, 'f', decimals, 64)
+}
+
+func percent(cores *float64) string {
+	if cores == nil {
+		return "-"
+	}
+	return strconv.FormatFloat(*cores*100, 'f', 0, 64) + "%"
+}
+
+func mebibytes(b *int64) string {
+	if b == nil {
+		return "-"
+	}
+	return strconv.FormatFloat(float64(*b)/(1<<20), 'f', 1, 64) + " MiB"
+}
+
+func millis(us float64) string {
+	ms := us / 1e3
+	return number(&ms, 3)
+}
