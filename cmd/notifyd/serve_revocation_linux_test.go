@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// metric waits until /metrics has the line.
+func (r *running) metric(t *testing.T, line string) {
+	t.Helper()
+	eventually(t, line, func() bool {
+		_, metrics := r.get(t, "/metrics")
+		return strings.Contains(metrics, "\n"+line+"\n")
+	})
+}
+
+// A revocation on one node ends subscriptions and connections on the other, and the use of tokens that are remembered
+// there; a node that comes later knows of it.
+func TestRevocationOnTwoNodes(t *testing.T) {
+	file, key := keyFile(t)
+	nats := natsPort(t)
+	one := serveHere(t, "--auth.keys", file, "--nats.listen", nats)
+	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats)
+	admin := as(mint(t, key, authz.Claims{Subject: "operator", Admin: true}))
+	old := time.Now().Add(-time.Hour)
+	token := func(jti, sub string, issued time.Time) map[string]string {
+		return as(mint(t, key, authz.Claims{ID: jti, Subject: sub, IssuedAt: issued, Publish: []string{">"}, Subscribe: []string{">"}}))
+	}
+	revoke := func(r *running, args ...string) {
+		t.Helper()
+		if got := invoke(t, admin, "", append([]string{"revoke", "--url", r.url}, args...)...); got != (result{}) {
+			t.Fatalf("revoke %q: %+v", args, got)
+		}
+	}
+	pub := func(r *running, env map[string]string) result {
+		return invoke(t, env, "", "pub", "--url", r.url, "b", "1")
+	}
+	mustPub := func(r *running, env map[string]string) {
+		t.Helper()
+		if got := pub(r, env); got != (result{}) {
+			t.Fatalf("pub: %+v", got)
+		}
+	}
+	revoked := func(got result) bool { return got.code == exitFailed && strings.Contains(got.stderr, "token_revoked") }
+
+	subscriber, publisher, bystander := token("j1", "ann", old), token("j2", "ann", old), token("j3", "bob", old)
+	sub := background(t.Context(), subscriber, "", "sub", "--url", two.url, "a")
+	connection := background(t.Context(), token("j4", "ann", old), "", "sub", "--url", two.url, "--strategy=header", "a")
+	two.subscribed(t, 2)
+	mustPub(one, publisher)
+	mustPub(two, publisher)
+
+	revoke(one, "--jti", "j1")
+	if got := <-sub; !revoked(got) || !strings.Contains(got.stderr, "subscription to a ended") {
+		t.Errorf("sub: %+v", got)
+	}
+	revoke(one, "--jti", "j2")
+	if got := pub(one, publisher); !revoked(got) {
+		t.Errorf("on the node that was asked: %+v", got)
+	}
+	eventually(t, "the other node refuses it", func() bool { return revoked(pub(two, publisher)) })
+	mustPub(two, bystander)
+
+	// The later call reaches less far, and must not replace the other in the bucket.
+	revoke(two, "--sub", "ann")
+	revoke(two, "--sub", "ann", "--before", time.Now().Add(-24*time.Hour).Format(time.RFC3339))
+	if got := <-connection; got.code != exitFailed || !strings.Contains(got.stderr, "401") {
+		t.Errorf("connection: %+v", got)
+	}
+	mustPub(one, token("j5", "ann", time.Now().Add(3*time.Second)))
+	for _, r := range []*running{one, two} {
+		r.metric(t, "notifyd_revocation_seconds_count 4")
+		r.metric(t, "notifyd_revocations 3")
+	}
+	one.metric(t, `notifyd_revocations_total{result="ok"} 2`)
+
+	late := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats)
+	for name, env := range map[string]map[string]string{"jti": publisher, "sub": token("j6", "ann", old)} {
+		if got := pub(late, env); !revoked(got) {
+			t.Errorf("by %s, on a node that came later: %+v", name, got)
+		}
+	}
+	mustPub(late, bystander)
+	late.metric(t, "notifyd_revocation_seconds_count 0")
+
+	for name, c := range map[string]struct {
+		env        map[string]string
+		args, want string
+	}{
+		"not an administrator": {bystander, "--jti x", "forbidden"},
+		"too long":             {admin, "--jti " + strings.Repeat("x", 2000), "400"},
+		"long ago":             {admin, "--sub ann --before 1960-01-01T00:00:00Z", "400"},
+		"issuer alone":         {admin, "--sub ann --iss nobody", ""},
+	} {
+		got := invoke(t, c.env, "", append([]string{"revoke", "--url", one.url}, strings.Fields(c.args)...)...)
+		if (got.code == exitOK) != (c.want == "") || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s: %+v, want %q", name, got, c.want)
+		}
+	}
+	one.metric(t, `notifyd_revocations_total{result="refused"} 2`)
+}
+
+// While nobody knows what was revoked, a closed node refuses tokens that it has not seen before, an open one does not.
+func TestRevocationOutage(t *testing.T) {
+	t.Parallel()
+	file, key := keyFile(t)
+	nats := natsPort(t)
+	home := serveHere(t, "--auth.keys", file, "--nats.listen", nats)
+	closed := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats, "--auth.revocation-max-age=5s")
+	open := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats, "--auth.revocation-max-age=5s", "--auth.revocation-outage=open")
+	n := 0
+	bearer := func() map[string]string {
+		n++
+		return map[string]string{"Authorization": "Bearer " + mint(t, key, authz.Claims{ID: fmt.Sprint(n), Subscribe: []string{"a"}})}
+	}
+	remembered := bearer()
+	for _, r := range []*running{closed, open} {
+		if _, status := r.dial(t, "", remembered); status != http.StatusSwitchingProtocols {
+			t.Fatalf("before the outage: %d", status)
+		}
+	}
+	admin := as(mint(t, key, authz.Claims{Subject: "operator", Admin: true}))
+	if code := home.stop(); code != exitOK {
+		t.Fatal(code)
+	}
+	if got := invoke(t, admin, "", "revoke", "--url", closed.url, "--jti", "x"); got.code != exitFailed || !strings.Contains(got.stderr, wire.Unavailable.String()) {
+		t.Errorf("revoke in an outage: %+v", got)
+	}
+	closed.metric(t, `notifyd_revocations_total{result="failed"} 1`)
+	eventually(t, "new tokens are refused", func() bool {
+		_, status := closed.dial(t, "", bearer())
+		return status == http.StatusServiceUnavailable
+	})
+	if _, status := closed.dial(t, "", remembered); status != http.StatusSwitchingProtocols {
+		t.Errorf("a remembered token: %d", status)
+	}
+	if _, status := open.dial(t, "", bearer()); status != http.StatusSwitchingProtocols {
+		t.Errorf("open: %d", status)
+	}
+	closed.metric(t, "notifyd_token_stale_total 1")
+	open.metric(t, "notifyd_token_stale_total 0")
+}
+
+// Requests for a recheck that come while one runs become one, which begins after them.
+func TestRecheckerJoinsRequests(t *testing.T) {
+	began, goOn := make(chan struct{}), make(chan struct{})
+	r := newRechecker(func() { began <- struct{}{}; <-goOn })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.run(ctx) }()
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(r.took)
+	measured := func() uint64 {
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return families[0].GetMetric()[0].GetHistogram().GetSampleCount()
+	}
+	r.measure(time.Now())
+	<-began
+	for range 100 {
+		r.ask()
+		r.measure(time.Now().Add(time.Hour)) // a clock that is ahead
+	}
+	goOn <- struct{}{}
+	<-began
+	if n := measured(); n != 1 {
+		t.Errorf("%d were measured before the recheck that they wait for ended", n)
+	}
+	goOn <- struct{}{}
+	eventually(t, "all are measured", func() bool { return measured() == 101 })
+	cancel()
+	<-ended
+}
+
+// A revocation that comes again is put in force again and not measured again, and what cannot be read is told.
+func TestRevocationsApply(t *testing.T) {
+	key, err := authz.GenerateKey("EdDSA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := authz.New(authz.Options{Trusted: []authz.Key{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, log := observer.New(zap.ErrorLevel)
+	recheck := newRechecker(func() {})
+	r := newRevocations(v, nil, recheck, zap.New(core))
+	value := func(called time.Time) []byte {
+		return fmt.Appendf(nil, `{"called":%d,"revocation":{"jti":"j","expires":%d}}`, called.UnixNano(), time.Now().Add(time.Hour).Unix())
+	}
+	called := time.Now()
+	r.apply("k", value(called))
+	r.apply("k", value(called))
+	r.apply("before the start", value(called.Add(-time.Hour)))
+	if len(recheck.waiting) != 1 || v.Stats().Revocations != 1 {
+		t.Errorf("%d measured, %d in force", len(recheck.waiting), v.Stats().Revocations)
+	}
+	r.apply("k", value(called.Add(1)))
+	if len(recheck.waiting) != 2 {
+		t.Errorf("another call under the same key: %d measured", len(recheck.waiting))
+	}
+	if log.Len() != 0 {
+		t.Errorf("%v", log.All())
+	}
+	for _, bad := range []string{"", "{}", `{"called":1,"revocation":{"jti":"a","sub":"b"}}`, `{"called":1,"revocation":{"all":true}}`} {
+		if r.apply("k", []byte(bad)); log.TakeAll() == nil {
+			t.Errorf("%q was passed over in silence", bad)
+		}
+	}
+
+	for _, bad := range []server.Revocation{{}, {ID: "a", Subject: "b"}, {ID: "a", Before: called}, {Subject: "b", Before: time.Unix(-9, 0)}} {
+		if err := r.revoke(t.Context(), bad); !errors.Is(err, server.ErrBadRevocation) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	for at, want := range map[time.Time]int64{{}: 0, time.Unix(7, 0): 7, time.Unix(7, 1): 8} {
+		if got := ceilSeconds(at); got != want {
+			t.Errorf("%v: %d", at, got)
+		}
+	}
+}
