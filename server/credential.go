@@ -208,11 +208,15 @@ func offered(query string, r *loop.Request) (o offer, err error) {
 // redeem finds the token that an offer stands for. It returns true when a worker
 // does so: the request is asked about again then.
 func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (waits bool) {
+	answer := func() {
+		hs.done = true
+		c.Resume()
+	}
 	if o.strategy == Ticket {
 		ticket, addr := string(o.value), s.client(c, r)
 		later(&s.blocking, c, func() {
 			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
-		}, func() { hs.done = true })
+		}, answer)
 		return true
 	}
 	if hs.token = s.auth.Find(o.value); hs.token != nil {
@@ -220,7 +224,7 @@ func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (
 	}
 	if s.auth.Slow(o.value) {
 		value := bytes.Clone(o.value)
-		later(&s.verify, c, func() { hs.token, hs.code = s.auth.Verify(value) }, func() { hs.done = true })
+		later(&s.verify, c, func() { hs.token, hs.code = s.auth.Verify(value) }, answer)
 		return true
 	}
 	hs.token, hs.code = s.auth.Verify(o.value)
@@ -273,16 +277,10 @@ func (s *Server) bind(c *loop.Conn, ses *session, env *wire.Envelope, token Toke
 	}
 }
 
-// later has a worker of p do work and then the connection's loop done, and
-// resumes the connection, which the caller pauses (or leaves a request
-// unanswered).
+// later has a worker of p do work and then the connection's loop done, which
+// resumes the connection that the caller has paused.
 func later(p *pool, c *loop.Conn, work, done func()) {
-	p.push(work, func() {
-		c.Loop().Post(func() {
-			done()
-			c.Resume()
-		})
-	})
+	p.push(work, func() { c.Loop().Post(done) })
 }
 
 // deadlines looks at what a connection itself must do in time: authenticate, and

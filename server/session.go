@@ -41,6 +41,7 @@ type bucket struct {
 // loopState is what the server keeps of a loop, for its goroutine alone.
 type loopState struct {
 	env       wire.Envelope // the one in hand: an interface call would move it to the heap
+	held      bool          // the one in hand waits
 	reply     []byte
 	published [wire.TooManySubscriptions + 1]uint64 // results of publish, by code
 	refused   [wire.TooManySubscriptions + 1]uint64 // errors sent, by code

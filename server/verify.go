@@ -30,9 +30,16 @@ func (s *Server) hold(p *pool, c *loop.Conn, env *wire.Envelope, work func(*held
 		*part = buf[at:len(buf):len(buf)]
 	}
 	c.Pause()
+	st := c.Loop().Data.(*loopState)
+	st.held = true
 	later(p, c, func() { work(h) }, func() {
-		if c.Open() {
-			then(c.Data.(*session), h)
+		if !c.Open() {
+			return
+		}
+		st.held = false
+		then(c.Data.(*session), h)
+		if !st.held { // for its signature first, then for the store
+			c.Resume()
 		}
 	})
 }
