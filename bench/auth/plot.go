@@ -79,7 +79,7 @@ func (p panel) plot() (*plot.Plot, error) {
 	pl.Title.Text = p.title
 	pl.Y.Label.Text = p.unit
 	pl.Y.Min = 0
-	pl.X.Tick.Label.Font.Size = 9
+	pl.X.Tick.Label.Font.Size = 8
 	pl.Legend.Top, pl.Legend.Left = true, true
 	pl.Legend.ThumbnailWidth, pl.Legend.Padding = barWidth, 2
 	grid := plotter.NewGrid()
@@ -115,7 +115,7 @@ func chart(r *report, file string) error {
 		}
 		grid[i/2] = append(grid[i/2], pl)
 	}
-	canvas := vgsvg.New(11*vg.Inch, 7*vg.Inch)
+	canvas := vgsvg.New(12*vg.Inch, 7*vg.Inch)
 	const pad = 14
 	tiles := draw.Tiles{Rows: 2, Cols: 2, PadX: 2 * pad, PadY: 2 * pad, PadTop: pad, PadBottom: pad, PadLeft: pad, PadRight: 2 * pad}
 	for y, row := range plot.Align(grid, tiles, draw.New(canvas)) {
