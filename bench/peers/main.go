@@ -3,14 +3,14 @@
 // Peers compares notifyd with other ways to push events, on one machine in one
 // run:
 //
-//	go run . run [--peers floor,gws] [--scenarios fan1000-w1] [--rounds 5] [--json FILE]
+//	go run . run [--peers floor,gws] [--scenarios fan1000-w1] [--rounds 5] [--json FILE] [--svg FILE]
 //	go run . serve NAME --listen 127.0.0.1:9000
 //
 // run starts each server as a process of its own, drives all of them through the
 // scenarios in turn, and prints a table of medians with their ratio to the floor:
 // the barest hub on epoll, which is what this approach costs at least. What counts
 // is the CPU time of the server's process, which holds on noisy machines. All
-// traffic stays on 127.0.0.1. Linux only.
+// traffic stays on 127.0.0.1. A full run takes half an hour. Linux only.
 //
 // It is a module of its own, so that the peers stay out of notifyd's go.mod.
 package main
@@ -70,7 +70,8 @@ func hubNames() []string {
 // options are the flags of run.
 type options struct {
 	peers, scenarios string
-	notifyd, json    string
+	notifyd          string
+	json, svg        string
 	rounds           int
 	duration, settle time.Duration
 }
@@ -85,7 +86,8 @@ func compare(args []string) error {
 	flags.StringVar(&o.peers, "peers", strings.Join(append(hubNames(), "notifyd"), ","), "servers to compare")
 	flags.StringVar(&o.scenarios, "scenarios", strings.Join(names, ","), "what to put them through")
 	flags.StringVar(&o.notifyd, "notifyd", "", "notifyd's program; empty: built from ../../cmd/notifyd")
-	flags.StringVar(&o.json, "json", "", "file for every single result; - is standard output, instead of the table")
+	flags.StringVar(&o.json, "json", "", "file for every single result")
+	flags.StringVar(&o.svg, "svg", "", "file for a plot of the medians")
 	flags.IntVar(&o.rounds, "rounds", 5, "times that each server goes through each scenario; the medians count")
 	flags.DurationVar(&o.duration, "duration", 3*time.Second, "how long each measurement takes, after a warm-up of a quarter of it")
 	flags.DurationVar(&o.settle, "settle", 5*time.Second, "how long connections idle before their memory is read")

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/xml"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +115,23 @@ func TestReport(t *testing.T) {
 		if !strings.Contains(b.String(), line) {
 			t.Errorf("no line %q in\n%s", line, b.String())
 		}
+	}
+	var plot bytes.Buffer
+	r.svg(&plot)
+	var drawn struct {
+		Bars []struct {
+			Width string `xml:"width,attr"`
+		} `xml:"rect"`
+	}
+	if err := xml.Unmarshal(plot.Bytes(), &drawn); err != nil {
+		t.Fatal(err)
+	}
+	var widths []string
+	for _, bar := range drawn.Bars[1:] { // the first is the background
+		widths = append(widths, bar.Width)
+	}
+	if want := []string{"110.0", "220.0", "0.0"}; !slices.Equal(widths, want) {
+		t.Errorf("bars are %v wide, not %v", widths, want)
 	}
 	if errs := r.find("w1", "gone", cpuPerDelivery).Errors; len(errs) != 3 {
 		t.Errorf("errors are %q", errs)

@@ -107,34 +107,41 @@ func median(values []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// write prints the table, and puts the JSON where it is wanted.
-func (r *report) write(file string) error {
+// write prints the table, and puts JSON and plot where they are wanted.
+func (r *report) write(jsonFile, svgFile string) error {
 	r.finish()
-	if file != "" {
+	if jsonFile != "" {
 		b, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
 			return err
 		}
-		b = append(b, '\n')
-		if file == "-" {
-			_, err = os.Stdout.Write(b)
-			return err
-		}
-		if err = os.WriteFile(file, b, 0o644); err != nil {
+		if err = os.WriteFile(jsonFile, append(b, '\n'), 0o644); err != nil {
 			return err
 		}
 	}
 	var b bytes.Buffer
+	if svgFile != "" {
+		r.svg(&b)
+		if err := os.WriteFile(svgFile, b.Bytes(), 0o644); err != nil {
+			return err
+		}
+		b.Reset()
+	}
 	r.markdown(&b)
 	_, err := os.Stdout.Write(b.Bytes())
 	return err
 }
 
+// machine says what the figures hold for.
+func (r *report) machine() string {
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s. Medians of %d rounds of %g s, %d B of data an event.",
+		r.CPU, r.Cores, r.Kernel, r.Go, r.Date.Format("2 January 2006"), r.Rounds, r.Seconds, payloadBytes)
+}
+
 // markdown prints one table for each scenario.
 func (r *report) markdown(w io.Writer) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // into memory
-	p("%s, %d cores, Linux %s, %s, %s. Medians of %d rounds of %g s, %d B of data an event.\n",
-		r.CPU, r.Cores, r.Kernel, r.Go, r.Date.Format("2 January 2006"), r.Rounds, r.Seconds, payloadBytes)
+	p("%s\n", r.machine())
 	for i := range r.scenarios {
 		s := &r.scenarios[i]
 		p("\n### %s: %s\n\n| server |", s.Name, s.About)

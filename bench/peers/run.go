@@ -56,7 +56,7 @@ func run(ctx context.Context, o options) error {
 			}
 		}
 	}
-	return r.write(o.json)
+	return r.write(o.json, o.svg)
 }
 
 // choose gives the scenarios with these names.

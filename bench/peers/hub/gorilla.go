@@ -17,8 +17,8 @@ type gorillaConn struct {
 }
 
 // serveGorilla does not batch: gorilla flushes each message on its own. The
-// reader's goroutine writes to the subscribers, which costs less than a queue and
-// a goroutine for each, and more than one subscriber shares a prepared message.
+// reader's goroutine itself writes to the subscribers, without a queue and another
+// goroutine for each; where there are several, they share a prepared message.
 func serveGorilla(addr string) error {
 	topics := newRegistry[*gorillaConn]()
 	upgrader := websocket.Upgrader{WriteBufferPool: &sync.Pool{}}

@@ -9,9 +9,10 @@ import (
 )
 
 // gwsHub does not batch: gws hands over one message after the other, from a
-// goroutine per connection, and every write of it is a write(2). That is done by
-// the reader's goroutine itself: gws.Broadcaster, which encodes only once, starts
-// a goroutine for each idle subscriber and was slower.
+// goroutine per connection, and every write of it is a write(2). The reader's
+// goroutine itself does that. gws.Broadcaster encodes only once, but it starts a
+// goroutine for each idle subscriber: a burst to 1,000 costs a fifth less with it,
+// a single event to 1,000, and everything between pairs, a fifth more.
 type gwsHub struct {
 	gws.BuiltinEventHandler
 	topics *registry[*gws.Conn]
