@@ -107,7 +107,7 @@ func TestStrategies(t *testing.T) {
 					t.Errorf("--strategy %s: %+v", tried, got)
 				}
 			}
-			sub := background(t.Context(), as(token), "", "sub", "--url", r.url, "--strategy", enabled, "--count", "1", "a")
+			sub := background(t.Context(), as(token), "sub", "--url", r.url, "--strategy", enabled, "--count", "1", "a")
 			r.subscribed(t, 1)
 			if p := invoke(t, as(token), "", "pub", "--url", r.url, "--strategy", enabled, "a", "1"); p != (result{}) {
 				t.Errorf("pub: %+v", p)

@@ -114,9 +114,9 @@ func (r *running) subscribed(t *testing.T, n int) {
 }
 
 // background runs a command and gives its result.
-func background(ctx context.Context, env map[string]string, stdin string, args ...string) <-chan result {
+func background(ctx context.Context, env map[string]string, args ...string) <-chan result {
 	done := make(chan result, 1)
-	go func() { done <- invokeCtx(ctx, env, stdin, args...) }()
+	go func() { done <- invokeCtx(ctx, env, "", args...) }()
 	return done
 }
 
@@ -136,7 +136,7 @@ func TestServeDev(t *testing.T) {
 	})
 	publisher, subscriber := map[string]string{"NOTIFYD_TOKEN": tokens["pub"]}, map[string]string{"NOTIFYD_TOKEN": tokens["sub"]}
 
-	sub := background(t.Context(), subscriber, "", "sub", "--url", r.url, "--count", "5", "demo.>", "other")
+	sub := background(t.Context(), subscriber, "sub", "--url", r.url, "--count", "5", "demo.>", "other")
 	r.subscribed(t, 2)
 	if p := invoke(t, publisher, "", "pub", "--url", r.url, "demo.hello", `{"text": "<hello>"}`); p != (result{}) {
 		t.Fatalf("pub: %+v", p)
@@ -176,7 +176,7 @@ func TestServeDev(t *testing.T) {
 	}
 
 	ctx, interrupt := context.WithCancel(t.Context())
-	sub = background(ctx, subscriber, "", "sub", "--url", r.url, "demo.>")
+	sub = background(ctx, subscriber, "sub", "--url", r.url, "demo.>")
 	r.subscribed(t, 1)
 	interrupt()
 	if got := <-sub; got != (result{}) {
@@ -236,7 +236,7 @@ func TestReload(t *testing.T) {
 		}
 		return map[string]string{"NOTIFYD_TOKEN": text}
 	}
-	sub := background(t.Context(), token(old), "", "sub", "--url", r.url, "a")
+	sub := background(t.Context(), token(old), "sub", "--url", r.url, "a")
 	r.subscribed(t, 1)
 
 	reload := func(what string) {

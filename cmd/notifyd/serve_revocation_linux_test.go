@@ -57,8 +57,8 @@ func TestRevocationOnTwoNodes(t *testing.T) {
 	revoked := func(got result) bool { return got.code == exitFailed && strings.Contains(got.stderr, "token_revoked") }
 
 	subscriber, publisher, bystander := token("j1", "ann", old), token("j2", "ann", old), token("j3", "bob", old)
-	sub := background(t.Context(), subscriber, "", "sub", "--url", two.url, "a")
-	connection := background(t.Context(), token("j4", "ann", old), "", "sub", "--url", two.url, "--strategy=header", "a")
+	sub := background(t.Context(), subscriber, "sub", "--url", two.url, "a")
+	connection := background(t.Context(), token("j4", "ann", old), "sub", "--url", two.url, "--strategy=header", "a")
 	two.subscribed(t, 2)
 	mustPub(one, publisher)
 	mustPub(two, publisher)
