@@ -138,7 +138,7 @@ func (l *load) open(d time.Duration) error {
 	if err := unix.TimerfdSettime(l.timer, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
 		return err
 	}
-	total := int(d / interval)
+	total := max(1, int(d/interval))
 	for sent := 0; sent < total || l.missing > 0; {
 		ticks, err := l.receive()
 		if err != nil {

@@ -39,15 +39,17 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	r := newReport(chosen, all, o)
+	failed := 0
 	for round := range o.rounds {
 		for i := range chosen {
 			for turn := range all {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
 				c := &all[(turn+round)%len(all)]
 				values, err := c.play(&chosen[i], &o)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
 				if err != nil {
+					failed++
 					err = fmt.Errorf("%s, %s: %w", c.name, chosen[i].Name, err)
 					fmt.Fprintln(os.Stderr, err)
 				}
@@ -56,7 +58,13 @@ func run(ctx context.Context, o options) error {
 			}
 		}
 	}
-	return r.write(o.json, o.svg)
+	if err := r.write(o.json, o.svg); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d measurements failed", failed)
+	}
+	return nil
 }
 
 // choose gives the scenarios with these names.
