@@ -102,6 +102,7 @@ type setup struct {
 	alg    string        // of the key that signs; default EdDSA
 	key    authz.Key     // that signs; default: a new one
 	more   []authz.Key   // trusted as well
+	auth   authz.Options // but for its keys
 	fake   *memBus       // instead of NATS
 	gate   func(nth int) // called when the nth token has been verified, from 1 on
 	log    *zap.Logger
@@ -121,7 +122,8 @@ func start(t testing.TB, with setup) *node {
 		with.server.Revoke = n.revoke
 	}
 	var err error
-	if n.auth, err = authz.New(authz.Options{Trusted: append([]authz.Key{n.key}, with.more...)}); err != nil {
+	with.auth.Trusted = append([]authz.Key{n.key}, with.more...)
+	if n.auth, err = authz.New(with.auth); err != nil {
 		t.Fatal(err)
 	}
 	var auth server.Authorizer = verifier{n.auth}
