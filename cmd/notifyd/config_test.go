@@ -12,6 +12,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/notifyd/notifyd/authz"
 )
 
 // keys has a value other than the default for every key, and where it is to be seen.
@@ -248,5 +250,30 @@ func TestByteSize(t *testing.T) {
 		if err := s.UnmarshalText([]byte(text)); err != nil || s.String() != want {
 			t.Errorf("%s: %v, %v; want %s", text, s, err, want)
 		}
+	}
+}
+
+// What is configured reaches the packages that act on it.
+func TestOptions(t *testing.T) {
+	c := parse(t, nil,
+		"--auth.jwks-refresh=7m", "--auth.jwks-cooldown=8s", "--auth.jwks-timeout=9s", "--auth.revocation-max-age=11s",
+		`--auth.issuers=[{"name":"a","keys":["k"],"audience":"b","publish":["p"],"subscribe":["s"],"admin":true,"max_lifetime":"1h","type":"at+jwt"}]`,
+		"--nats.replicas=3", "--nats.url=nats://h")
+	o := c.authOptions()
+	if o.JWKSRefresh != 7*time.Minute || o.JWKSCooldown != 8*time.Second || o.JWKSTimeout != 9*time.Second || o.RevocationMaxAge != 11*time.Second {
+		t.Errorf("%+v", o)
+	}
+	want := []authz.Issuer{{
+		Name: "a", Keys: []string{"k"}, Audience: "b", Publish: []string{"p"}, Subscribe: []string{"s"},
+		Admin: true, MaxLifetime: time.Hour, Type: "at+jwt",
+	}}
+	if !reflect.DeepEqual(o.Issuers, want) {
+		t.Errorf("%+v", o.Issuers)
+	}
+	if n := c.busOptions().Replicas; n != 3 {
+		t.Errorf("%d replicas", n)
+	}
+	if age := parse(t, nil, "--auth.revocation-outage=open").authOptions().RevocationMaxAge; age != 0 {
+		t.Errorf("open, and yet %v", age)
 	}
 }
