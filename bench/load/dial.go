@@ -120,26 +120,26 @@ func (d *dialer) ask(nc net.Conn, from io.Reader, payload []byte, awaits bool, w
 		}
 	}
 	for awaits {
-		f, err := ws.ReadFrame(from)
+		f, err := readFrame(from)
 		if err != nil {
 			return err
 		}
-		switch f.Header.OpCode {
+		switch f.op {
 		case ws.OpClose:
-			code, reason := ws.ParseCloseFrameData(f.Payload)
+			code, reason := ws.ParseCloseFrameData(f.payload)
 			return fmt.Errorf("closed with %d %s", code, reason)
 		case ws.OpPing:
-			if _, err := nc.Write(appendFrame(nil, ws.OpPong, f.Payload)); err != nil {
+			if _, err := nc.Write(appendFrame(nil, ws.OpPong, f.payload)); err != nil {
 				return err
 			}
 			continue
 		case ws.OpPong:
 			continue
 		}
-		if findMark(f.Payload) >= 0 {
+		if findMark(f.payload) >= 0 {
 			continue // an event of another subscription
 		}
-		answer, err := d.target.Answer(f.Payload)
+		answer, err := d.target.Answer(f.payload)
 		if err != nil {
 			return err
 		}

@@ -29,6 +29,9 @@ const (
 	// Latencies are kept from a microsecond to a minute, with three digits.
 	minLatency, maxLatency, latencyDigits = 1_000, 60_000_000_000, 3
 
+	// stalledBytes is the receive buffer of a connection that is not read.
+	stalledBytes = 4 << 10
+
 	timerEvent = -1
 
 	// edges is what a connection tells: each time once, which spares the kernel to
@@ -104,9 +107,13 @@ func (e *engine) add(c *conn) error {
 	return e.control(unix.EPOLL_CTL_ADD, c.fd, c.id, edges)
 }
 
-// stall stops reading a connection. A reset is told all the same.
+// stall stops reading a connection, for which the kernel keeps little, so that
+// the server soon notices. A reset is told all the same.
 func (e *engine) stall(c *conn) error {
 	c.stalled = true
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBytes); err != nil {
+		return err
+	}
 	return e.control(unix.EPOLL_CTL_MOD, c.fd, c.id, unix.EPOLLET)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/gobwas/ws"
 )
@@ -57,6 +58,20 @@ func nextFrame(b []byte) (f frame, size int, err error) {
 		f = frame{ws.OpCode(b[0] & 0xf), b[head:size]}
 	}
 	return f, size, nil
+}
+
+// readFrame reads one frame, and not a byte more.
+func readFrame(from io.Reader) (frame, error) {
+	h, err := ws.ReadHeader(from)
+	if err != nil {
+		return frame{}, err
+	}
+	if h.Length > maxFrame {
+		return frame{}, fmt.Errorf("a frame of %d bytes", h.Length)
+	}
+	f := frame{h.OpCode, make([]byte, h.Length)}
+	_, err = io.ReadFull(from, f.payload)
+	return f, err
 }
 
 // splitter finds the frames of one connection's bytes, however they are cut.

@@ -12,7 +12,7 @@ const barWidth = 24
 
 // Bar gives a function for Options.Progress that keeps one line of a terminal up
 // to date, and one that takes the line away.
-func Bar(w io.Writer) (progress func(Progress), clear func()) {
+func Bar(w io.Writer) (progress func(Progress), done func()) {
 	progress = func(p Progress) {
 		full := int(p.Done * barWidth)
 		bar := strings.Repeat("#", full) + strings.Repeat(".", barWidth-full)

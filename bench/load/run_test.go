@@ -1,0 +1,282 @@
+//go:build linux
+
+package load
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/internal/rig"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// TestScenarios runs each against a real server.
+func TestScenarios(t *testing.T) {
+	bin, err := rig.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, key, process, stop, err := Serve(bin, "EdDSA", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	windows := []Load{{Window: 1}, {Window: 8}}
+	for _, c := range []struct {
+		plan    Plan
+		loads   []Load
+		fresh   bool
+		results int
+		perPub  uint64 // deliveries for each publish
+	}{
+		{Fanout(20), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 3, 20},
+		{Fanout(5), []Load{{Window: 2}, {Rate: 200}}, true, 2, 5},
+		{Pairs(10), []Load{{Window: 4}, {Rate: 500}}, false, 2, 1},
+		{ManyPublishers(10), windows, false, 2, 1},
+		{ManySubscriptions(4, 5), windows, false, 2, 1},
+		{Slow(20), []Load{{Rate: 100}}, false, 2, 0},
+		{Idle(30), nil, false, 2, 0},
+		{Storm(30), nil, false, 1, 0},
+	} {
+		t.Run(c.plan.Name, func(t *testing.T) {
+			target, err := NewNotifyd(key, authz.Claims{Subject: "bench"}, time.Hour, c.fresh)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := 0
+			results, err := Run(t.Context(), Options{
+				Plan: c.plan, Loads: c.loads, Target: target, Server: "notifyd", URL: url, Process: process,
+				Size: 128, Warmup: 100 * time.Millisecond, Duration: 600 * time.Millisecond,
+				Progress: func(Progress) { told++ },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(results) != c.results || told == 0 {
+				t.Fatalf("%d results, %d times told", len(results), told)
+			}
+			for i, r := range results {
+				if *r.RSS == 0 || *r.ServerCores == 0 {
+					t.Errorf("the server cost nothing: %+v", r)
+				}
+				if c.loads == nil {
+					if i == 0 && (r.Connects < 30 || r.Latency.Count < 30 || *r.CPUPerConnect <= 0) {
+						t.Errorf("connects: %+v", r)
+					}
+					continue
+				}
+				if r.Published == 0 || r.Delivered == 0 || r.Lost != 0 || r.Latency.Count == 0 || *r.CPUPerDelivery <= 0 {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		for _, claims := range []authz.Claims{
+			{Expires: time.Now().Add(time.Hour), Publish: []string{">"}, Subscribe: []string{"elsewhere"}},
+			{Expires: time.Now().Add(time.Hour), Publish: []string{"elsewhere"}, Subscribe: []string{">"}},
+		} {
+			token, err := authz.Sign(key, claims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Run(t.Context(), Options{
+				Plan: Fanout(1), Loads: []Load{{Window: 1}}, Target: &Notifyd{Token: token}, URL: url,
+				Size: MinSize, Duration: time.Minute,
+			})
+			if !errors.Is(err, wire.Forbidden) {
+				t.Errorf("%v", err)
+			}
+		}
+	})
+	t.Run("sources", func(t *testing.T) {
+		target, err := NewNotifyd(key, authz.Claims{}, time.Hour, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for sources, n := range map[string]int{"": portsPerSource, "127.0.0.9": 0} {
+			var from []netip.Addr
+			want := "127.0.0.2"
+			if sources != "" {
+				from, want = []netip.Addr{netip.MustParseAddr(sources)}, sources
+			}
+			d, err := newDialer(url, target, from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := d.open(n, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(c.fd), "")
+			nc, err := net.FileConn(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if host, _, _ := net.SplitHostPort(nc.LocalAddr().String()); host != want {
+				t.Errorf("connected from %s, want %s", host, want)
+			}
+			_ = nc.Close()
+			_ = f.Close()
+		}
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		target, err := NewNotifyd(key, authz.Claims{}, time.Hour, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Run(ctx, Options{
+			Plan: Fanout(2), Loads: []Load{{Window: 1}}, Target: target, URL: url, Size: MinSize, Duration: time.Hour,
+			Progress: func(p Progress) {
+				if p.Deliveries > 0 {
+					cancel()
+				}
+			},
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+// hub is another kind of server: "S TOPIC" subscribes and is answered with "ok",
+// "P TOPIC DATA" publishes, and events are passed on in heaps of heap, in messages
+// that end anywhere.
+type hub struct {
+	heap int
+	cut  int // where the first of a heap's two messages ends
+
+	mu     sync.Mutex
+	topics map[string][]net.Conn
+	held   map[string][][]byte
+}
+
+func (h *hub) serve(t *testing.T) (url string) {
+	h.topics, h.held = map[string][]net.Conn{}, map[string][][]byte{}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go h.client(c)
+		}
+	}()
+	return fmt.Sprintf("ws://%s/", l.Addr())
+}
+
+func (h *hub) client(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	if _, err := ws.Upgrade(c); err != nil {
+		return
+	}
+	for {
+		b, _, err := wsutil.ReadClientData(c)
+		if err != nil {
+			return
+		}
+		verb, rest, _ := strings.Cut(string(b), " ")
+		topic, data, _ := strings.Cut(rest, " ")
+		h.mu.Lock()
+		if verb == "S" {
+			h.topics[topic] = append(h.topics[topic], c)
+			_ = wsutil.WriteServerText(c, []byte("ok"))
+		} else if h.held[topic] = append(h.held[topic], []byte(data+"\n")); len(h.held[topic]) == h.heap {
+			all := bytes.Join(h.held[topic], nil)
+			cut := min(h.cut, len(all))
+			for _, to := range h.topics[topic] {
+				_ = wsutil.WriteServerBinary(to, all[:cut])
+				_ = wsutil.WriteServerBinary(to, all[cut:])
+			}
+			h.held[topic] = nil
+		}
+		h.mu.Unlock()
+	}
+}
+
+// hubTarget speaks to a hub.
+type hubTarget struct{}
+
+func (hubTarget) Dialer() ws.Dialer               { return ws.Dialer{} }
+func (hubTarget) Text() bool                      { return false }
+func (hubTarget) Packs() bool                     { return true }
+func (hubTarget) Fresh() bool                     { return false }
+func (hubTarget) Hello(dst []byte) ([]byte, bool) { return dst, false }
+func (hubTarget) Subscribe(dst []byte, topic string) ([]byte, bool) {
+	return append(append(dst, "S "...), topic...), true
+}
+
+func (hubTarget) Answer(payload []byte) (Answer, error) {
+	if string(payload) == "ok" {
+		return Answer{Kind: Subscribed}, nil
+	}
+	return Answer{}, nil
+}
+
+func (hubTarget) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	return fmt.Appendf(dst, "P %s %s", topic, data), nil
+}
+
+func TestAnotherServer(t *testing.T) {
+	for _, cut := range []int{1, 20, MinSize + 5, 1 << 10} {
+		h := &hub{heap: 4, cut: cut}
+		results, err := Run(t.Context(), Options{
+			Plan: Pairs(3), Loads: []Load{{Window: 4}, {Window: 8}}, Target: hubTarget{}, URL: h.serve(t),
+			Size: 48, Duration: 100 * time.Millisecond,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range results {
+			if r.Delivered == 0 || r.Lost != 0 || r.CPUPerDelivery != nil {
+				t.Errorf("cut at %d: %+v", cut, r)
+			}
+		}
+	}
+}
+
+// TestLateFromWhenDue: a server that passes nothing on until it has 20 events
+// makes the first of them 19 intervals late, however it is measured.
+func TestLateFromWhenDue(t *testing.T) {
+	const heap, rate = 20, 100
+	h := &hub{heap: heap}
+	results, err := Run(t.Context(), Options{
+		Plan: Fanout(2), Loads: []Load{{Rate: rate}}, Target: hubTarget{}, URL: h.serve(t), Size: 48, Duration: 500 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if least := float64((heap - 1) * 1_000_000 / rate); results[0].Latency.Max < least*0.99 {
+		t.Errorf("at most %v µs late, must be %v", results[0].Latency.Max, least)
+	}
+	if results[0].Lost != 2*(results[0].Published%heap) {
+		t.Errorf("%d published, %d lost", results[0].Published, results[0].Lost)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for _, url := range []string{"wss://127.0.0.1:1/", "ws://127.0.0.1/", "http://x:1", "::"} {
+		if _, err := newDialer(url, hubTarget{}, nil); err == nil {
+			t.Errorf("%s: accepted", url)
+		}
+	}
+}

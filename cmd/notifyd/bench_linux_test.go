@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestBenchHelp(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	for _, command := range []string{"bench", "bench fanout", "bench idle"} {
+		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
+		if r.code != exitOK || r.stderr != "" {
+			t.Errorf("%s --help: %+v", command, r)
+		}
+		golden(t, filepath.Join("testdata", "help", strings.ReplaceAll("notifyd "+command, " ", "-")+".txt"), r.stdout)
+	}
+}
+
+func TestBenchUsageErrors(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"fanout --size 8", "--size"},
+		{"fanout --window 0", "--window"},
+		{"fanout --rate 0", "--rate"},
+		{"fanout --rate NaN", "--rate"},
+		{"fanout --duration 0s", "--duration"},
+		{"fanout --warmup -1s", "--warmup"},
+		{"fanout --alg none", "EdDSA"},
+		{"fanout --source nowhere", "--source"},
+		{"fanout --url ws://127.0.0.1:1/", "NOTIFYD_TOKEN"},
+		{"fanout --url ws://127.0.0.1:1/ --key nowhere", "nowhere"},
+		{"fanout --url ws://127.0.0.1:1/ --token x --fresh", "--key"},
+	} {
+		r := invoke(t, nil, "", append([]string{"bench"}, strings.Fields(c.args)...)...)
+		if r.code != exitUsage || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%s: want exit code 2 and %q, got %+v", c.args, c.want, r)
+		}
+	}
+}
+
+// TestBenchElsewhere measures a server that it has not started.
+func TestBenchElsewhere(t *testing.T) {
+	jwk := invoke(t, nil, "", "keys", "generate")
+	keyFile := filepath.Join(t.TempDir(), "key.jwk")
+	if err := os.WriteFile(keyFile, []byte(jwk.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token := invoke(t, nil, "", "token", "--key", keyFile, "--publish", "bench.>", "--subscribe", "bench.>")
+	url := serveHere(t, "--auth.keys", keyFile).url
+	svg := filepath.Join(t.TempDir(), "plot.svg")
+	for _, args := range [][]string{
+		{"fanout", "-n", "5", "-w", "2", "-r", "100", "--key", keyFile, "--fresh", "--plot", svg, "--json"},
+		{"pairs", "-n", "5", "-w", "2,4", "--token", strings.TrimSpace(token.stdout), "--json"},
+	} {
+		r := invoke(t, nil, "", append(append([]string{"bench"}, args...), "--url", url, "-d", "300ms", "--warmup", "0s")...)
+		var report struct {
+			Version, Machine string
+			Results          []struct {
+				Delivered int
+				Lost      int
+				CPU       *float64 `json:"cpu_us_per_delivery"`
+			}
+		}
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitOK {
+			t.Fatalf("%v: %+v", err, r)
+		}
+		if len(report.Results) != 2 || report.Version == "" || report.Machine == "" {
+			t.Fatalf("%s", r.stdout)
+		}
+		for _, result := range report.Results {
+			if result.Delivered == 0 || result.Lost != 0 || result.CPU != nil {
+				t.Errorf("%+v", result)
+			}
+		}
+	}
+	if drawn, err := os.ReadFile(svg); err != nil || !strings.Contains(string(drawn), "notifyd fanout") {
+		t.Errorf("%v: %.100s", err, drawn)
+	}
+}
