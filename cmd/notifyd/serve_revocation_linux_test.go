@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -152,6 +153,39 @@ func TestRevocationOutage(t *testing.T) {
 	}
 	closed.metric(t, "notifyd_token_stale_total 1")
 	open.metric(t, "notifyd_token_stale_total 0")
+}
+
+// A NATS without JetStream keeps no revocations: a closed node says so and takes no new token, an open one works.
+func TestNATSWithoutJetStream(t *testing.T) {
+	t.Parallel()
+	nats, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats.Start()
+	defer nats.WaitForShutdown()
+	defer nats.Shutdown()
+	file, key := keyFile(t)
+	env := as(mint(t, key, authz.Claims{Publish: []string{"a"}}))
+	for _, c := range []struct {
+		outage, want string
+		code, ready  int
+	}{
+		{"closed", "unavailable", exitFailed, http.StatusServiceUnavailable},
+		{"open", "", exitOK, http.StatusOK},
+	} {
+		r := serveHere(t, "--auth.keys", file, "--nats.url", nats.ClientURL(), "--auth.revocation-outage", c.outage)
+		if !strings.Contains(r.log.String(), "revocations are not loaded yet") {
+			t.Errorf("%s: nothing is said:\n%s", c.outage, r.log)
+		}
+		if status, body := r.get(t, "/readyz"); status != c.ready {
+			t.Errorf("%s: /readyz %d %s", c.outage, status, body)
+		}
+		if got := invoke(t, env, "", "pub", "--url", r.url, "a", "1"); got.code != c.code || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s: %+v", c.outage, got)
+		}
+		r.metric(t, "notifyd_revocations_age_seconds +Inf")
+	}
 }
 
 // Requests for a recheck that come while one runs become one, which begins after them.
