@@ -8,12 +8,12 @@ package rig
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/notifyd/notifyd/authz"
@@ -63,6 +63,7 @@ func Start(bin string, args ...string) (*Server, error) {
 		return nil, err
 	}
 	s.Process = Process(s.cmd.Process.Pid)
+	var said []string
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
 		var line struct{ Msg, Addr string }
@@ -71,10 +72,10 @@ func Start(bin string, args ...string) (*Server, error) {
 			go func() { _, _ = io.Copy(io.Discard, stderr) }()
 			return s, nil
 		}
-		fmt.Fprintln(os.Stderr, lines.Text())
+		said = append(said, lines.Text())
 	}
 	s.Stop()
-	return nil, errors.New("the server did not start")
+	return nil, fmt.Errorf("the server did not start:\n%s", strings.Join(said, "\n"))
 }
 
 // Stop kills the server and waits for its end.
