@@ -11,6 +11,9 @@
 // Tokens are asked for when they are needed, and again when the server says that one expires, so a [TokenSource] that
 // mints short-lived tokens is all that a long-lived client needs.
 //
+// Options.Strategy gives the connection a credential of its own, so that subscribes carry no token; each publish always
+// carries one. Revoke takes tokens back.
+//
 // A publish whose connection is lost before the answer came fails with [ErrDisconnected] and is not sent again by
 // itself: it may have arrived. Refusals by the server are *[wire.Error]; errors.Is(err, wire.Forbidden) compares codes.
 //
