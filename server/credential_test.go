@@ -248,3 +248,21 @@ func TestRequireConnection(t *testing.T) {
 		})
 	}
 }
+
+func TestParseStrategies(t *testing.T) {
+	for _, x := range []struct {
+		names []string
+		set   server.Strategy
+		ok    bool
+	}{
+		{nil, 0, true},
+		{[]string{"message", "first-message", "header", "subprotocol", "ticket"}, server.DefaultStrategies, true},
+		{[]string{"query", "query"}, server.Query, true},
+		{[]string{"header", "Query"}, 0, false},
+		{[]string{""}, 0, false},
+	} {
+		if set, err := server.ParseStrategies(x.names); set != x.set || (err == nil) != x.ok {
+			t.Errorf("%q: %b %v", x.names, set, err)
+		}
+	}
+}

@@ -143,7 +143,7 @@ func TestForgedTokens(t *testing.T) {
 		return forge(sha256.New, key, fmt.Sprintf(`{"alg":"HS256","kid":%q}`, kid), payload)
 	}
 	exp := func(value string) string { return byClaims(`{"exp":` + value + `,` + grants + `}`) }
-	zero := base64url([]byte(fmt.Sprintf(`{"alg":"ES256","kid":%q}`, ec.ID()))) + "." + base64url([]byte(claims)) + "."
+	zero := base64url(fmt.Appendf(nil, `{"alg":"ES256","kid":%q}`, ec.ID())) + "." + base64url([]byte(claims)) + "."
 	if _, code := n.auth.Verify([]byte(byClaims(claims))); code != wire.OK {
 		t.Fatal("what is not forged:", code)
 	}
