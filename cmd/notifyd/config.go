@@ -20,6 +20,7 @@ type config struct {
 	Origins      []origin      `help:"Origin whose pages may connect: https://app.example.com, *.example.com with any scheme. Repeatable. None: every page may." placeholder:"ORIGIN"`
 	// What a client itself writes into such a header is never believed.
 	TrustedProxies []network `help:"Network of proxies, such as 10.0.0.0/8, whose Forwarded or X-Forwarded-For says where a client is. Repeatable." placeholder:"CIDR"`
+	ProxyProtocol  bool      `help:"Each connection begins with a PROXY protocol header, version 2, that says whom the proxy speaks for. Only proxies may reach the listener then."`
 
 	Admin  adminConfig  `embed:"" prefix:"admin."`
 	Auth   authConfig   `embed:"" prefix:"auth."`

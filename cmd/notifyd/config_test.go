@@ -29,6 +29,7 @@ var keys = []struct {
 	{"loops", "9", func(c *config) any { return c.Loops }, 9},
 	{"origins", "https://a.example", func(c *config) any { return c.Origins }, []origin{"https://a.example"}},
 	{"trusted-proxies", "10.1.2.3/8", func(c *config) any { return c.TrustedProxies }, []network{network(netip.MustParsePrefix("10.0.0.0/8"))}},
+	{"proxy-protocol", "true", func(c *config) any { return c.ProxyProtocol }, true},
 	{"admin.listen", "", func(c *config) any { return c.Admin.Listen }, ""},
 	{"admin.pprof", "true", func(c *config) any { return c.Admin.Pprof }, true},
 	{"auth.keys", "k.json", func(c *config) any { return c.Auth.Keys }, []string{"k.json"}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"io"
 	"maps"
@@ -235,5 +236,31 @@ func TestOrigins(t *testing.T) {
 		if (resp.StatusCode == http.StatusNoContent) != allowed {
 			t.Errorf("%s: preflight %d", origin, resp.StatusCode)
 		}
+	}
+}
+
+// With proxy-protocol a node believes the proxy's header, and refuses who sends none.
+func TestServeProxyProtocol(t *testing.T) {
+	r := serveHere(t, "--dev", "--proxy-protocol")
+	addr := strings.TrimSuffix(strings.TrimPrefix(r.url, "ws://"), "/v1/ws")
+	ask := func(header string) string {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		if _, err := io.WriteString(conn, header+"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		status, _ := bufio.NewReader(conn).ReadString('\n')
+		return strings.TrimSpace(status)
+	}
+	if got := ask("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\x7f\x00\x00\x01\x30\x39\x1f\x90"); got != "HTTP/1.1 101 Switching Protocols" {
+		t.Error(got)
+	}
+	eventually(t, "the log names the client", func() bool { return strings.Contains(r.log.String(), `"addr":"192.0.2.1"`) })
+	if got := ask(""); got != "HTTP/1.1 400 Bad Request" {
+		t.Error(got)
 	}
 }

@@ -251,6 +251,7 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 			PendingBytes:     int(c.Limits.PendingBytes),
 			Connections:      c.Limits.Connections,
 			ConnectionsPerIP: c.Limits.ConnectionsPerIP,
+			ProxyProtocol:    c.ProxyProtocol,
 			HandshakeTimeout: c.Limits.HandshakeTimeout,
 			MessageTimeout:   c.Limits.MessageTimeout,
 			PingInterval:     c.PingInterval,
