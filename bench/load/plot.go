@@ -3,10 +3,13 @@
 package load
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -19,11 +22,14 @@ import (
 const (
 	plotWidth  = 12 * vg.Inch
 	plotHeight = 5 * vg.Inch
+	// headroom above the highest point of the costs is where the legend stands.
+	headroom = 1.4
 )
 
 // WritePlot draws two pictures side by side as SVG: how late events were, by
 // percentile, and how much processor time the server took for how many
-// deliveries. Loads of one server and scenario are joined by a line.
+// deliveries. Loads of one server, scenario and
+// kind are joined by a line.
 func WritePlot(w io.Writer, title string, results []Result) error {
 	latency, err := latencyPlot(title, results)
 	if err != nil {
@@ -53,7 +59,8 @@ func latencyPlot(title string, results []Result) (*plot.Plot, error) {
 	p.X.Label.Text = "percentile"
 	p.Y.Label.Text = "latency, ms"
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	p.Legend.Top, p.Legend.Left = true, true
+	// A distribution climbs from the lower left; the legend stands at the lower right.
+	p.Legend.Left, p.Legend.XOffs = true, plotWidth/5
 	p.Add(plotter.NewGrid())
 	top := 1.0
 	for i, r := range results {
@@ -85,11 +92,11 @@ func percentTicks(top float64) plot.ConstantTicks {
 	return ticks
 }
 
-// costPlot has one line for each server and scenario, in the order of loads.
+// costPlot has one line for each server, scenario and kind of load.
 func costPlot(results []Result) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = "throughput and what it costs"
-	p.X.Label.Text = "deliveries a second"
+	p.X.Label.Text = "thousand deliveries a second"
 	p.Y.Label.Text = "server CPU, cores"
 	p.X.Min, p.Y.Min = 0, 0
 	p.Legend.Top, p.Legend.Left = true, true
@@ -100,12 +107,16 @@ func costPlot(results []Result) (*plot.Plot, error) {
 		if r.ServerCores == nil || r.Delivered == 0 {
 			continue
 		}
-		if lines[r.name()] == nil {
-			names = append(names, r.name())
+		kind, _, _ := strings.Cut(r.Load, " ") // window or rate
+		name := r.name() + ", by " + kind
+		if lines[name] == nil {
+			names = append(names, name)
 		}
-		lines[r.name()] = append(lines[r.name()], plotter.XY{X: r.DeliveriesPerSecond, Y: *r.ServerCores})
+		lines[name] = append(lines[name], plotter.XY{X: r.DeliveriesPerSecond / 1e3, Y: *r.ServerCores})
+		p.Y.Max = max(p.Y.Max, *r.ServerCores*headroom)
 	}
 	for i, name := range names {
+		slices.SortFunc(lines[name], func(a, b plotter.XY) int { return cmp.Compare(a.X, b.X) })
 		if err := addLine(p, i, name, lines[name]); err != nil {
 			return nil, err
 		}
