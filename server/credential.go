@@ -214,21 +214,29 @@ func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (
 	}
 	if o.strategy == Ticket {
 		ticket, addr := string(o.value), s.client(c, r)
-		later(&s.blocking, c, func() {
+		waits = later(&s.blocking, c, func() {
 			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
 		}, answer)
-		return true
+		return hs.orFull(waits)
 	}
 	if hs.token = s.auth.Find(o.value); hs.token != nil {
 		return false
 	}
 	if s.auth.Slow(o.value) {
 		value := bytes.Clone(o.value)
-		later(&s.verify, c, func() { hs.token, hs.code = s.auth.Verify(value) }, answer)
-		return true
+		waits = later(&s.verify, c, func() { hs.token, hs.code = s.auth.Verify(value) }, answer)
+		return hs.orFull(waits)
 	}
 	hs.token, hs.code = s.auth.Verify(o.value)
 	return false
+}
+
+// orFull answers a handshake for which no worker's queue had room.
+func (hs *handshake) orFull(waits bool) bool {
+	if !waits {
+		hs.code, hs.why = wire.Unavailable, "too many wait to be checked"
+	}
+	return waits
 }
 
 // authenticated says whether a frame may be looked at: where the operator
@@ -253,8 +261,8 @@ func (s *Server) bind(c *loop.Conn, ses *session, env *wire.Envelope, token Toke
 	case ses.credential == nil && s.opts.Strategies&FirstMessage == 0:
 		s.refuse(c, ses, env, wire.Forbidden, "the strategy first-message is not enabled here")
 		return
-	case ses.credential != nil && ses.credential.token.Subject() != token.Subject():
-		s.refuse(c, ses, env, wire.Forbidden, "a refresh must have the same sub")
+	case ses.credential != nil && (ses.credential.token.Subject() != token.Subject() || ses.credential.token.Issuer() != token.Issuer()):
+		s.refuse(c, ses, env, wire.Forbidden, "a refresh must have the same sub, of the same iss")
 		return
 	}
 	ses.authFailures = 0
@@ -279,8 +287,8 @@ func (s *Server) bind(c *loop.Conn, ses *session, env *wire.Envelope, token Toke
 
 // later has a worker of p do work and then the connection's loop done, which
 // resumes the connection that the caller has paused.
-func later(p *pool, c *loop.Conn, work, done func()) {
-	p.push(work, func() { c.Loop().Post(done) })
+func later(p *pool, c *loop.Conn, work, done func()) bool {
+	return p.push(work, func() { c.Loop().Post(done) })
 }
 
 // deadlines looks at what a connection itself must do in time: authenticate, and

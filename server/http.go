@@ -36,7 +36,10 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (Token, bool) {
 	token, code := s.auth.Find(raw), wire.OK
 	if token == nil {
 		done := make(chan struct{})
-		s.verify.push(func() { token, code = s.auth.Verify(raw) }, func() { close(done) })
+		if !s.verify.push(func() { token, code = s.auth.Verify(raw) }, func() { close(done) }) {
+			s.httpError(w, wire.Unavailable)
+			return nil, false
+		}
 		select {
 		case <-done:
 		case <-r.Context().Done():

@@ -175,3 +175,33 @@ func batched(tp *topic) int {
 }
 
 func nop(*loop.Loop) {}
+
+// A queue that is full refuses instead of growing.
+func TestPoolQueueIsBounded(t *testing.T) {
+	var p pool
+	p.start(0)
+	for range poolQueue {
+		if !p.push(func() {}, func() {}) {
+			t.Fatal("refused too early")
+		}
+	}
+	if p.push(func() {}, func() {}) || p.waiting() != poolQueue {
+		t.Errorf("%d wait", p.waiting())
+	}
+	p.stop()
+
+	x := newStage(t, Options{})
+	x.verify.mu.Lock()
+	x.verify.queue = make([]job, poolQueue) // nobody is told, so nobody takes any
+	x.verify.mu.Unlock()
+	x.with(func(c *loop.Conn) {
+		st := c.Loop().Data.(*loopState)
+		x.holdVerify(c, &wire.Envelope{Kind: wire.Publish, Token: []byte("t")})
+		if st.refused[wire.Unavailable] != 1 || st.held {
+			t.Errorf("refused %d, held %v", st.refused[wire.Unavailable], st.held)
+		}
+	})
+	x.verify.mu.Lock()
+	x.verify.queue = nil
+	x.verify.mu.Unlock()
+}

@@ -60,6 +60,7 @@ type Token interface {
 	// ExpSeconds is the token's exp claim.
 	ExpSeconds() int64
 	Subject() string
+	Issuer() string
 	// Admin says whether the bearer may revoke.
 	Admin() bool
 	// Bound says whether the token is for one message alone: Digest says whether

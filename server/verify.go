@@ -20,7 +20,7 @@ type held struct {
 // hold copies an envelope, stops reading its connection, has a worker of p do work
 // and goes on with then, unless the connection has closed meanwhile. A
 // connection has one envelope in the queue at most, so the queue is fair between
-// connections and no longer than they are many.
+// connections. When it is full the envelope is refused.
 func (s *Server) hold(p *pool, c *loop.Conn, env *wire.Envelope, work func(*held), then func(*session, *held)) {
 	h := &held{env: *env}
 	buf := make([]byte, 0, len(env.ID)+len(env.Topic)+len(env.Token)+len(env.Data)+len(env.MsgID))
@@ -29,10 +29,8 @@ func (s *Server) hold(p *pool, c *loop.Conn, env *wire.Envelope, work func(*held
 		buf = append(buf, *part...)
 		*part = buf[at:len(buf):len(buf)]
 	}
-	c.Pause()
 	st := c.Loop().Data.(*loopState)
-	st.held = true
-	later(p, c, func() { work(h) }, func() {
+	held := later(p, c, func() { work(h) }, func() {
 		if !c.Open() {
 			return
 		}
@@ -42,6 +40,12 @@ func (s *Server) hold(p *pool, c *loop.Conn, env *wire.Envelope, work func(*held
 			c.Resume()
 		}
 	})
+	if !held {
+		s.refuse(c, c.Data.(*session), env, wire.Unavailable, "too many wait to be checked")
+		return
+	}
+	c.Pause()
+	st.held = true
 }
 
 // holdVerify holds an envelope until its token has been verified.
@@ -85,6 +89,10 @@ type pool struct {
 	closed bool  // guarded by mu
 }
 
+// poolQueue bounds what waits for a pool. Connections that come, ask and go
+// leave their questions behind, so their number alone is no bound.
+const poolQueue = 1 << 15
+
 // job is work, and what to call behind it, both on a worker.
 type job struct{ work, done func() }
 
@@ -95,11 +103,16 @@ func (p *pool) start(workers int) {
 	}
 }
 
-func (p *pool) push(work, done func()) {
+// push returns false when the queue is full.
+func (p *pool) push(work, done func()) bool {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) >= poolQueue {
+		return false
+	}
 	p.queue = append(p.queue, job{work, done})
-	p.mu.Unlock()
 	p.some.Signal()
+	return true
 }
 
 func (p *pool) run() {
