@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: run test lint bench bench-idle fuzz e2e
+.PHONY: run test lint bench bench-idle bench-auth bench-peers fuzz e2e
 
 run: ## a server that needs nothing, with tokens and lines to paste
 	$(GO) run ./cmd/notifyd serve --dev
@@ -21,6 +21,12 @@ bench: ## Go benchmarks of every package
 
 bench-idle: ## bytes of RSS per idle subscribed connection
 	$(GO) run ./bench/idle
+
+bench-auth: ## what each way to authenticate costs, for each algorithm
+	$(GO) run ./bench/auth
+
+bench-peers: ## the same loads on notifyd and on other servers; half an hour
+	cd bench/peers && $(GO) run . run
 
 fuzz: ## each fuzz target for FUZZTIME
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./wire
