@@ -30,13 +30,15 @@ const (
 	minLatency, maxLatency, latencyDigits = 1_000, 60_000_000_000, 3
 
 	// stalledBytes is the receive buffer of a connection that is not read.
-	stalledBytes = 4 << 10
+	stalledBytes = 64 << 10
 
 	timerEvent = -1
 
 	// edges is what a connection tells: each time once, which spares the kernel to
-	// look again. After it, a socket is read until it has given less than asked.
-	edges = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET
+	// look again. After it, a socket is read until it has given less than asked, or
+	// to its end, if that has come.
+	edges  = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	hangup = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 )
 
 // engine publishes and receives. It is one goroutine and one epoll descriptor;
@@ -55,6 +57,8 @@ type engine struct {
 	now    int64 // nanoseconds since start
 	buf    []byte
 	reader *conn // whose bytes are being split
+
+	received int64 // bytes
 
 	pace
 	count   counters
@@ -122,6 +126,9 @@ func (e *engine) resume(c *conn) error {
 	if c.closed {
 		return nil
 	}
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer); err != nil {
+		return err
+	}
 	return e.control(unix.EPOLL_CTL_MOD, c.fd, c.id, edges)
 }
 
@@ -166,16 +173,16 @@ func (e *engine) handle(c *conn, events uint32) error {
 			return err
 		}
 	}
-	for events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.closed {
-		if more, err := e.receive(c); err != nil || !more {
-			return err
-		}
+	more, err := events&(unix.EPOLLIN|hangup) != 0, error(nil)
+	for more && err == nil && !c.closed {
+		more, err = e.receive(c, events&hangup != 0)
 	}
-	return nil
+	return err
 }
 
-// receive reads once. more: the socket may hold more, and will not tell again.
-func (e *engine) receive(c *conn) (more bool, err error) {
+// receive reads once. more: the socket may hold more, and will not tell again;
+// toEnd: it surely has its end.
+func (e *engine) receive(c *conn, toEnd bool) (more bool, err error) {
 	kept := copy(e.buf, c.in.tail)
 	n, err := receive(c.fd, e.buf[kept:])
 	switch {
@@ -189,8 +196,9 @@ func (e *engine) receive(c *conn) (more bool, err error) {
 	if err != nil {
 		return false, e.lose(c, err)
 	}
+	e.received += int64(n)
 	e.tick()
-	more = kept+n == len(e.buf)
+	more = toEnd || kept+n == len(e.buf)
 	return more, e.split(c, e.buf[:kept+n])
 }
 

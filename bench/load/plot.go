@@ -60,7 +60,7 @@ func latencyPlot(title string, results []Result) (*plot.Plot, error) {
 	p.Y.Label.Text = "latency, ms"
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	// A distribution climbs from the lower left; the legend stands at the lower right.
-	p.Legend.Left, p.Legend.XOffs = true, plotWidth/5
+	p.Legend.Left, p.Legend.XOffs = true, plotWidth/14
 	p.Add(plotter.NewGrid())
 	top := 1.0
 	for i, r := range results {

@@ -357,8 +357,8 @@ func (r *run) drain(ctx context.Context, e *engine) error {
 	return nil
 }
 
-// release reads the stalled connections at last, to see which the server has
-// closed.
+// release reads the stalled connections at last, until nothing came for
+// drainTime, to see which the server has closed.
 func (r *run) release(ctx context.Context, e *engine, stalled []*conn) (dropped int, err error) {
 	for _, c := range stalled {
 		if err := e.resume(c); err != nil {
@@ -366,9 +366,13 @@ func (r *run) release(ctx context.Context, e *engine, stalled []*conn) (dropped 
 		}
 	}
 	events := make([]unix.EpollEvent, pollEvents)
-	for began := e.now; e.now-began < int64(drainTime) && e.count.dropped < len(stalled); {
+	last, moved := e.received, e.now
+	for e.count.dropped < len(stalled) && e.now-moved < int64(drainTime) {
 		if err := e.poll(ctx, events, progressEvery); err != nil {
 			return 0, err
+		}
+		if e.received != last {
+			last, moved = e.received, e.now
 		}
 	}
 	return e.count.dropped, nil
