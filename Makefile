@@ -23,7 +23,7 @@ bench-idle: ## bytes of RSS per idle subscribed connection
 	$(GO) run ./bench/idle
 
 bench-auth: ## what each way to authenticate costs, for each algorithm
-	$(GO) run ./bench/auth
+	$(GO) run ./bench auth
 
 bench-peers: ## the same loads on notifyd and on other servers; half an hour
 	cd bench/peers && $(GO) run . run

@@ -1,11 +1,11 @@
 //go:build linux
 
-// Auth compares the ways to authenticate on one running server: what each
+// Package auth compares the ways to authenticate on one running server: what each
 // strategy costs it at connect, what each kind of token costs it at publish,
 // how many bytes a token adds to a message, and how soon after its end a token
 // brings no more events:
 //
-//	go run ./bench/auth [--rounds 5] [--limit 3m] [--json] [--svg FILE]
+//	go run ./bench auth [--rounds 5] [--limit 3m] [--json] [--svg FILE]
 //
 // It builds notifyd and starts it with one key of each algorithm, embedded
 // defaults and all strategies. Every round measures every case once, in an order
@@ -13,7 +13,7 @@
 // on all of them. Figures are medians of the rounds, with the least and the
 // greatest; ratios compare cases within one round, and are medians too. All
 // traffic is on 127.0.0.1.
-package main
+package auth
 
 import (
 	"encoding/json"
@@ -37,20 +37,22 @@ type options struct {
 	watchers int           // subscribers of each algorithm that wait for their end, at a time
 }
 
-func main() {
+// Main measures what args, the flags of the command line, ask for and prints it.
+// After -h it returns [flag.ErrHelp].
+func Main(args []string) error {
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 5, "how often to measure every case")
-	flag.DurationVar(&o.limit, "limit", 3*time.Minute, "begin no round that would probably end after this time")
-	flag.IntVar(&o.connects, "connects", 100, "connections of a case in a round")
-	flag.IntVar(&o.messages, "messages", 400, "messages of a case in a round; ten times as many where the token is remembered")
-	flag.IntVar(&o.watchers, "watchers", 10, "subscribers of each algorithm in a round whose tokens end")
-	asJSON := flag.Bool("json", false, "print JSON and no tables")
-	svg := flag.String("svg", "", "draw the figures to this `file`")
-	flag.Parse()
-	if err := run(o, *asJSON, *svg); err != nil {
-		fmt.Fprintln(os.Stderr, "auth:", err)
-		os.Exit(1)
+	f := flag.NewFlagSet("auth", flag.ContinueOnError)
+	f.IntVar(&o.rounds, "rounds", 5, "how often to measure every case")
+	f.DurationVar(&o.limit, "limit", 3*time.Minute, "begin no round that would probably end after this time")
+	f.IntVar(&o.connects, "connects", 100, "connections of a case in a round")
+	f.IntVar(&o.messages, "messages", 400, "messages of a case in a round; ten times as many where the token is remembered")
+	f.IntVar(&o.watchers, "watchers", 10, "subscribers of each algorithm in a round whose tokens end")
+	asJSON := f.Bool("json", false, "print JSON and no tables")
+	svg := f.String("svg", "", "draw the figures to this `file`")
+	if err := f.Parse(args); err != nil {
+		return err
 	}
+	return run(o, *asJSON, *svg)
 }
 
 func run(o options, asJSON bool, svg string) error {
