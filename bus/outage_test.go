@@ -261,9 +261,7 @@ func TestServerHangs(t *testing.T) {
 	b := open(t, bus.Options{URL: c.url()}, sink)
 	eventually(t, "connected", b.Connected)
 	bustest.Subscribe(t, b, 1, "t")
-	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze(t, c)
 	big := make([]byte, 60_000)
 	eventually(t, "a write to the full socket fails", func() bool {
 		code := wire.OK

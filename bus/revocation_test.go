@@ -174,9 +174,7 @@ func TestRevocationsFromAHungServer(t *testing.T) {
 	known := map[string]string{}
 	r := watch(b)
 	r.waitFor(t, known)
-	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze(t, c)
 	stopped := time.Now()
 	_, err := b.UseOnce(t.Context(), "k", time.Now()) // 3 s, and so more than an interval
 	if err == nil || b.LastFresh().After(stopped) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -238,14 +239,34 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
+// freeze stops a child with SIGSTOP and waits until each of its threads has: until then it may still answer.
+func freeze(t *testing.T, c *child) {
+	t.Helper()
+	pid := c.cmd.Process.Pid
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the child stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(threads) == 0 {
+			return false
+		}
+		for _, file := range threads {
+			stat, err := os.ReadFile(file)
+			if err != nil || !strings.Contains(string(stat), ") T ") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A call ends when the server dies or hangs under it, or its context does.
 func TestCallInterrupted(t *testing.T) {
 	c := startJetStream(t)
 	b := node(t, bus.Options{URL: c.url()})
 	useOnce(t, b, "warm", time.Now())
-	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	freeze(t, c)
 	if _, err := b.UseOnce(t.Context(), "a", time.Now()); !errors.Is(err, bus.ErrUnavailable) {
 		t.Errorf("hung server: %v", err)
 	}
