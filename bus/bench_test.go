@@ -75,10 +75,14 @@ func roundTrip(b *testing.B, o bus.Options, window int) {
 		if bb.Publish(names[i%topics], data) != wire.OK {
 			b.Fatal("not published")
 		}
-		for flying++; flying >= window; gulps++ {
+		if flying++; flying >= window {
+			bb.Flush()
+		}
+		for ; flying >= window; gulps++ {
 			flying -= <-sink.gulps
 		}
 	}
+	bb.Flush()
 	for ; flying > 0; gulps++ {
 		flying -= <-sink.gulps
 	}

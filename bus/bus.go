@@ -42,7 +42,7 @@ const (
 type Sink interface {
 	// Event brings an event for the subscription that was made with handle. topic has the prefix cut
 	// off and may be kept. data is the payload as NATS brought it, not validated: any NATS client can
-	// have sent it. It must not be changed, nor kept after Flush returns.
+	// have sent it. It must not be changed, nor kept after Event returns.
 	Event(shard int, handle uint32, topic string, data []byte)
 	// Flush ends a gulp: everything that waited has been handed over.
 	Flush(shard int)
@@ -57,7 +57,9 @@ type Bus struct {
 	node     string
 	subject  string // prefix of every subject, "notify.ev."
 	linger   time.Duration
-	shards   []*shard
+	sink     Sink
+	events   events
+	shards   []*shard // of a remote
 
 	maxPayload  int
 	url, prefix string // for errors
@@ -97,6 +99,7 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 		onState: o.OnState,
 		subject: o.Prefix + ".ev.",
 		linger:  o.Linger,
+		sink:    sink,
 
 		maxPayload: o.MaxPayload,
 		url:        o.URL,
@@ -107,9 +110,6 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	}
 	b.interest.init()
 	b.initBuckets(&o)
-	for i := range o.Shards {
-		b.shards = append(b.shards, &shard{number: i, sink: sink, queue: make(chan *nats.Msg, o.Buffer)})
-	}
 	var err error
 	if o.URL == "" {
 		err = b.openEmbedded(ctx, &o)
@@ -176,6 +176,7 @@ func (b *Bus) shut(ctx context.Context) error {
 	}
 	b.interest.end()
 	close(b.quit)
+	b.events.close()
 	b.conn.Close()
 	done := make(chan struct{})
 	go func() {
@@ -198,5 +199,5 @@ func (b *Bus) shut(ctx context.Context) error {
 func (b *Bus) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
-	return b.conn.FlushWithContext(ctx)
+	return b.events.confirm(ctx)
 }

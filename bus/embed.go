@@ -39,6 +39,13 @@ func (b *Bus) openEmbedded(ctx context.Context, o *Options) error {
 	}
 	b.embedded, b.node = e, e.dir.node
 	<-b.up
+	l, err := b.openLink(e.server.InProcessConn, e.user, e.password)
+	if err != nil {
+		b.conn.Close()
+		return errors.Join(err, e.stop(ctx))
+	}
+	b.events = l
+	l.run()
 	return nil
 }
 

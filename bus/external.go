@@ -14,6 +14,10 @@ import (
 
 func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	b.node = newNodeName()
+	b.events = remote{b}
+	for i := range o.Shards {
+		b.shards = append(b.shards, &shard{number: i, sink: b.sink, queue: make(chan *nats.Msg, o.Buffer)})
+	}
 	n := b.connection()
 	n.Servers, _ = o.servers()
 	n.ReconnectOnFlusherError = true

@@ -1,7 +1,7 @@
 package bus
 
 import (
-	"errors"
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +17,7 @@ const confirmTimeout = 5 * time.Second
 
 // interest is the set of NATS subscriptions: one for each pattern.
 type interest struct {
-	bySub sync.Map // *nats.Subscription → *subscription, read by the shards without mu
+	bySub sync.Map // *nats.Subscription → *subscription of a remote, read by the shards without mu
 
 	mu        sync.Mutex
 	ended     bool // no more Subscribe
@@ -28,7 +28,7 @@ type interest struct {
 
 	confirm, reap chan struct{} // wake-ups, capacity 1
 
-	slow         map[*subscription]struct{} // have dropped messages
+	slow         map[*subscription]struct{} // of a remote, that have dropped messages
 	droppedByOld int                        // by subscriptions that are gone
 
 	lastDenial error         // the last permission error that onError heard of
@@ -37,8 +37,10 @@ type interest struct {
 
 // A subscription is the interest in one pattern. mu of interest guards what is not atomic.
 type subscription struct {
-	nats      *nats.Subscription
+	nats      *nats.Subscription // of a remote
+	sid       uint64             // of a link
 	pattern   string
+	wild      bool
 	handle    atomic.Uint64 // live | handle; 0 while it lingers
 	owner     uint64        // counts Subscribe and Unsubscribe, to notice that it changed hands
 	confirmed bool
@@ -109,14 +111,12 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 	in := &b.interest
 	sub := in.byPattern[pattern]
 	if sub == nil {
-		sub = &subscription{pattern: pattern}
-		var err error
-		s := b.shards[int(handle)%len(b.shards)]
-		if sub.nats, err = b.conn.ChanSubscribe(b.subject+pattern, s.queue); err != nil {
+		sub = &subscription{pattern: pattern, wild: wire.HasWildcard([]byte(pattern))}
+		sub.handle.Store(live | uint64(handle))
+		if err := b.events.subscribe(sub); err != nil {
 			return nil, err
 		}
 		in.byPattern[pattern] = sub
-		in.bySub.Store(sub.nats, sub)
 	} else if old := sub.handle.Load(); old != 0 {
 		delete(in.byHandle, uint32(old))
 	}
@@ -146,13 +146,16 @@ func (b *Bus) Unsubscribe(handle uint32) {
 	}
 }
 
-// forget takes sub out of every table. mu is held; the caller then calls sub.nats.Unsubscribe without
-// it, since nats.go may hold its own lock while it dials.
+// forget takes sub out of every table. mu is held; the caller then calls drop without it, since
+// nats.go may hold its own lock while it dials.
 func (in *interest) forget(sub *subscription) {
 	if h := sub.handle.Swap(0); h != 0 {
 		delete(in.byHandle, uint32(h))
 	}
 	delete(in.byPattern, sub.pattern)
+	if sub.nats == nil {
+		return
+	}
 	in.bySub.Delete(sub.nats)
 	if _, ok := in.slow[sub]; ok {
 		if n, err := sub.nats.Dropped(); err == nil {
@@ -189,9 +192,7 @@ func (b *Bus) confirm() {
 		in.mu.Unlock()
 		var err error
 		if ask {
-			if err = b.conn.FlushTimeout(confirmTimeout); err == nil {
-				b.awaitDenials()
-			} else {
+			if err = b.flush(context.Background()); err != nil {
 				b.log.Warn("NATS did not confirm subscriptions", zap.Int("count", len(batch)), zap.Error(err))
 			}
 		}
@@ -268,7 +269,7 @@ func (b *Bus) reap() {
 }
 
 func (b *Bus) drop(sub *subscription) {
-	if err := sub.nats.Unsubscribe(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+	if err := b.events.unsubscribe(sub); err != nil {
 		b.log.Warn("NATS did not take an unsubscription", zap.String("pattern", sub.pattern), zap.Error(err))
 	}
 }

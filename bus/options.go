@@ -49,10 +49,12 @@ type Options struct {
 	// Linger is how long interest stays after Unsubscribe, so that a pattern whose subscribers come and
 	// go does not hammer NATS. Default 2 s; negative: no time at all.
 	Linger time.Duration
-	// Shards is how many goroutines hand over events, 1 to 64. Default 1.
+	// Shards is how many goroutines hand over events from an external NATS, 1 to 64; the embedded one has
+	// one. Default 1.
 	Shards int
-	// Buffer is how many messages wait in front of each shard before NATS messages are dropped (and
-	// counted and logged). They can hold Buffer × MaxPayload bytes at worst. Default 65,536.
+	// Buffer is how many messages of an external NATS wait in front of each shard before messages are
+	// dropped (and counted and logged). They can hold Buffer × MaxPayload bytes at worst. Default 65,536.
+	// The embedded server's wait in the server; HasRoom holds publishers back before it is full.
 	Buffer int
 
 	// OnState, if set, is called from a goroutine of the bus at every change of Connected, in order, and

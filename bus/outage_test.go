@@ -182,11 +182,12 @@ func (s *stuck) Flush(int) {}
 func TestDropsAreCountedAndLogged(t *testing.T) {
 	log, seen := logs()
 	sink := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
-	b, err := bus.Open(t.Context(), bus.Options{Buffer: 10}, sink, log)
+	b, err := bus.Open(t.Context(), bus.Options{URL: startChild(t).url(), Buffer: 10}, sink, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeBus(t, b) })
+	eventually(t, "connected", b.Connected)
 	bustest.Subscribe(t, b, 1, "t")
 	bustest.Publish(t, b, "t", "first")
 	<-sink.entered
@@ -308,9 +309,11 @@ func TestChurnUnderTraffic(t *testing.T) {
 			case <-stop:
 				return
 			default:
+				b.AwaitRoom()
 				if c := b.Publish(fmt.Appendf(nil, "t.%d", i%7), nil); c != wire.OK {
 					t.Error(c)
 				}
+				b.Flush()
 			}
 		}
 	})

@@ -1,15 +1,8 @@
 package bus
 
-import (
-	"errors"
-	"unsafe"
+import "github.com/notifyd/notifyd/wire"
 
-	"github.com/nats-io/nats.go"
-
-	"github.com/notifyd/notifyd/wire"
-)
-
-// Publish hands an event to NATS: wire.OK, wire.Unavailable at once while NATS is unreachable, or
+// Publish hands an event to NATS, at the latest with the next Flush: wire.OK, wire.Unavailable at once while NATS is unreachable, or
 // wire.TooLarge when data exceeds Options.MaxPayload or what NATS takes. OK means that it is on its way, not that anybody
 // received it. Neither slice is kept.
 //
@@ -32,17 +25,16 @@ func (b *Bus) Publish(topic, data []byte) wire.Code {
 			return wire.BadTopic
 		}
 	}
-	var buf [MaxPrefixBytes + len(".ev.") + wire.MaxTopicBytes]byte
-	subject := append(append(buf[:0], b.subject...), topic...)
-	// nats.go copies subject and data into its write buffer. The compiler has proved that for us: were
-	// either kept, escape analysis would move buf to the heap, where the string stays valid for ever.
-	err := b.conn.Publish(unsafe.String(unsafe.SliceData(subject), len(subject)), data)
-	switch {
-	case err == nil:
-		return wire.OK
-	case errors.Is(err, nats.ErrMaxPayload):
-		return wire.TooLarge
-	default:
-		return wire.Unavailable
-	}
+	return b.events.publish(topic, data)
 }
+
+// Flush has what was published leave. Whoever has published calls it when nothing more is to be published
+// at once: a loop at the end of its turn.
+func (b *Bus) Flush() { b.events.flush() }
+
+// HasRoom says whether NATS keeps up with what is published. When it does not, a publisher should wait with
+// AwaitRoom before the next Publish: what waits to be written takes memory. Neither is a promise.
+func (b *Bus) HasRoom() bool { return b.events.hasRoom() }
+
+// AwaitRoom waits until HasRoom, or Close.
+func (b *Bus) AwaitRoom() { b.events.awaitRoom() }

@@ -16,7 +16,7 @@ type Stats struct {
 	// Published and PublishedBytes (payload) went to NATS, Received and ReceivedBytes came from it: events,
 	// and the few requests and answers about tickets, once and revocations.
 	Published, PublishedBytes, Received, ReceivedBytes uint64
-	// Dropped messages came from NATS and found their shard's queue full.
+	// Dropped messages came from an external NATS and found their shard's queue full.
 	Dropped uint64
 	// Errors that NATS reported out of turn, permission violations among them.
 	Errors uint64
@@ -40,20 +40,11 @@ func (b *Bus) Stats() Stats {
 		Errors:         b.failures.Load(),
 		Reconnects:     b.reconnects.Load(),
 	}
-	for _, s := range b.shards {
-		st.Pending += len(s.queue)
-	}
 	in := &b.interest
 	in.mu.Lock()
-	defer in.mu.Unlock()
 	st.Subscriptions = len(in.byPattern)
-	dropped := in.droppedByOld
-	for sub := range in.slow {
-		if n, err := sub.nats.Dropped(); err == nil {
-			dropped += n
-		}
-	}
-	st.Dropped = uint64(dropped)
+	in.mu.Unlock()
+	b.events.stats(&st)
 	return st
 }
 

@@ -23,6 +23,7 @@ type memBus struct {
 	interest map[uint32]string // pattern by handle
 	owner    map[uint32]int    // which call of Subscribe the handle is from
 	publish  wire.Code         // what Publish answers
+	full     bool              // HasRoom says no
 	hold     bool              // Subscribe answers only when told
 	held     []answer
 	asked    int // calls of Subscribe
@@ -73,7 +74,7 @@ func (b *memBus) stop() {
 // do queues f. mu is held.
 func (b *memBus) do(f func()) {
 	b.tasks = append(b.tasks, f)
-	b.change.Signal()
+	b.change.Broadcast()
 }
 
 func (b *memBus) Publish(topic, data []byte) wire.Code {
@@ -96,6 +97,30 @@ func (b *memBus) Publish(topic, data []byte) wire.Code {
 		}
 	}
 	return wire.OK
+}
+
+func (b *memBus) Flush() {}
+
+func (b *memBus) HasRoom() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.full
+}
+
+func (b *memBus) AwaitRoom() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.full {
+		b.change.Wait()
+	}
+}
+
+// fill says whether the bus keeps up.
+func (b *memBus) fill(full bool) {
+	b.mu.Lock()
+	b.full = full
+	b.mu.Unlock()
+	b.change.Broadcast()
 }
 
 func (b *memBus) Subscribe(handle uint32, pattern string, done func(wire.Code)) {

@@ -20,6 +20,7 @@ import (
 //	authorize  the connection's last token, then the cache, then the signature
 //	publish    grant and time, then the bus (send)
 //	ack        leaves with whatever else this connection is sent this turn
+//	Turn       what the turn published leaves for NATS
 //
 // Outbound, on a bus goroutine, then on the loops of the subscribers:
 //
@@ -136,6 +137,14 @@ func (s *Server) publish(c *loop.Conn, ses *session, env *wire.Envelope, token T
 
 // send hands an event to the bus. The ack says that the bus has it.
 func (s *Server) send(c *loop.Conn, ses *session, env *wire.Envelope) {
+	if !s.bus.HasRoom() || s.engine.Congested() {
+		s.holdRoom(c, env)
+		return
+	}
+	s.sendNow(c, ses, env)
+}
+
+func (s *Server) sendNow(c *loop.Conn, ses *session, env *wire.Envelope) {
 	if code := s.bus.Publish(env.Topic, env.Data); code != wire.OK {
 		s.refuse(c, ses, env, code, "")
 		return
@@ -143,9 +152,18 @@ func (s *Server) send(c *loop.Conn, ses *session, env *wire.Envelope) {
 	ses.authFailures = 0
 	st := c.Loop().Data.(*loopState)
 	st.published[wire.OK]++
+	st.unflushed = true
 	if len(env.ID) > 0 {
 		st.reply = wire.AppendAck(st.reply[:0], env.ID)
 		c.Send(ws.OpText, st.reply)
+	}
+}
+
+// Turn implements [loop.Handler]: what a turn published leaves as one write.
+func (s *Server) Turn(l *loop.Loop) {
+	if st := l.Data.(*loopState); st.unflushed {
+		st.unflushed = false
+		s.bus.Flush()
 	}
 }
 

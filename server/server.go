@@ -77,8 +77,14 @@ type Token interface {
 // Bus carries events between nodes. Its methods may be called from any
 // goroutine. It calls the server's Event and Flush.
 type Bus interface {
-	// Publish hands an event on; it keeps neither slice.
+	// Publish hands an event on, at the latest with the next Flush; it keeps
+	// neither slice and does not wait.
 	Publish(topic, data []byte) wire.Code
+	Flush()
+	// HasRoom says whether the bus keeps up; when it does not, AwaitRoom waits
+	// until it does.
+	HasRoom() bool
+	AwaitRoom()
 	// Subscribe asks for events under handle. done is called once, from a
 	// goroutine of the bus and never from within Subscribe.
 	Subscribe(handle uint32, pattern string, done func(wire.Code))

@@ -42,6 +42,7 @@ type bucket struct {
 type loopState struct {
 	env       wire.Envelope // the one in hand: an interface call would move it to the heap
 	held      bool          // the one in hand waits
+	unflushed bool          // this turn has published
 	reply     []byte
 	published [wire.TooManySubscriptions + 1]uint64 // results of publish, by code
 	refused   [wire.TooManySubscriptions + 1]uint64 // errors sent, by code

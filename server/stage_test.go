@@ -23,6 +23,12 @@ type nowhere struct{}
 
 func (nowhere) Publish(_, _ []byte) wire.Code { return wire.OK }
 
+func (nowhere) Flush() {}
+
+func (nowhere) HasRoom() bool { return true }
+
+func (nowhere) AwaitRoom() {}
+
 func (nowhere) Subscribe(_ uint32, _ string, done func(wire.Code)) { go done(wire.OK) }
 
 func (nowhere) Unsubscribe(uint32) {}

@@ -79,6 +79,17 @@ func (s *Server) holdOnce(c *loop.Conn, env *wire.Envelope, token Token) {
 	})
 }
 
+// holdRoom holds a publish while the bus or a loop is behind, and with it its
+// connection: TCP makes the publisher wait, and no loop does.
+func (s *Server) holdRoom(c *loop.Conn, env *wire.Envelope) {
+	s.hold(&s.blocking, c, env, func(*held) {
+		s.bus.AwaitRoom()
+		s.engine.AwaitRoom()
+	}, func(ses *session, h *held) {
+		s.sendNow(c, ses, &h.env)
+	})
+}
+
 // pool is a bounded number of goroutines for what blocks or costs much.
 type pool struct {
 	workers sync.WaitGroup

@@ -15,6 +15,7 @@ import (
 // Bus is what is tested.
 type Bus interface {
 	Publish(topic, data []byte) wire.Code
+	Flush()
 	Subscribe(handle uint32, pattern string, done func(wire.Code))
 	Unsubscribe(handle uint32)
 }
@@ -131,7 +132,9 @@ func TrySubscribe(t testing.TB, b Bus, handle uint32, pattern string) wire.Code 
 // Publish publishes and fails the test unless it was taken.
 func Publish(t testing.TB, b Bus, topic, data string) {
 	t.Helper()
-	if c := b.Publish([]byte(topic), []byte(data)); c != wire.OK {
+	c := b.Publish([]byte(topic), []byte(data))
+	b.Flush()
+	if c != wire.OK {
 		t.Fatalf("publish to %s: %v", topic, c)
 	}
 }
@@ -265,6 +268,7 @@ func notKept(t *testing.T, b Bus, r *Recorder) {
 			t.Fatal(c)
 		}
 	}
+	b.Flush()
 	topic[5], data[0] = 'x', 'x'
 	got := r.Wait(t, "ten events", func(got []Event) bool { return len(got) == 10 })
 	for i, e := range got {
@@ -302,6 +306,7 @@ func many(t *testing.T, b Bus, r *Recorder) {
 		})
 	}
 	wg.Wait()
+	b.Flush()
 	got := r.Wait(t, "all events", func(got []Event) bool { return len(got) == n })
 	for _, e := range got {
 		if e.Topic != fmt.Sprintf("many.%d", e.Handle) {

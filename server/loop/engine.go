@@ -20,6 +20,8 @@ type Engine struct {
 	loops      []*Loop
 	mergeBytes int
 
+	behind atomic.Int32 // callers of Deliver that wait for room
+
 	load []atomic.Int64 // connections assigned to each loop
 	open atomic.Int64   // sockets, those given to net/http included
 

@@ -44,6 +44,11 @@ type Handler interface {
 	// connections out of the group.
 	Expired(m *Member)
 
+	// Turn is called in every turn, when all that came in it has been handled and
+	// before groups are written to: what the handler gathered for others in the
+	// turn may leave now.
+	Turn(l *Loop)
+
 	// Tick is called about once a second.
 	Tick(l *Loop)
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -45,8 +46,12 @@ type inbox struct {
 func (l *Loop) Deliver(g *Group, b *Batch) {
 	x := &l.inbox
 	x.mu.Lock()
-	for x.bytes > inboxBytes && !x.closed {
-		x.room.Wait()
+	if x.bytes > inboxBytes && !x.closed {
+		l.eng.behind.Add(1)
+		for x.bytes > inboxBytes && !x.closed {
+			x.room.Wait()
+		}
+		l.eng.behind.Add(-1)
 	}
 	if x.closed {
 		x.mu.Unlock()
@@ -57,6 +62,16 @@ func (l *Loop) Deliver(g *Group, b *Batch) {
 	x.bytes += len(b.B)
 	x.mu.Unlock()
 	x.wake()
+}
+
+// Congested says whether a caller of [Loop.Deliver] waits for room.
+func (e *Engine) Congested() bool { return e.behind.Load() > 0 }
+
+// AwaitRoom waits until it does not. No loop's goroutine may call it.
+func (e *Engine) AwaitRoom() {
+	for e.Congested() {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Post has l call fn on its goroutine, in the order of posts. Any goroutine may

@@ -100,6 +100,7 @@ func (h *hooks) Expired(m *Member) {
 	}
 }
 
+func (h *hooks) Turn(*Loop) {}
 func (h *hooks) Tick(*Loop) {}
 
 // echo answers each message with itself.

@@ -107,6 +107,7 @@ func (l *Loop) run() {
 			l.event(&events[i])
 		}
 		l.take()
+		l.eng.handler.Turn(l)
 		l.flush()
 		if l.sec != l.swept {
 			l.swept = l.sec

@@ -1,0 +1,521 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// A link carries events to the embedded server and back. It speaks NATS's client protocol itself: nats.go
+// copies and queues each message for a goroutine of its own, which for small events is most of their cost.
+// Here what a loop published in one turn is one write, and the goroutine that reads hands events to the
+// sink straight out of its buffer. (https://docs.nats.io/reference/reference-protocols/nats-protocol)
+//
+// The server is in this process, so there are no names to resolve, no TLS and no timeouts: what it takes to
+// reach a server elsewhere is left to nats.go (see remote).
+type link struct {
+	b              *Bus
+	dial           func() (net.Conn, error)
+	user, password string
+
+	received, receivedBytes atomic.Uint64
+	pings                   atomic.Int32 // len(pongs)
+	full                    atomic.Bool  // out holds more than linkBytes
+	up                      atomic.Bool
+
+	// The reader's own.
+	events, eventBytes int // handed over since the last Flush
+
+	mu                        sync.Mutex
+	some, room                sync.Cond
+	conn                      net.Conn
+	out, spare                []byte // what is to be written
+	kicked                    bool   // out is to leave now
+	closed                    bool
+	subs                      map[uint64]*subscription
+	sid                       uint64
+	pongs                     []chan struct{} // for each PING under way, who waits for it, if anybody; closed then, or when the connection is lost
+	published, publishedBytes uint64
+	reconnects                uint64
+}
+
+const (
+	// linkBytes may wait to be written before publishers are held back.
+	linkBytes = 4 << 20
+	// kickBytes leave without waiting for the end of the turn.
+	kickBytes = 128 << 10
+	// linkRead is what the reader takes at once, and the server writes at once.
+	linkRead = 64 << 10
+)
+
+var errLink = errors.New("embedded NATS closed the connection")
+
+// openLink connects. run must be called then.
+func (b *Bus) openLink(dial func() (net.Conn, error), user, password string) (*link, error) {
+	l := &link{b: b, dial: dial, user: user, password: password, subs: make(map[uint64]*subscription)}
+	l.some.L, l.room.L = &l.mu, &l.mu
+	return l, l.connect()
+}
+
+// connect greets the server and makes the subscriptions that there are.
+func (l *link) connect() error {
+	conn, err := l.dial()
+	if err != nil {
+		return err
+	}
+	options, err := json.Marshal(map[string]any{
+		"verbose": false, "pedantic": false, "echo": true, "protocol": 1, "lang": "go", "version": "1", "name": "notifyd events",
+		"user": l.user, "pass": l.password,
+		"headers": false, // the server cuts off those of others
+	})
+	if err != nil {
+		return err
+	}
+	// The server says INFO, and PONG or why not.
+	_ = conn.SetDeadline(time.Now().Add(dialTimeout))
+	buf := make([]byte, 32<<10)
+	if _, err = conn.Read(buf); err == nil {
+		if _, err = fmt.Fprintf(conn, "CONNECT %s\r\nPING\r\n", options); err == nil {
+			err = awaitPong(conn, buf)
+		}
+	}
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("embedded NATS: %w", err)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		_ = conn.Close()
+		return errLink
+	}
+	l.conn = conn
+	l.out = l.out[:0]
+	for sid, sub := range l.subs {
+		l.appendSub(sid, sub.pattern)
+	}
+	l.kicked = true
+	l.some.Signal()
+	l.up.Store(true)
+	return nil
+}
+
+func awaitPong(conn net.Conn, buf []byte) error {
+	n := 0
+	for !bytes.Contains(buf[:n], []byte("PONG\r\n")) {
+		m, err := conn.Read(buf[n:])
+		if n += m; err != nil {
+			return fmt.Errorf("%w: %q", err, buf[:n])
+		}
+	}
+	return nil
+}
+
+func (l *link) appendSub(sid uint64, pattern string) {
+	l.out = append(append(append(l.out, "SUB "...), l.b.subject...), pattern...)
+	l.out = append(strconv.AppendUint(append(l.out, ' '), sid, 10), "\r\n"...)
+}
+
+// run writes and reads until close.
+func (l *link) run() {
+	l.b.running.Go(l.write)
+	l.b.running.Go(l.readAll)
+}
+
+// publish implements events. It never waits.
+func (l *link) publish(topic, data []byte) wire.Code {
+	l.mu.Lock()
+	if !l.up.Load() {
+		l.mu.Unlock()
+		return wire.Unavailable
+	}
+	l.out = append(append(append(l.out, "PUB "...), l.b.subject...), topic...)
+	l.out = strconv.AppendUint(append(l.out, ' '), uint64(len(data)), 10)
+	l.out = append(append(append(l.out, "\r\n"...), data...), "\r\n"...)
+	l.published++
+	l.publishedBytes += uint64(len(data))
+	if len(l.out) > kickBytes {
+		l.kick()
+		if len(l.out) > linkBytes {
+			l.full.Store(true)
+		}
+	}
+	l.mu.Unlock()
+	return wire.OK
+}
+
+// ping has the server answer, and done closed then. mu is held.
+func (l *link) ping(done chan struct{}) {
+	l.out = append(l.out, "PING\r\n"...)
+	l.pongs = append(l.pongs, done)
+	l.pings.Add(1)
+}
+
+// kick has what is in out written. mu is held.
+func (l *link) kick() {
+	if !l.kicked {
+		l.kicked = true
+		l.some.Signal()
+	}
+}
+
+// flush implements events.
+func (l *link) flush() {
+	l.mu.Lock()
+	if len(l.out) > 0 {
+		l.kick()
+	}
+	l.mu.Unlock()
+}
+
+// hasRoom and awaitRoom implement events.
+func (l *link) hasRoom() bool { return !l.full.Load() }
+
+func (l *link) awaitRoom() {
+	l.mu.Lock()
+	for l.full.Load() && !l.closed {
+		l.room.Wait()
+	}
+	l.mu.Unlock()
+}
+
+// write is the goroutine that owns the sending side.
+func (l *link) write() {
+	for {
+		l.mu.Lock()
+		for !l.kicked && !l.closed || l.conn == nil && !l.closed {
+			l.some.Wait()
+		}
+		// The PONG will say that all events that this brings are in: see gulp.
+		l.ping(nil)
+		p, conn := l.out, l.conn
+		l.out, l.spare, l.kicked = l.spare[:0], nil, false
+		if l.full.Swap(false) {
+			l.room.Broadcast()
+		}
+		closed := l.closed
+		l.mu.Unlock()
+		if closed {
+			return
+		}
+		// An error shows on the reading side too, which deals with it.
+		_, _ = conn.Write(p)
+		l.mu.Lock()
+		if cap(p) <= 2*kickBytes {
+			l.spare = p
+		}
+		l.mu.Unlock()
+	}
+}
+
+// readAll is the goroutine that owns the receiving side, and connects anew when the server has ended the
+// connection: it does that when we are too slow for what others publish.
+func (l *link) readAll() {
+	for {
+		err := l.read()
+		l.mu.Lock()
+		closed := l.closed
+		l.lost()
+		l.mu.Unlock()
+		if closed {
+			return
+		}
+		l.b.log.Warn("lost embedded NATS, reconnecting; events may have been missed", zap.Error(err))
+		l.b.tell(false)
+		for attempt := 1; ; attempt++ {
+			if err = l.connect(); err == nil {
+				break
+			}
+			if l.b.dials.allow() {
+				l.b.log.Warn("embedded NATS does not answer", zap.Error(err))
+			}
+			select {
+			case <-time.After(reconnectDelay(attempt)):
+			case <-l.b.quit:
+				return
+			}
+		}
+		l.mu.Lock()
+		l.reconnects++
+		l.mu.Unlock()
+		l.b.tell(true)
+	}
+}
+
+// lost gives up the connection and what waits for it. mu is held.
+func (l *link) lost() {
+	l.up.Store(false)
+	if l.conn != nil {
+		_ = l.conn.Close()
+		l.conn = nil
+	}
+	for len(l.pongs) > 0 {
+		l.ponged()
+	}
+	l.out = l.out[:0]
+	if l.full.Swap(false) {
+		l.room.Broadcast()
+	}
+}
+
+// read hands over events until the connection ends.
+func (l *link) read() error {
+	l.mu.Lock()
+	conn := l.conn
+	l.mu.Unlock()
+	if conn == nil {
+		return errLink
+	}
+	buf, have := make([]byte, 2*linkRead), 0
+	for {
+		n, err := conn.Read(buf[have:])
+		if have += n; err != nil {
+			return err
+		}
+		used, need, err := l.gulp(buf[:have])
+		if err != nil {
+			return err
+		}
+		have = copy(buf, buf[used:have])
+		if need > len(buf)-linkRead {
+			buf = append(make([]byte, 0, need+linkRead), buf[:have]...)[:need+linkRead]
+		} else if len(buf) > 2*linkRead && have < linkRead {
+			buf = append(make([]byte, 0, 2*linkRead), buf[:have]...)[:2*linkRead]
+		}
+	}
+}
+
+// gulp acts on the complete operations in p. The server may bring what we published in one write in many
+// small pieces, each of which would cost every subscriber a write of its own: while a PONG is due more is
+// to come, and the sink's gulp goes on. used is how much of p they are; need is how long the next
+// one is, as far as known.
+func (l *link) gulp(p []byte) (used, need int, err error) {
+	for {
+		size, err := l.operation(p[used:])
+		if err != nil {
+			return used, 0, err
+		}
+		if size <= 0 || size > len(p)-used {
+			need = size
+			break
+		}
+		used += size
+	}
+	if l.eventBytes >= linkRead || l.pings.Load() == 0 {
+		l.flushEvents()
+	}
+	return used, need, nil
+}
+
+// flushEvents ends what the sink takes for a gulp.
+func (l *link) flushEvents() {
+	if l.events == 0 {
+		return
+	}
+	l.received.Add(uint64(l.events))
+	l.receivedBytes.Add(uint64(l.eventBytes))
+	l.events, l.eventBytes = 0, 0
+	l.b.sink.Flush(0)
+}
+
+// operation acts on the first operation in p when p holds all of it. size is its length, 0 when that cannot
+// be told yet.
+func (l *link) operation(p []byte) (size int, err error) {
+	end := bytes.IndexByte(p, '\n')
+	if end < 1 {
+		if len(p) > linkRead {
+			return 0, errOperation
+		}
+		return 0, nil
+	}
+	line := p[:end-1] // without CR
+	switch {
+	case bytes.HasPrefix(line, []byte("MSG ")):
+		m, err := parseMsg(line[4:])
+		if err != nil {
+			return 0, err
+		}
+		size = end + 1 + m.size + 2
+		if size <= len(p) {
+			l.event(m, p[end+1:end+1+m.size])
+		}
+		return size, nil
+	case string(line) == "PONG":
+		l.flushEvents()
+		l.mu.Lock()
+		l.ponged()
+		l.mu.Unlock()
+	case string(line) == "PING":
+		l.mu.Lock()
+		l.out = append(l.out, "PONG\r\n"...)
+		l.kick()
+		l.mu.Unlock()
+	case bytes.HasPrefix(line, []byte("-ERR")):
+		l.b.failures.Add(1)
+		if l.b.errors.allow() {
+			l.b.log.Warn("NATS reports an error", zap.ByteString("error", line[4:]))
+		}
+	case bytes.HasPrefix(line, []byte("INFO ")): // asks for nothing
+	default:
+		return 0, errOperation
+	}
+	return end + 1, nil
+}
+
+// msg is the head of a MSG: "subject sid [reply-to] size".
+type msg struct {
+	subject []byte
+	sid     uint64
+	size    int
+}
+
+var (
+	errMsg       = errors.New("malformed MSG from NATS")
+	errOperation = errors.New("malformed operation from NATS")
+)
+
+func parseMsg(line []byte) (m msg, err error) {
+	i := bytes.IndexByte(line, ' ')
+	j := bytes.LastIndexByte(line, ' ')
+	if i < 0 || j <= i {
+		return m, errMsg
+	}
+	m.subject = line[:i]
+	sid := line[i+1 : j]
+	if k := bytes.IndexByte(sid, ' '); k >= 0 {
+		sid = sid[:k] // a reply subject follows
+	}
+	size, ok := decimal(line[j+1:])
+	var ok2 bool
+	m.sid, ok2 = decimal(sid)
+	if !ok || !ok2 || size > maxPayloadBytes {
+		return m, errMsg
+	}
+	m.size = int(size)
+	return m, nil
+}
+
+// decimal reads an unsigned number of at most 18 digits.
+func decimal(p []byte) (n uint64, ok bool) {
+	if len(p) == 0 || len(p) > 18 {
+		return 0, false
+	}
+	for _, c := range p {
+		if c -= '0'; c > 9 {
+			return 0, false
+		}
+		n = n*10 + uint64(c)
+	}
+	return n, true
+}
+
+func (l *link) event(m msg, data []byte) {
+	l.events++
+	l.eventBytes += len(data)
+	l.mu.Lock()
+	sub := l.subs[m.sid]
+	l.mu.Unlock()
+	if sub == nil || len(m.subject) <= len(l.b.subject) {
+		return // unsubscribed; NATS had sent this before it knew
+	}
+	handle := sub.handle.Load()
+	if handle == 0 {
+		return // lingers
+	}
+	topic := sub.pattern
+	if sub.wild {
+		topic = string(m.subject[len(l.b.subject):])
+	}
+	l.b.sink.Event(0, uint32(handle), topic, data)
+}
+
+// subscribe implements events.
+func (l *link) subscribe(sub *subscription) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errLink
+	}
+	l.sid++
+	sub.sid = l.sid
+	l.subs[sub.sid] = sub
+	l.appendSub(sub.sid, sub.pattern)
+	l.kick()
+	return nil
+}
+
+// unsubscribe implements events.
+func (l *link) unsubscribe(sub *subscription) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.subs, sub.sid)
+	l.out = append(strconv.AppendUint(append(l.out, "UNSUB "...), sub.sid, 10), "\r\n"...)
+	l.kick()
+	return nil
+}
+
+// confirm implements events.
+func (l *link) confirm(ctx context.Context) error {
+	done := make(chan struct{})
+	l.mu.Lock()
+	if !l.up.Load() {
+		l.mu.Unlock()
+		return errLink
+	}
+	l.ping(done)
+	l.kick()
+	l.mu.Unlock()
+	select {
+	case <-done:
+		if !l.up.Load() {
+			return errLink
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ponged is called for the PONG to the earliest PING. mu is held.
+func (l *link) ponged() {
+	if len(l.pongs) == 0 {
+		return
+	}
+	if done := l.pongs[0]; done != nil {
+		close(done)
+	}
+	l.pongs = append(l.pongs[:0], l.pongs[1:]...)
+	l.pings.Add(-1)
+}
+
+// stats implements events.
+func (l *link) stats(st *Stats) {
+	st.Received += l.received.Load()
+	st.ReceivedBytes += l.receivedBytes.Load()
+	l.mu.Lock()
+	st.Published += l.published
+	st.PublishedBytes += l.publishedBytes
+	st.Reconnects += l.reconnects
+	l.mu.Unlock()
+}
+
+// close implements events.
+func (l *link) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.lost()
+	l.some.Signal()
+	l.mu.Unlock()
+}

@@ -1,0 +1,98 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"unsafe"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// events is the connection that carries events: a link to the embedded server, or a remote.
+type events interface {
+	// publish hands over an event that Publish has checked; flush has what was published leave.
+	publish(topic, data []byte) wire.Code
+	flush()
+	// hasRoom says whether a publisher should go on, awaitRoom waits until it should.
+	hasRoom() bool
+	awaitRoom()
+	// subscribe and unsubscribe tell NATS of one subscription. SUB is on its way when subscribe returns.
+	// mu of interest is held for subscribe, and not for unsubscribe.
+	subscribe(sub *subscription) error
+	unsubscribe(sub *subscription) error
+	// confirm waits until NATS has taken everything that was written so far.
+	confirm(ctx context.Context) error
+	stats(st *Stats)
+	// close ends the connection; what it runs ends soon.
+	close()
+}
+
+// A remote is nats.go's connection to an external NATS.
+type remote struct{ b *Bus }
+
+func (r remote) publish(topic, data []byte) wire.Code {
+	var buf [MaxPrefixBytes + len(".ev.") + wire.MaxTopicBytes]byte
+	subject := append(append(buf[:0], r.b.subject...), topic...)
+	// nats.go copies subject and data into its write buffer. The compiler has proved that for us: were
+	// either kept, escape analysis would move buf to the heap, where the string stays valid for ever.
+	err := r.b.conn.Publish(unsafe.String(unsafe.SliceData(subject), len(subject)), data)
+	switch {
+	case err == nil:
+		return wire.OK
+	case errors.Is(err, nats.ErrMaxPayload):
+		return wire.TooLarge
+	default:
+		return wire.Unavailable
+	}
+}
+
+func (r remote) flush() {} // nats.go has a goroutine for that
+
+// nats.go makes a publisher wait when its buffer is full.
+func (r remote) hasRoom() bool { return true }
+func (r remote) awaitRoom()    {}
+
+func (r remote) subscribe(sub *subscription) error {
+	s := r.b.shards[int(uint32(sub.handle.Load()))%len(r.b.shards)]
+	var err error
+	if sub.nats, err = r.b.conn.ChanSubscribe(r.b.subject+sub.pattern, s.queue); err == nil {
+		r.b.interest.bySub.Store(sub.nats, sub)
+	}
+	return err
+}
+
+func (r remote) unsubscribe(sub *subscription) error {
+	err := sub.nats.Unsubscribe()
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return nil
+	}
+	return err
+}
+
+func (r remote) confirm(ctx context.Context) error {
+	err := r.b.conn.FlushWithContext(ctx)
+	if err == nil {
+		r.b.awaitDenials()
+	}
+	return err
+}
+
+func (r remote) stats(st *Stats) {
+	for _, s := range r.b.shards {
+		st.Pending += len(s.queue)
+	}
+	in := &r.b.interest
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	dropped := in.droppedByOld
+	for sub := range in.slow {
+		if n, err := sub.nats.Dropped(); err == nil {
+			dropped += n
+		}
+	}
+	st.Dropped = uint64(dropped)
+}
+
+func (r remote) close() {}
