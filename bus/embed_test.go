@@ -167,6 +167,10 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "a.b", Data: "theirs"})
+	if err := nc.PublishMsg(&nats.Msg{Subject: "notify.ev.a.b", Header: nats.Header{"A": {"b"}}, Reply: "_INBOX.1", Data: []byte("with a header")}); err != nil {
+		t.Fatal(err)
+	}
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "a.b", Data: "with a header"})
 }
 
 func TestCluster(t *testing.T) {

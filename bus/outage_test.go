@@ -331,3 +331,47 @@ func TestChurnUnderTraffic(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// What others publish can be more than we can hand over. Then the embedded server hangs up; once we can
+// again, events come again, of the same subscriptions, and what happened is logged and counted.
+func TestOverrunByOthers(t *testing.T) {
+	addr := fmt.Sprintf("127.0.0.1:%d", newChild(t).port)
+	log, seen := logs()
+	sink := &gated{Recorder: bustest.NewRecorder(), release: make(chan struct{})}
+	b, err := bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{Listen: addr}}, sink, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeBus(t, b) })
+	nc, err := nats.Connect(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	bustest.Subscribe(t, b, 1, "t")
+	flood := make([]byte, 60_000)
+	for range 1500 { // 90 MB; the server keeps 64 for a client
+		if err := nc.Publish("notify.ev.t", flood); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	close(sink.release)
+	eventually(t, "another connection", func() bool { return b.Stats().Reconnects == 1 })
+	eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("lost embedded NATS").Len() == 1 })
+	bustest.Publish(t, b, "t", "after")
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "after"})
+}
+
+// gated is a sink that hands nothing on until it is released.
+type gated struct {
+	*bustest.Recorder
+	release chan struct{}
+}
+
+func (g *gated) Event(shard int, handle uint32, topic string, data []byte) {
+	<-g.release
+	g.Recorder.Event(shard, handle, topic, data)
+}
