@@ -7,7 +7,8 @@
 // While NATS is unreachable nothing is buffered: Publish answers wire.Unavailable. The bus reconnects for
 // ever, and interest survives, so that events flow again without the caller doing anything. Delivery is at
 // most once: what NATS sends during an outage is missed, and what does not fit in Options.Buffer is
-// dropped, counted and logged.
+// dropped, counted and logged. The embedded server drops nothing for that; when others publish more than we
+// can hand over it ends the connection for events, which is made anew, counted and logged.
 //
 // It also keeps, in NATS key-value buckets that all nodes share, what authentication needs: tickets, the
 // keys of tokens that are good for one use, and revocations. That takes JetStream; events do not.
