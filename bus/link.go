@@ -41,18 +41,26 @@ type link struct {
 	some, room                sync.Cond
 	conn                      net.Conn
 	out, spare                []byte // what is to be written
+	unanswered                int    // writes whose PONG is due
+	queued                    int    // events in out
 	kicked                    bool   // out is to leave now
 	closed                    bool
 	subs                      map[uint64]*subscription
 	sid                       uint64
-	pongs                     []chan struct{} // for each PING under way, who waits for it, if anybody; closed then, or when the connection is lost
+	pongs                     []chan error // for each PING under way, who waits for it, if anybody
 	published, publishedBytes uint64
 	reconnects                uint64
 }
 
 const (
-	// linkBytes may wait to be written before publishers are held back.
-	linkBytes = 4 << 20
+	// linkBytes or linkEvents may wait to be written before publishers are held back. The second bounds how
+	// long a subscription has to wait behind them: NATS takes small ones at so many a second.
+	linkBytes  = 4 << 20
+	linkEvents = 8 << 10
+	// maxUnanswered is how many writes may be under way, from the first byte to the PONG behind the last
+	// event. What the server has yet to hand us is thereby bounded, and what is published meanwhile leaves
+	// as one write.
+	maxUnanswered = 2
 	// kickBytes leave without waiting for the end of the turn.
 	kickBytes = 128 << 10
 	// linkRead is what the reader takes at once, and the server writes at once.
@@ -146,18 +154,20 @@ func (l *link) publish(topic, data []byte) wire.Code {
 	l.out = append(append(append(l.out, "\r\n"...), data...), "\r\n"...)
 	l.published++
 	l.publishedBytes += uint64(len(data))
+	l.queued++
 	if len(l.out) > kickBytes {
 		l.kick()
-		if len(l.out) > linkBytes {
-			l.full.Store(true)
-		}
+	}
+	if len(l.out) > linkBytes || l.queued > linkEvents {
+		l.kick()
+		l.full.Store(true)
 	}
 	l.mu.Unlock()
 	return wire.OK
 }
 
-// ping has the server answer, and done closed then. mu is held.
-func (l *link) ping(done chan struct{}) {
+// ping has the server answer, and done, which has room for it, told. mu is held.
+func (l *link) ping(done chan error) {
 	l.out = append(l.out, "PING\r\n"...)
 	l.pongs = append(l.pongs, done)
 	l.pings.Add(1)
@@ -195,13 +205,14 @@ func (l *link) awaitRoom() {
 func (l *link) write() {
 	for {
 		l.mu.Lock()
-		for !l.kicked && !l.closed || l.conn == nil && !l.closed {
+		for !l.closed && (!l.kicked || l.conn == nil || l.unanswered == maxUnanswered) {
 			l.some.Wait()
 		}
 		// The PONG will say that all events that this brings are in: see gulp.
 		l.ping(nil)
+		l.unanswered++
 		p, conn := l.out, l.conn
-		l.out, l.spare, l.kicked = l.spare[:0], nil, false
+		l.out, l.spare, l.queued, l.kicked = l.spare[:0], nil, 0, false
 		if l.full.Swap(false) {
 			l.room.Broadcast()
 		}
@@ -262,9 +273,9 @@ func (l *link) lost() {
 		l.conn = nil
 	}
 	for len(l.pongs) > 0 {
-		l.ponged()
+		l.ponged(errLink)
 	}
-	l.out = l.out[:0]
+	l.out, l.queued = l.out[:0], 0
 	if l.full.Swap(false) {
 		l.room.Broadcast()
 	}
@@ -355,7 +366,7 @@ func (l *link) operation(p []byte) (size int, err error) {
 	case string(line) == "PONG":
 		l.flushEvents()
 		l.mu.Lock()
-		l.ponged()
+		l.ponged(nil)
 		l.mu.Unlock()
 	case string(line) == "PING":
 		l.mu.Lock()
@@ -468,7 +479,7 @@ func (l *link) unsubscribe(sub *subscription) error {
 
 // confirm implements events.
 func (l *link) confirm(ctx context.Context) error {
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	l.mu.Lock()
 	if !l.up.Load() {
 		l.mu.Unlock()
@@ -478,23 +489,23 @@ func (l *link) confirm(ctx context.Context) error {
 	l.kick()
 	l.mu.Unlock()
 	select {
-	case <-done:
-		if !l.up.Load() {
-			return errLink
-		}
-		return nil
+	case err := <-done:
+		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// ponged is called for the PONG to the earliest PING. mu is held.
-func (l *link) ponged() {
+// ponged is called for the PONG to the earliest PING, or why there will be none. mu is held.
+func (l *link) ponged(err error) {
 	if len(l.pongs) == 0 {
 		return
 	}
 	if done := l.pongs[0]; done != nil {
-		close(done)
+		done <- err
+	} else {
+		l.unanswered--
+		l.some.Signal()
 	}
 	l.pongs = append(l.pongs[:0], l.pongs[1:]...)
 	l.pings.Add(-1)

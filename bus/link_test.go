@@ -22,7 +22,7 @@ type script struct {
 	r *bufio.Reader
 }
 
-// line reads up to a line that begins like this; any before it must be PING.
+// line reads up to a line that begins like this; any before it must be PING, and is answered.
 func (s *script) line(t *testing.T, begins string) {
 	t.Helper()
 	_ = s.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -34,6 +34,7 @@ func (s *script) line(t *testing.T, begins string) {
 		if got != "PING\r\n" {
 			t.Fatalf("the link wrote %q (%v), not %q", got, err, begins)
 		}
+		s.write(t, "PONG\r\n")
 	}
 }
 
@@ -142,7 +143,7 @@ func TestLinkConnectsAnew(t *testing.T) {
 			confirmed := make(chan error, 1)
 			go func() { confirmed <- l.confirm(t.Context()) }()
 			eventuallyIn(t, l, func() bool {
-				return slices.ContainsFunc(l.pongs, func(c chan struct{}) bool { return c != nil })
+				return slices.ContainsFunc(l.pongs, func(c chan error) bool { return c != nil })
 			})
 			if nonsense == "" {
 				_ = s.Close()
@@ -181,12 +182,18 @@ func eventuallyIn(t *testing.T, l *link, ok func() bool) {
 
 // A server that takes nothing holds publishers back, and what they published is bounded and not lost.
 func TestLinkHoldsPublishersBack(t *testing.T) {
+	for size, limit := range map[int]int{1000: linkBytes / 1000, 10: linkEvents} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) { holdsBack(t, make([]byte, size), limit) })
+	}
+}
+
+// holdsBack requires that there is no room behind about limit publishes of data, and room again behind them.
+func holdsBack(t *testing.T, data []byte, limit int) {
 	l, conns := newLink(t, bustest.NewRecorder())
 	s := <-conns
-	data := make([]byte, 1000)
 	n := 0
 	for l.hasRoom() {
-		if n++; n > 3*linkBytes/len(data) {
+		if n++; n > 2*limit+10 { // the writer may have taken as many
 			t.Fatal("there is always room")
 		}
 		if code := l.publish([]byte("t"), data); code != wire.OK {
@@ -198,7 +205,7 @@ func TestLinkHoldsPublishersBack(t *testing.T) {
 		waiting.Go(l.awaitRoom)
 	}
 	for range n {
-		s.line(t, "PUB notify.ev.t 1000")
+		s.line(t, fmt.Sprintf("PUB notify.ev.t %d\r\n", len(data)))
 		if _, err := s.r.Discard(len(data) + 2); err != nil {
 			t.Fatal(err)
 		}
