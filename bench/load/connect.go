@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/notifyd/notifyd/bench/internal/rig"
 )
 
 // settle is how long the server is left alone before its memory is read.
@@ -19,8 +21,8 @@ const settle = time.Second
 // code and tables that all share.
 func (r *run) idle(ctx context.Context) (results []Result, err error) {
 	warm := *r
-	warm.Plan.Connections = min(r.Plan.Connections, r.Plan.Topics)
-	first, err := warm.open(ctx, func(time.Duration) {})
+	warm.first, warm.end, warm.crew = 0, r.Plan.warm(), nil
+	_, first, err := warm.connect(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -28,21 +30,25 @@ func (r *run) idle(ctx context.Context) (results []Result, err error) {
 	if err := sleep(ctx, settle); err != nil {
 		return nil, err
 	}
-	took, before, conns, err := r.connectAll(ctx)
+	before, err := r.read(counters{})
 	if err != nil {
 		return nil, err
 	}
-	defer dropAll(conns)
+	took, conns, err := r.connect(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer dropAll(conns) // a crew's go with it
 	opened, err := r.read(counters{})
 	if err != nil {
 		return nil, err
 	}
 	res := r.result("just connected", before, opened)
-	res.Connects, res.Latency = len(conns), newLatency(took)
-	r.connected(&res, len(conns), before, opened)
+	res.Connects, res.Latency = r.Plan.Connections, newLatency(took)
+	r.connected(&res, res.Connects, before, opened)
 	results = append(results, res)
 
-	r.tell(Progress{Doing: r.Plan.Name, Connected: len(conns)})
+	r.tell(Progress{Doing: r.Plan.Name, Connected: r.Plan.Connections})
 	if err := sleep(ctx, r.Duration); err != nil {
 		return nil, err
 	}
@@ -51,7 +57,7 @@ func (r *run) idle(ctx context.Context) (results []Result, err error) {
 		return nil, err
 	}
 	res = r.result(fmt.Sprintf("%v later", r.Duration), opened, later)
-	r.connected(&res, len(conns), before, later)
+	r.connected(&res, r.Plan.Connections, before, later)
 	res.CPUPerConnect = nil // has idled since
 	return append(results, res), nil
 }
@@ -65,13 +71,15 @@ func (r *run) storm(ctx context.Context) ([]Result, error) {
 		return nil, err
 	}
 	for {
-		took, _, conns, err := r.connectAll(ctx)
-		dropAll(conns)
+		took, conns, err := r.connect(ctx, 0)
 		if err != nil {
 			return nil, err
 		}
+		if err := r.drop(ctx, conns); err != nil {
+			return nil, err
+		}
 		all.Merge(took)
-		connects += len(conns)
+		connects += r.Plan.Connections
 		r.tell(Progress{Doing: r.Plan.Name, Done: min(float64(time.Since(began))/float64(r.Duration), 1), Connected: connects})
 		if time.Since(began) >= r.Duration {
 			break
@@ -88,20 +96,56 @@ func (r *run) storm(ctx context.Context) ([]Result, error) {
 	return []Result{res}, nil
 }
 
-// connectAll opens and subscribes all connections, and says what the server had
-// used before, and how long each took.
-func (r *run) connectAll(ctx context.Context) (took *hdrhistogram.Histogram, before measure, conns []*conn, err error) {
-	if before, err = r.read(counters{}); err != nil {
-		return nil, before, nil, err
+// connect opens the subscribing connections, in order, here or in the crew, and
+// says how long each took. Of all of them, the first so many are to stall.
+func (r *run) connect(ctx context.Context, stalled int) (*hdrhistogram.Histogram, []*conn, error) {
+	took := hdrhistogram.New(minLatency, maxLatency, latencyDigits)
+	if r.crew != nil {
+		return took, nil, r.crew.open(ctx, r, stalled, took)
 	}
-	took = hdrhistogram.New(minLatency, maxLatency, latencyDigits)
 	var mu sync.Mutex // guards took
-	conns, err = r.open(ctx, func(t time.Duration) {
+	conns := make([]*conn, r.end-r.first)
+	err := rig.Each(len(conns), openers, func(i int) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var topics []string
+		for _, t := range r.Plan.topics(r.first + i) {
+			topics = append(topics, r.names[t])
+		}
+		began := time.Now()
+		c, err := r.dialer.open(r.first+i, topics)
+		if err != nil {
+			return err
+		}
+		conns[i] = c
 		mu.Lock()
 		defer mu.Unlock()
-		_ = took.RecordValue(min(int64(t), maxLatency)) // in range, so no error
+		_ = took.RecordValue(min(int64(time.Since(began)), maxLatency)) // in range, so no error
+		return nil
 	})
-	return took, before, conns, err
+	if err != nil {
+		dropAll(conns)
+		return nil, nil, err
+	}
+	return took, conns, nil
+}
+
+// drop ends what connect opened.
+func (r *run) drop(ctx context.Context, conns []*conn) error {
+	dropAll(conns)
+	if r.crew != nil {
+		return r.crew.drop(ctx)
+	}
+	return nil
+}
+
+func dropAll(conns []*conn) {
+	for _, c := range conns {
+		if c != nil {
+			c.drop()
+		}
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

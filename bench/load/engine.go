@@ -3,10 +3,10 @@
 package load
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -32,7 +32,10 @@ const (
 	// stalledBytes is the receive buffer of a connection that is not read.
 	stalledBytes = 64 << 10
 
+	// Numbers of what epoll tells about that is no connection: the timer, and from
+	// linkEvent downwards the links.
 	timerEvent = -1
+	linkEvent  = -2
 
 	// edges is what a connection tells: each time once, which spares the kernel to
 	// look again. After it, a socket is read until it has given less than asked, or
@@ -49,12 +52,15 @@ type engine struct {
 	epoll    int
 	timer    int
 	conns    []*conn
-	writers  [][]*conn // by topic
+	writers  [][]*conn // by topic; nil in a process that only receives
 	readers  []int     // by topic: connections that are subscribed and read
 	messages *messages
+	links    []*link // to the processes that receive, or to the one that publishes
+	heard    func(link int, m note) error
 
 	start  time.Time
-	now    int64 // nanoseconds since start
+	base   int64 // CLOCK_MONOTONIC at start, nanoseconds
+	now    int64 // on that clock, which all processes of the machine share
 	buf    []byte
 	reader *conn // whose bytes are being split
 
@@ -62,7 +68,10 @@ type engine struct {
 
 	pace
 	count   counters
+	dropped map[string]int // of them, by close code
 	latency *hdrhistogram.Histogram
+	late    int64 // what the last events were late
+	alike   int64 // so many of them: those of one write have one latency, recorded at once
 	from    int64 // latencies count if the event was sent in [from, until)
 	until   int64
 	lastAt  [timeDigits]byte // the time that was decoded last, and what it was
@@ -89,10 +98,22 @@ func newEngine(target Target, messages *messages) (*engine, error) {
 	}
 	e := &engine{
 		target: target, op: opcode(target), epoll: epoll, timer: timer, messages: messages,
-		start: time.Now(), buf: make([]byte, readBuffer),
+		start: time.Now(), base: monotonic(), buf: make([]byte, readBuffer),
 		latency: hdrhistogram.New(minLatency, maxLatency, latencyDigits),
 	}
+	e.tick()
 	return e, e.control(unix.EPOLL_CTL_ADD, timer, timerEvent, unix.EPOLLIN)
+}
+
+// listen hands what comes over links to heard.
+func (e *engine) listen(links []*link, heard func(link int, m note) error) error {
+	e.links, e.heard = links, heard
+	for i, l := range links {
+		if err := e.control(unix.EPOLL_CTL_ADD, l.in, linkEvent-i, unix.EPOLLIN); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *engine) control(op, fd, id int, events uint32) error {
@@ -141,7 +162,15 @@ func (e *engine) close() {
 	_ = unix.Close(e.epoll)
 }
 
-func (e *engine) tick() { e.now = int64(time.Since(e.start)) }
+// tick reads the clock without a system call, which unix.ClockGettime makes.
+func (e *engine) tick() { e.now = e.base + int64(time.Since(e.start)) }
+
+// monotonic is CLOCK_MONOTONIC in nanoseconds.
+func monotonic() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // every Linux has it
+	return ts.Nano()
+}
 
 // poll waits at most timeout for something to happen, and handles it.
 func (e *engine) poll(ctx context.Context, events []unix.EpollEvent, timeout time.Duration) error {
@@ -151,17 +180,40 @@ func (e *engine) poll(ctx context.Context, events []unix.EpollEvent, timeout tim
 	}
 	e.tick()
 	for _, ev := range events[:max(n, 0)] {
-		if ev.Fd == timerEvent {
+		switch {
+		case ev.Fd == timerEvent:
 			var expirations [8]byte
 			_, _ = unix.Read(e.timer, expirations[:])
-		} else if err := e.handle(e.conns[ev.Fd], ev.Events); err != nil {
-			return fmt.Errorf("connection %d: %w", ev.Fd, err)
+		case ev.Fd <= linkEvent:
+			if err := e.hear(int(linkEvent - ev.Fd)); err != nil {
+				return err
+			}
+		default:
+			if err := e.handle(e.conns[ev.Fd], ev.Events); err != nil {
+				return fmt.Errorf("connection %d: %w", ev.Fd, err)
+			}
 		}
 		if err := e.publishDue(); err != nil { // also amid many that are ready, or it would be late
 			return err
 		}
 	}
+	if err := e.report(); err != nil {
+		return err
+	}
 	return ctx.Err()
+}
+
+func (e *engine) hear(link int) error {
+	notes, err := e.links[link].receive()
+	if err != nil {
+		return err
+	}
+	for _, m := range notes {
+		if err := e.heard(link, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *engine) handle(c *conn, events uint32) error {
@@ -214,6 +266,7 @@ func receive(fd int, b []byte) (int, error) {
 func (e *engine) split(c *conn, b []byte) error {
 	e.reader = c
 	need, err := c.in.split(b, e.frame)
+	e.record()
 	if need >= len(e.buf) {
 		e.buf = make([]byte, need+readBuffer)
 	}
@@ -223,12 +276,27 @@ func (e *engine) split(c *conn, b []byte) error {
 	return nil
 }
 
+// closeError is a close frame from the server.
+type closeError struct {
+	code   ws.StatusCode
+	reason string
+}
+
+func (e *closeError) Error() string {
+	return fmt.Sprintf("the server closed it: %d %s", e.code, e.reason)
+}
+
 // lose ends the run, unless the connection was a stalled one.
 func (e *engine) lose(c *conn, err error) error {
 	if !c.stalled {
 		return err
 	}
 	c.drop()
+	how := "no close frame"
+	if told := (*closeError)(nil); errors.As(err, &told) {
+		how = strconv.Itoa(int(told.code))
+	}
+	e.dropped[how]++
 	e.count.dropped++
 	return nil
 }
@@ -257,7 +325,7 @@ func (e *engine) frame(f frame) error {
 		return e.send(c, appendFrame(nil, ws.OpPong, p))
 	case ws.OpClose:
 		code, reason := ws.ParseCloseFrameData(p)
-		return fmt.Errorf("the server closed it: %d %s", code, reason)
+		return &closeError{code, reason}
 	}
 	return nil
 }
@@ -302,12 +370,15 @@ func (e *engine) event(c *conn, p []byte) {
 		return
 	}
 	e.count.delivered++
-	if at := p[:timeDigits]; !bytes.Equal(at, e.lastAt[:]) { // subscribers of a topic get the same
-		copy(e.lastAt[:], at)
-		e.lastVal = int64(readDigits(at))
+	if at := [timeDigits]byte(p); at != e.lastAt { // subscribers of a topic get the same
+		e.lastAt, e.lastVal = at, int64(readDigits(at[:]))
 	}
 	if e.lastVal >= e.from && e.lastVal < e.until {
-		_ = e.latency.RecordValue(min(max(e.now-e.lastVal, 0), maxLatency)) // in range, so no error
+		if late := e.now - e.lastVal; late != e.late {
+			e.record()
+			e.late = late
+		}
+		e.alike++
 	}
 	if e.Window > 0 {
 		topic := 0
@@ -315,6 +386,14 @@ func (e *engine) event(c *conn, p []byte) {
 			topic = int(readDigits(p[timeDigits : timeDigits+topicDigit]))
 		}
 		e.arrived(topic)
+	}
+}
+
+// record records the latencies that were alike.
+func (e *engine) record() {
+	if e.alike > 0 {
+		_ = e.latency.RecordValues(min(max(e.late, 0), maxLatency), e.alike) // in range, so no error
+		e.alike = 0
 	}
 }
 

@@ -202,12 +202,9 @@ func TestEventsAcrossMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.writers, e.readers = make([][]*conn, 3), []int{1, 1, 1}
-		e.begin(Load{Window: 1})
+		e.writers = make([][]*conn, 3)
+		e.begin(Load{Window: 1}, []int{1, 1, 1})
 		e.ready = nil
-		for topic := range 3 {
-			e.published(topic, 1)
-		}
 		e.reader = &conn{}
 		for _, part := range [][]byte{all[:cut], all[cut:]} {
 			if err := e.frame(frame{ws.OpBinary, part}); err != nil {

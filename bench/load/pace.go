@@ -4,6 +4,7 @@ package load
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,8 +36,10 @@ type pace struct {
 	ended       bool
 	batch       []byte // scratch: the messages of one write
 	stamps      []stamp
-	outstanding []int // closed loop: deliveries that each topic waits for
-	ready       []int // closed loop: topics that wait for none
+	expect      []int // closed loop: what each topic waits for after a round
+	outstanding []int // closed loop: what of that has not come
+	ready       []int // closed loop: topics that wait for nothing
+	publishedTo []int // by topic
 	turns       []turn
 	began       int64
 	sent        uint64   // open loop
@@ -50,7 +53,9 @@ type turn struct {
 	writer *conn
 }
 
-func (e *engine) begin(load Load) {
+// begin starts a load. expect is, by topic, how many arrivals end a round of the
+// closed loop: deliveries, or reports of processes that have theirs.
+func (e *engine) begin(load Load, expect []int) {
 	turns := e.turns[:0]
 	for topic, writers := range e.writers {
 		for _, w := range writers {
@@ -58,27 +63,38 @@ func (e *engine) begin(load Load) {
 		}
 	}
 	e.tick()
-	e.pace = pace{Load: load, turns: turns, began: e.now, outstanding: make([]int, len(e.writers))}
+	e.pace = pace{Load: load, turns: turns, began: e.now, expect: expect, outstanding: slices.Clone(expect), publishedTo: make([]int, len(e.writers))}
 	for topic := range e.writers {
 		e.ready = append(e.ready, topic)
 	}
-	e.count = counters{}
+	e.count, e.dropped = counters{}, map[string]int{}
 	e.latency.Reset()
 }
 
-// arrived counts a delivery of the closed loop.
+// arrived counts what a topic of the closed loop waits for.
 func (e *engine) arrived(topic int) {
 	if topic >= len(e.outstanding) {
 		return // not ours
 	}
 	if e.outstanding[topic]--; e.outstanding[topic] == 0 {
 		e.ready = append(e.ready, topic)
+		e.outstanding[topic] = e.expect[topic]
 	}
+}
+
+// report tells the process that publishes which topics have their round.
+func (e *engine) report() error {
+	if e.writers != nil || len(e.ready) == 0 {
+		return nil
+	}
+	err := e.links[0].send(note{Done: e.ready})
+	e.ready = e.ready[:0]
+	return err
 }
 
 // publishDue publishes what may be published now.
 func (e *engine) publishDue() error {
-	if e.ended {
+	if e.ended || e.writers == nil {
 		return nil
 	}
 	if e.Window > 0 {
@@ -145,13 +161,13 @@ func (e *engine) round(topic int) error {
 func (e *engine) published(topic, n int) {
 	e.count.published += uint64(n)
 	e.count.awaited += uint64(n * e.readers[topic])
-	e.outstanding[topic] += n * e.readers[topic]
+	e.publishedTo[topic] += n
 }
 
 // arm sets the timer to the next event of the open loop: epoll_wait counts in
 // milliseconds.
 func (e *engine) arm() error {
-	if e.ended || e.Rate == 0 {
+	if e.ended || e.Rate == 0 || e.writers == nil {
 		return nil
 	}
 	due := e.due()

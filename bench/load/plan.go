@@ -75,7 +75,30 @@ func (p Plan) check() error {
 	case p.Name == "slow" && p.Stalled < 1:
 		return fmt.Errorf("%s: needs ten subscribers or more, so that a tenth is one", p.Name)
 	}
-	return enoughDescriptors(p.Connections + p.Publishers)
+	return nil
+}
+
+// warm is how many connections are opened before those that are measured.
+func (p Plan) warm() int {
+	if p.Publishers > 0 || p.Storm {
+		return 0
+	}
+	return min(p.Connections, p.Topics)
+}
+
+// Processes is how many processes the limit of descriptors demands: 1 where this
+// one may have enough, else so many that each has its share of the subscribers.
+func (p Plan) Processes() int {
+	own := p.Publishers + p.warm()
+	if enoughDescriptors(p.Connections+own) == nil || enoughDescriptors(own) != nil {
+		return 1 // if that is not enough either, Run says what is missing
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max <= spareDescriptors {
+		return 1
+	}
+	each := int(limit.Max) - spareDescriptors
+	return max(2, (p.Connections+each-1)/each)
 }
 
 // spareDescriptors is what the process needs besides its connections: pipes,
@@ -94,7 +117,7 @@ func enoughDescriptors(connections int) error {
 	}
 	raised := unix.Rlimit{Cur: need, Max: max(need, limit.Max)}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
-		return fmt.Errorf("%d connections need %d descriptors, and this process may have %d: raise the limit (ulimit -n %d), here and for the server, or run several generators with --url", connections, need, limit.Max, need)
+		return fmt.Errorf("%d connections need %d descriptors, and this process may have %d: raise the limit (ulimit -n %d), here and for the server", connections, need, limit.Max, need)
 	}
 	return nil
 }
@@ -116,6 +139,28 @@ func (p Plan) topics(connection int) []int {
 		topics[i] = (connection*p.Subscriptions + i) % p.Topics
 	}
 	return topics
+}
+
+// readers says, by topic, how many of the subscribing connections from first up
+// to end read it.
+func (p Plan) readers(first, end int) []int {
+	readers := make([]int, p.Topics)
+	for i := first; i < end; i++ {
+		for _, t := range p.topics(i) {
+			readers[t]++
+		}
+	}
+	return readers
+}
+
+// round says, by topic, how many deliveries a window of its publishers brings to
+// so many readers.
+func (p Plan) round(window int, readers []int) []int {
+	expect := make([]int, p.Topics)
+	for t, writers := range p.writers(make([]*conn, p.Publishers)) {
+		expect[t] = window * len(writers) * readers[t]
+	}
+	return expect
 }
 
 // writers says, by topic, which of the publishing connections publish to it.

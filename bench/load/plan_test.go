@@ -56,11 +56,25 @@ func TestPlansThatCannotBe(t *testing.T) {
 		{Fanout(0), "at least one"},
 		{Slow(9), "ten subscribers"},
 		{ManySubscriptions(1<<13, 1<<12), "can be told apart"},
-		{Fanout(1 << 31), "ulimit -n"},
 	} {
 		if err := c.plan.check(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.plan.Name, err, c.want)
 		}
+	}
+}
+
+func TestDescriptors(t *testing.T) {
+	if err := enoughDescriptors(1 << 31); err == nil || !strings.Contains(err.Error(), "ulimit -n") {
+		t.Error(err)
+	}
+	if n := Fanout(5).Processes(); n != 1 {
+		t.Errorf("%d processes for five connections", n)
+	}
+	if n := Fanout(1 << 31).Processes(); n < 2 {
+		t.Errorf("%d processes for more connections than one may have", n)
+	}
+	if n := ManyPublishers(1 << 31).Processes(); n != 1 {
+		t.Errorf("%d processes, though publishers are not shared", n)
 	}
 }
 

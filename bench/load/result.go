@@ -20,7 +20,8 @@ type Result struct {
 	Connections int     `json:"connections"`
 	Topics      int     `json:"topics"`
 	Publishers  int     `json:"publishers"`
-	Size        int     `json:"size"` // bytes of data
+	Processes   int     `json:"processes,omitempty"` // that shared the subscribers; less than 2: there was one
+	Size        int     `json:"size"`                // bytes of data
 	Seconds     float64 `json:"seconds"`
 
 	Published uint64 `json:"published"`
@@ -29,6 +30,8 @@ type Result struct {
 	Stalled   int    `json:"stalled"` // connections that were not read
 	Dropped   int    `json:"dropped"` // of these, closed by the server
 	Connects  int    `json:"connects,omitempty"`
+	// DroppedBy is how many of them got which close code, or "no close frame".
+	DroppedBy map[string]int `json:"dropped_by,omitempty"`
 
 	PublishesPerSecond  float64 `json:"publishes_per_second"`
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`

@@ -5,11 +5,13 @@ package load
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -36,22 +38,32 @@ func TestScenarios(t *testing.T) {
 	defer stop()
 	windows := []Load{{Window: 1}, {Window: 8}}
 	for _, c := range []struct {
-		plan    Plan
-		loads   []Load
-		fresh   bool
-		results int
-		perPub  uint64 // deliveries for each publish
+		plan      Plan
+		loads     []Load
+		fresh     bool
+		processes int
+		results   int
+		perPub    int // deliveries for each publish
 	}{
-		{Fanout(20), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 3, 20},
-		{Fanout(5), []Load{{Window: 2}, {Rate: 200}}, true, 2, 5},
-		{Pairs(10), []Load{{Window: 4}, {Rate: 500}}, false, 2, 1},
-		{ManyPublishers(10), windows, false, 2, 1},
-		{ManySubscriptions(4, 5), windows, false, 2, 1},
-		{Slow(20), []Load{{Rate: 100}}, false, 2, 0},
-		{Idle(30), nil, false, 2, 0},
-		{Storm(30), nil, false, 1, 0},
+		{Fanout(20), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 1, 3, 20},
+		{Fanout(5), []Load{{Window: 2}, {Rate: 200}}, true, 1, 2, 5},
+		{Pairs(10), []Load{{Window: 4}, {Rate: 500}}, false, 1, 2, 1},
+		{ManyPublishers(10), windows, false, 1, 2, 1},
+		{ManySubscriptions(4, 5), windows, false, 1, 2, 1},
+		{Slow(20), []Load{{Rate: 100}}, false, 1, 2, 0},
+		{Idle(30), nil, false, 1, 2, 0},
+		{Storm(30), nil, false, 1, 1, 0},
+
+		{Fanout(20), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 3, 3, 20},
+		{Fanout(2), []Load{{Window: 2}}, true, 5, 1, 2},
+		{Pairs(10), []Load{{Window: 4}, {Rate: 500}}, false, 3, 2, 1},
+		{ManyPublishers(10), windows, false, 2, 2, 1},
+		{ManySubscriptions(4, 5), windows, false, 2, 2, 1},
+		{Slow(20), []Load{{Rate: 100}}, false, 3, 2, 0},
+		{Idle(30), nil, false, 3, 2, 0},
+		{Storm(30), nil, false, 3, 1, 0},
 	} {
-		t.Run(c.plan.Name, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s/%d", c.plan.Name, c.processes), func(t *testing.T) {
 			target, err := NewNotifyd(key, authz.Claims{Subject: "bench"}, time.Hour, c.fresh)
 			if err != nil {
 				t.Fatal(err)
@@ -60,7 +72,7 @@ func TestScenarios(t *testing.T) {
 			results, err := Run(t.Context(), Options{
 				Plan: c.plan, Loads: c.loads, Target: target, Server: "notifyd", URL: url, Process: process,
 				Size: 128, Warmup: 100 * time.Millisecond, Duration: 600 * time.Millisecond,
-				Progress: func(Progress) { told++ },
+				Progress: func(Progress) { told++ }, Processes: c.processes, Worker: colleague(target.Token),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -80,6 +92,13 @@ func TestScenarios(t *testing.T) {
 				}
 				if r.Published == 0 || r.Delivered == 0 || r.Lost != 0 || r.Latency.Count == 0 || *r.CPUPerDelivery <= 0 {
 					t.Errorf("%+v", r)
+				}
+				// At both ends of the measured time a window is under way; other processes
+				// do not measure at the same moment.
+				window := c.loads[min(i, len(c.loads)-1)].Window * max(r.Topics, r.Publishers) * c.perPub
+				diff := int(r.Published)*c.perPub - int(r.Delivered)
+				if window > 0 && c.processes == 1 && max(diff, -diff) > window {
+					t.Errorf("window %d: %d published, %d delivered", window, r.Published, r.Delivered)
 				}
 			}
 		})
@@ -151,6 +170,66 @@ func TestScenarios(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestStalledAreDropped: who does not read is closed for that, and nobody else
+// loses anything.
+func TestStalledAreDropped(t *testing.T) {
+	bin, err := rig.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, key, process, stop, err := Serve(bin, "EdDSA", []string{"--limits.pending-bytes=128KiB"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	target, err := NewNotifyd(key, authz.Claims{Subject: "bench"}, time.Hour, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, processes := range []int{1, 2} {
+		// A round is 1 MiB; 4 MiB are what the kernel keeps at most for a socket.
+		results, err := Run(t.Context(), Options{
+			Plan: Slow(20), Loads: []Load{{Window: 32}}, Target: target, URL: url, Process: process,
+			Size: 32 << 10, Duration: 2 * time.Second, Processes: processes, Worker: colleague(target.Token),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := results[0]; r.Stalled != 0 || r.Dropped != 0 || r.Lost != 0 {
+			t.Errorf("nobody stalls: %+v", r)
+		}
+		if r := results[1]; r.Stalled != 2 || r.Dropped != 2 || r.DroppedBy["4410"] != 2 || r.Lost != 0 || r.Delivered == 0 {
+			t.Errorf("two of 20 stall: %+v", r)
+		}
+	}
+}
+
+// TestCommand: the command line shares connections between processes of its own.
+func TestCommand(t *testing.T) {
+	bin, err := rig.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{
+		"fanout -n 9 --processes 2 --warmup 0s -w 2 -r 50 --fresh",
+		"idle -n 9 --processes 2",
+	} {
+		cmd := exec.CommandContext(t.Context(), bin, append([]string{"bench"}, strings.Fields(args+" -d 300ms --json")...)...)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v", args, err)
+		}
+		var report struct{ Results []Result }
+		if err := json.Unmarshal(out, &report); err != nil || len(report.Results) != 2 {
+			t.Fatalf("%s: %v: %s", args, err, out)
+		}
+		if r := report.Results[0]; r.Connections != 9 || r.Processes != 2 || r.Latency.Count == 0 {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
 }
 
 // hub is another kind of server: "S TOPIC" subscribes and is answered with "ok",

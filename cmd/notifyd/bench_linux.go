@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type benchCmd struct {
 	Idle              idleCmd              `cmd:"" help:"Connections that subscribe and then receive nothing."`
 	Storm             stormCmd             `cmd:"" help:"Connect, subscribe and drop, as fast as it goes."`
 	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
+	Worker            workerCmd            `cmd:"" hidden:"" help:"Receive for another bench, which started this process."`
 }
 
 // Help is shown by --help.
@@ -38,24 +40,25 @@ A --window is a closed loop: that many messages of a topic are written at once, 
 
 µs/delivery is the processor time of the server's process divided by deliveries; it holds on machines that others use too. For a server that was started elsewhere on this machine, --pid says which process that is. "own" is the generator's.
 
-More than 20,000 connections to an address in 127.0.0.0/8 come from several addresses there; elsewhere --source names them. Every connection needs a descriptor here and one in the server (ulimit -n).`
+More than 20,000 connections to an address in 127.0.0.0/8 come from several addresses there; elsewhere --source names them. Every connection needs a descriptor here and one in the server (ulimit -n). Where one process may not have enough, several share the subscribers (--processes).`
 }
 
 // benchFlags are what all scenarios have.
 type benchFlags struct {
-	URL      string        `help:"The server's WebSocket endpoint. Empty: start one." placeholder:"ws://HOST:PORT/v1/ws" name:"url"`
-	PID      int           `help:"The process of the server at --url, if it runs here, for its costs." name:"pid"`
-	Token    string        `help:"Token for everything, which must permit 'bench.>'; or NOTIFYD_TOKEN." placeholder:"JWT"`
-	Key      string        `help:"Private key to make tokens with, JWK or PEM, if the server is at --url." placeholder:"FILE"`
-	Iss      string        `help:"Issuer of the tokens made." placeholder:"ISS"`
-	Aud      []string      `help:"Audience of the tokens made. Repeatable." placeholder:"AUD" sep:"none"`
-	Bin      string        `help:"The notifyd to start. Empty: this one." placeholder:"FILE"`
-	Alg      string        `help:"Algorithm of the key that is made for the server started: EdDSA, ES256, RS256 or HS256." enum:"EdDSA,ES256,RS256,HS256" default:"EdDSA"`
-	Serve    []string      `help:"A flag for the server started, such as --serve=--loops=2. Repeatable." placeholder:"FLAG" sep:"none"`
-	Source   []netip.Addr  `help:"Address to connect from, 20,000 connections each. Repeatable." placeholder:"IP"`
-	Duration time.Duration `help:"How long to measure." short:"d" default:"10s"`
-	JSON     bool          `help:"Print everything measured as JSON." name:"json"`
-	Plot     string        `help:"Draw latencies, and throughput against CPU, into this SVG file." placeholder:"FILE"`
+	URL       string        `help:"The server's WebSocket endpoint. Empty: start one." placeholder:"ws://HOST:PORT/v1/ws" name:"url"`
+	PID       int           `help:"The process of the server at --url, if it runs here, for its costs." name:"pid"`
+	Token     string        `help:"Token for everything, which must permit 'bench.>'; or NOTIFYD_TOKEN." placeholder:"JWT"`
+	Key       string        `help:"Private key to make tokens with, JWK or PEM, if the server is at --url." placeholder:"FILE"`
+	Iss       string        `help:"Issuer of the tokens made." placeholder:"ISS"`
+	Aud       []string      `help:"Audience of the tokens made. Repeatable." placeholder:"AUD" sep:"none"`
+	Bin       string        `help:"The notifyd to start. Empty: this one." placeholder:"FILE"`
+	Alg       string        `help:"Algorithm of the key that is made for the server started: EdDSA, ES256, RS256 or HS256." enum:"EdDSA,ES256,RS256,HS256" default:"EdDSA"`
+	Serve     []string      `help:"A flag for the server started, such as --serve=--loops=2. Repeatable." placeholder:"FLAG" sep:"none"`
+	Source    []netip.Addr  `help:"Address to connect from, 20,000 connections each. Repeatable." placeholder:"IP"`
+	Processes int           `help:"Processes that share the subscribers. 0: as many as the limit of descriptors demands."`
+	Duration  time.Duration `help:"How long to measure." short:"d" default:"10s"`
+	JSON      bool          `help:"Print everything measured as JSON." name:"json"`
+	Plot      string        `help:"Draw latencies, and throughput against CPU, into this SVG file." placeholder:"FILE"`
 }
 
 // trafficFlags are what scenarios have in which events flow.
@@ -154,6 +157,9 @@ func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
 			return err
 		}
 	}
+	if err := c.share(p, &o); err != nil {
+		return err
+	}
 	stop, err := c.server(&o, t != nil && t.Fresh)
 	if err != nil {
 		return err
@@ -169,6 +175,48 @@ func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
 		return err
 	}
 	return c.report(p, results)
+}
+
+// share decides how many processes there are, and how one is started.
+func (c *benchFlags) share(p *process, o *load.Options) error {
+	switch {
+	case c.Processes < 0:
+		return usagef("--processes: %d; use 0 or more", c.Processes)
+	case c.Processes > 0:
+		o.Processes = c.Processes
+	default:
+		if o.Processes = o.Plan.Processes(); o.Processes == 1 {
+			break
+		}
+		if c.URL == "" {
+			return usagef("%d connections need more descriptors than a process may have here, and so does the server that would be started: raise the limit (ulimit -n), or name a server elsewhere with --url", o.Plan.Connections+o.Plan.Publishers)
+		}
+		_, _ = fmt.Fprintf(p.stderr, "notifyd: %d connections need more descriptors than a process may have here (ulimit -n): %d processes share the subscribers\n", o.Plan.Connections+o.Plan.Publishers, o.Processes)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o.Worker = func() *exec.Cmd {
+		cmd := exec.Command(self, "bench", "worker")
+		cmd.Stderr = os.Stderr // a panic's
+		if target, ok := o.Target.(*load.Notifyd); ok {
+			cmd.Env = append(os.Environ(), "NOTIFYD_TOKEN="+target.Token) // not for all who can list processes
+		}
+		return cmd
+	}
+	return nil
+}
+
+// workerCmd is one of several processes of a bench. It is told everything but
+// the token on its standard input.
+type workerCmd struct {
+	Token string
+}
+
+// Run receives until the standard input ends.
+func (c *workerCmd) Run(p *process) error {
+	return load.Work(p.ctx, &load.Notifyd{Token: c.Token}, os.Stdin, os.Stdout)
 }
 
 func (t *trafficFlags) options(o *load.Options) error {
