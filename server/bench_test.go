@@ -1,0 +1,132 @@
+//go:build linux
+
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// benchServer runs at addr. It has a bus that takes everything and brings
+// nothing, and two tokens that it remembers.
+func benchServer(b *testing.B) (s *Server, addr string, tokens [2]string) {
+	key, err := authz.GenerateKey("EdDSA")
+	if err != nil {
+		b.Fatal(err)
+	}
+	auth, err := authz.New(authz.Options{Trusted: []authz.Key{key}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range tokens {
+		tokens[i], err = authz.Sign(key, authz.Claims{ID: fmt.Sprint(i), Expires: time.Now().Add(time.Hour), Publish: []string{"other", "rooms.*"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, code := auth.Verify([]byte(tokens[i])); code != wire.OK {
+			b.Fatal(code)
+		}
+	}
+	opts := Options{}
+	opts.Loop.Loops = 1
+	if s, err = New(opts, verifier{auth}, 1, zap.NewNop()); err != nil {
+		b.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Start(ln, nowhere{}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			b.Error(err)
+		}
+	})
+	return s, ln.Addr().String(), tokens
+}
+
+// onLoop calls f on the loop, with a connection to s.
+func onLoop(b *testing.B, s *Server, addr string, f func(*loop.Conn)) {
+	conn, _, _, err := ws.Dial(b.Context(), "ws://"+addr+wire.Path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with the connection
+	s.engine.Do(func(l *loop.Loop) {
+		l.Conns(func(c *loop.Conn) bool {
+			f(c)
+			return false
+		})
+	})
+}
+
+// BenchmarkMessage is a publish from the frame's payload to the bus: parse,
+// authorize, grants. With the memo the connection has just used the token; with
+// the cache another token of the node's takes turns with it.
+func BenchmarkMessage(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		other int
+	}{{"memo", 0}, {"cache", 1}} {
+		b.Run(c.name, func(b *testing.B) {
+			s, addr, tokens := benchServer(b)
+			var frames [2][]byte
+			for i, token := range []string{tokens[0], tokens[c.other]} {
+				frames[i] = wire.AppendPublish(nil, "", "rooms.42", token, []byte(`{"any":"JSON"}`), "")
+			}
+			b.ReportAllocs()
+			n := 0
+			onLoop(b, s, addr, func(conn *loop.Conn) {
+				for b.Loop() {
+					s.Message(conn, ws.OpText, frames[n&1])
+					n++
+				}
+				if got := conn.Loop().Data.(*loopState).published[wire.OK]; got != uint64(n) {
+					b.Errorf("%d of %d published", got, n)
+				}
+			})
+			if n == 0 {
+				b.Error("no connection")
+			}
+		})
+	}
+}
+
+// BenchmarkEvent is an event from the bus until it stands encoded in the batch
+// of its topic, in gulps of 32, for subscribers to the topic and to a pattern.
+func BenchmarkEvent(b *testing.B) {
+	for _, pattern := range []string{"rooms.42", "rooms.*"} {
+		b.Run(pattern, func(b *testing.B) {
+			s, _, _ := benchServer(b)
+			handle := s.topics.acquire([]byte(pattern)).handle
+			data := []byte(`{"any":"JSON","number":[1,2,3],"text":"some of it, and an escape: \n"}`)
+			events := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Event(0, handle, "rooms.42", data)
+				if events++; events%32 == 0 {
+					s.Flush(0)
+				}
+			}
+			if n := s.shards[0].invalid.Load(); n != 0 {
+				b.Errorf("%d were dropped", n)
+			}
+		})
+	}
+}
