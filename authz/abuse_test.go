@@ -312,7 +312,7 @@ func TestAbuseOfPayload(t *testing.T) {
 	}
 	const rest = `"iss":"https://id.example","aud":"notifyd"`
 	refuse(t, Options{Issuer: "https://id.example", Audience: "notifyd"}, []abuse{
-		row("null", `null`, wire.TokenInvalid),
+		row("null", `null`, wire.TokenMalformed),
 		row("array", `[]`, wire.TokenMalformed),
 		row("string", `"x"`, wire.TokenMalformed),
 		row("number", `1`, wire.TokenMalformed),

@@ -4,117 +4,129 @@ import (
 	"math"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
 )
 
 // claims is the payload of one token while it is being verified. golang-jwt
-// fills it through UnmarshalJSON, checks the signature and then the registered
-// claims through the Get methods.
+// checks the registered claims through the Get methods.
 type claims struct {
 	leeway   time.Duration // on exp
 	nbLeeway time.Duration // on nbf and iat
 
-	exp, nbf, iat *int64 // Unix seconds
-	issued        int64  // iat rounded down, or math.MinInt64
+	exp, nbf, iat date
+	issued        int64 // iat rounded down, or math.MinInt64
 	iss, sub, jti string
 	aud           jwt.ClaimStrings
 	grants        grants
 	bad           bool // a claim that counts here has the wrong type or value
 }
 
-var claimNames = []string{"exp", "nbf", "iat", "iss", "sub", "aud", "jti", "notify", "authorization_details"}
-
-// UnmarshalJSON reads the payload strictly. Only a payload that is not an
-// object in good order is an error; what is wrong with a claim is kept in bad
-// and told after the signature, as a forger needs no hints.
-func (c *claims) UnmarshalJSON(b []byte) error {
-	c.issued = math.MinInt64
-	return eachMember(b, func(name string, value jsontext.Value) {
-		if !c.take(name, value) {
-			c.bad = true
-		}
-	})
+func (v *Verifier) newClaims() *claims {
+	return &claims{leeway: v.options.Leeway, nbLeeway: v.options.NotBeforeLeeway, issued: math.MinInt64}
 }
 
-func (c *claims) take(name string, value jsontext.Value) (ok bool) {
-	switch name {
+// date is a time in Unix seconds, or none.
+type date struct {
+	at  int64
+	set bool
+	// shifted is what golang-jwt is given; it is here so that it need not be
+	// allocated.
+	shifted jwt.NumericDate
+}
+
+var claimNames = []string{"exp", "nbf", "iat", "iss", "sub", "aud", "jti", "notify", "authorization_details"}
+
+// read reads a payload segment strictly. Only one that is not an object in good
+// order is an error; what is wrong with a claim is kept in bad and told after the
+// signature, as a forger needs no hints.
+func (c *claims) read(segment []byte) error {
+	return readSegment(segment, c.member)
+}
+
+// UnmarshalJSON is read, for golang-jwt's parser. c may have been read before.
+func (c *claims) UnmarshalJSON(b []byte) error {
+	*c = claims{leeway: c.leeway, nbLeeway: c.nbLeeway, issued: math.MinInt64}
+	return readObject(b, c.member)
+}
+
+func (c *claims) member(d *document, name []byte) {
+	if !c.take(d, name) {
+		c.bad = true
+	}
+}
+
+func (c *claims) take(d *document, name []byte) (ok bool) {
+	var at float64
+	switch string(name) {
 	case "exp":
 		// Rounded down: with a fraction, the token ends a little early.
-		c.exp, ok = seconds(value, math.Floor)
-		return ok && *c.exp > 0
+		at, ok = d.date()
+		c.exp.is(math.Floor(at), ok)
+		return ok && c.exp.at > 0
 	case "nbf":
-		c.nbf, ok = seconds(value, math.Ceil)
+		at, ok = d.date()
+		c.nbf.is(math.Ceil(at), ok)
 	case "iat":
-		if c.iat, ok = seconds(value, math.Floor); ok {
-			c.issued = *c.iat
+		at, ok = d.date()
+		c.iat.is(math.Ceil(at), ok)
+		if ok {
+			c.issued = int64(math.Floor(at))
 		}
-		c.iat, ok = seconds(value, math.Ceil)
 	case "iss":
-		c.iss, ok = asString(value)
+		c.iss, ok = d.string()
 	case "sub":
-		c.sub, ok = asString(value)
+		c.sub, ok = d.string()
 	case "jti":
-		c.jti, ok = asString(value)
+		c.jti, ok = d.string()
 	case "aud": // RFC 7519 §4.1.3: one string or an array of them
-		var one string
-		if one, ok = asString(value); ok {
-			c.aud = jwt.ClaimStrings{one}
-		} else {
-			c.aud, ok = asStrings(value)
-		}
+		c.aud, ok = d.stringOrStrings()
 	case "notify":
-		ok = c.grants.addNotify(value)
+		ok = c.grants.addNotify(d)
 	case "authorization_details":
-		ok = c.grants.addDetails(value)
+		ok = c.grants.addDetails(d)
 	default:
 		ok = !misspelt(name, claimNames)
 	}
 	return ok
 }
 
-func seconds(value jsontext.Value, round func(float64) float64) (*int64, bool) {
-	f, ok := asNumericDate(value)
-	if !ok {
-		return nil, false
-	}
-	s := int64(round(f))
-	return &s, true
-}
+func (x *date) is(seconds float64, ok bool) { x.at, x.set = int64(seconds), ok }
 
 // The Get methods implement jwt.Claims. golang-jwt knows one leeway for all
 // dates; ours are two, so that the dates are moved by theirs before it looks.
 
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {
-	return shifted(c.exp, c.leeway), nil
+	return c.exp.shift(c.leeway), nil
 }
 
 func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
-	return shifted(c.nbf, -c.nbLeeway), nil
+	return c.nbf.shift(-c.nbLeeway), nil
 }
 
 func (c *claims) GetIssuedAt() (*jwt.NumericDate, error) {
-	return shifted(c.iat, -c.nbLeeway), nil
+	return c.iat.shift(-c.nbLeeway), nil
 }
 
 func (c *claims) GetIssuer() (string, error)             { return c.iss, nil }
 func (c *claims) GetSubject() (string, error)            { return c.sub, nil }
 func (c *claims) GetAudience() (jwt.ClaimStrings, error) { return c.aud, nil }
 
-func shifted(at *int64, by time.Duration) *jwt.NumericDate {
-	if at == nil {
+func (x *date) shift(by time.Duration) *jwt.NumericDate {
+	if !x.set {
 		return nil
 	}
-	return &jwt.NumericDate{Time: time.Unix(*at, 0).Add(by)}
+	x.shifted.Time = time.Unix(x.at, 0).Add(by)
+	return &x.shifted
 }
 
 // starts is the Unix second of the later of nbf and iat, or math.MinInt64.
 func (c *claims) starts() int64 {
 	at := int64(math.MinInt64)
-	for _, claim := range []*int64{c.nbf, c.iat} {
-		if claim != nil {
-			at = max(at, *claim)
-		}
+	if c.nbf.set {
+		at = c.nbf.at
+	}
+	if c.iat.set {
+		at = max(at, c.iat.at)
 	}
 	return at
 }

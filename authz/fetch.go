@@ -12,19 +12,15 @@ import (
 // hang. While it goes on nobody waits.
 const maxFetchWait = 2 * time.Second
 
-// keyFor finds the key that a token names by its header and payload segments.
-// If its issuer publishes keys at a URL and the kid is not known, they are
+// keyFor finds the key that a token names by its header, which leads to r, and
+// its iss. If its issuer publishes keys at a URL and the kid is not known, they are
 // fetched first, so that a token by a key which was changed just now does not
 // have to come twice. Unavailable says that they could not be fetched, or, after
 // an outage, that they are being fetched just now.
-func (v *Verifier) keyFor(head, payload []byte) (*route, *candidate, wire.Code) {
-	r, code := v.keys.Load().route(head)
-	if code != wire.OK {
-		return nil, nil, code
-	}
-	is, code := v.issuerOf(payload)
-	if code != wire.OK {
-		return nil, nil, code
+func (v *Verifier) keyFor(r *route, iss string) (*route, *candidate, wire.Code) {
+	is := v.issuerOf(iss)
+	if is == nil {
+		return nil, nil, wire.TokenInvalid
 	}
 	if c := r.of(is); c != nil {
 		return r, c, wire.OK
@@ -48,21 +44,17 @@ func (v *Verifier) findKey(is *issuer, h header) (*route, *candidate, wire.Code)
 
 // issuerOf is the issuer whose keys count for a token: the one it names, where
 // there are several. Nothing of the payload is verified yet: the name only
-// selects, and the key's parser demands the same iss of what was signed.
-func (v *Verifier) issuerOf(payload []byte) (*issuer, wire.Code) {
+// selects, and the key's validator demands the same iss of what was signed.
+func (v *Verifier) issuerOf(iss string) *issuer {
 	if len(v.issuers) == 1 {
-		return v.issuers[0], wire.OK
-	}
-	name, code := peekIssuer(payload)
-	if code != wire.OK {
-		return nil, code
+		return v.issuers[0]
 	}
 	for _, is := range v.issuers {
-		if is.Name == name {
-			return is, wire.OK
+		if is.Name == iss {
+			return is
 		}
 	}
-	return nil, wire.TokenInvalid
+	return nil
 }
 
 // awaitKey fetches the issuer's keys until there is one for the header, or

@@ -1,7 +1,11 @@
 package authz
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"math"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,6 +70,7 @@ func FuzzVerify(f *testing.F) {
 			raw = forge(t, key.alg, key.sign, header, payload)
 		}
 		v.Slow([]byte(raw))
+		v.sameByParts(t, raw)
 		if token, code := many.Verify([]byte(raw)); code == wire.OK {
 			is := token.key.issuer
 			parser := jwt.NewParser(jwt.WithValidMethods([]string{token.key.alg}), jwt.WithStrictDecoding(), jwt.WithExpirationRequired(),
@@ -129,4 +134,34 @@ func FuzzVerify(f *testing.F) {
 			}
 		}
 	})
+}
+
+// sameByParts holds what golang-jwt's method and validator say of a token, once
+// its header is known, against what the parser as a whole says.
+func (v *Verifier) sameByParts(t *testing.T, raw string) {
+	head, rest, _ := strings.Cut(raw, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	decoded, err := base64.RawURLEncoding.DecodeString(head)
+	if !isCompact([]byte(raw)) || err != nil || json.Unmarshal(decoded, &map[string]any{}) != nil {
+		return // such a header is never known
+	}
+	r, code := v.keys.Load().route([]byte(head))
+	if code != wire.OK || r.of(v.issuers[0]) == nil {
+		return
+	}
+	key := r.of(v.issuers[0])
+	whole, parts := v.newClaims(), v.newClaims()
+	want := verdict(key.examine(raw, whole, false), whole.bad)
+	if parts.read([]byte(payload)) != nil {
+		if want == wire.OK {
+			t.Fatal("the payload is read in two ways")
+		}
+		return
+	}
+	if got := verdict(key.examine(raw, parts, true), parts.bad); got != want {
+		t.Fatalf("by parts %v, as a whole %v", got, want)
+	}
+	if !reflect.DeepEqual(whole, parts) {
+		t.Fatalf("two readings of the claims:\n%+v\n%+v", whole, parts)
+	}
 }

@@ -3,8 +3,6 @@ package authz
 import (
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -49,57 +47,57 @@ func (g *grants) settle(subject, jti string, limit int) bool {
 // "digest":"sha-256=…","once":true}. It reports false for anything malformed,
 // and for every member that it does not know: one that restricts the token must
 // not be ignored, as that would widen it.
-func (g *grants) addNotify(value jsontext.Value) bool {
-	ok := value.Kind() == '{'
-	err := eachMember(value, func(name string, v jsontext.Value) {
-		switch name {
+func (g *grants) addNotify(d *document) bool {
+	ok := true
+	isObject := d.object(func(name []byte) {
+		switch string(name) {
 		case "publish":
-			ok = ok && addPatterns(&g.publish, v)
+			ok = addPatterns(&g.publish, d) && ok
 		case "subscribe":
-			ok = ok && addPatterns(&g.subscribe, v)
+			ok = addPatterns(&g.subscribe, d) && ok
 		case "admin":
-			ok = asBool(&g.admin, v) && ok
+			ok = d.bool(&g.admin) && ok
 		case "once":
-			ok = asBool(&g.bound.once, v) && ok
+			ok = d.bool(&g.bound.once) && ok
 		case "digest":
-			text, isString := asString(v)
+			text, isString := d.string()
 			g.bound.digest, g.bound.hasDigest = parseDigest(text)
 			ok = isString && g.bound.hasDigest && ok
 		default:
 			ok = false
 		}
 	})
-	return ok && err == nil
+	return isObject && ok
 }
 
 // addDetails adds authorization_details (RFC 9396 §2): an array of objects of
 // which those with the type "notifyd" are for us, and the others are not
 // looked into.
-func (g *grants) addDetails(value jsontext.Value) bool {
-	return eachElement(value, g.addDetail)
+func (g *grants) addDetails(d *document) bool {
+	return d.array(func() bool { return g.addDetail(d) })
 }
 
 // addDetail adds {"type":"notifyd","actions":["publish"],"topics":[…]}. Common
 // fields such as locations narrow a grant (RFC 9396 §2.2), and are refused, as
 // is all else that is not understood (§5).
-func (g *grants) addDetail(value jsontext.Value) bool {
+func (g *grants) addDetail(d *document) bool {
 	var kind string
 	var actions, topics []string
 	var typed, acts, on bool
 	known := true
-	err := eachMember(value, func(name string, v jsontext.Value) {
-		switch name {
+	isObject := d.object(func(name []byte) {
+		switch string(name) {
 		case "type":
-			kind, typed = asString(v)
+			kind, typed = d.string()
 		case "actions":
-			actions, acts = asStrings(v)
+			actions, acts = d.strings()
 		case "topics":
-			on = addPatterns(&topics, v)
+			on = addPatterns(&topics, d)
 		default:
 			known = false
 		}
 	})
-	if err != nil || !typed {
+	if !isObject || !typed {
 		return false
 	}
 	if kind != "notifyd" {
@@ -131,18 +129,17 @@ func (g *grants) addDetail(value jsontext.Value) bool {
 }
 
 // addPatterns appends an array of patterns, and reports whether it is one.
-func addPatterns(to *[]string, value jsontext.Value) bool {
-	patterns, ok := asStrings(value)
-	if !ok {
-		return false
+func addPatterns(to *[]string, d *document) bool {
+	patterns := *to
+	ok := d.array(func() bool {
+		p, isString := d.string()
+		patterns = append(patterns, p)
+		return isString && wire.ValidPattern(p)
+	})
+	if ok {
+		*to = patterns
 	}
-	for _, p := range patterns {
-		if !wire.ValidPattern(p) {
-			return false
-		}
-	}
-	*to = append(*to, patterns...)
-	return true
+	return ok
 }
 
 // covered reports whether one of the patterns covers the topic or pattern.

@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Inspection is what a token says of itself, for a person to read. Nothing of
@@ -41,22 +39,22 @@ func Inspect(token string) (Inspection, error) {
 	in := Inspection{Header: header, Claims: payload, GrantsValid: true}
 	var g grants
 	var subject, id string
-	err = eachMember(payload, func(name string, value jsontext.Value) {
-		switch name {
+	err = readObject(payload, func(d *document, name []byte) {
+		switch string(name) {
 		case "sub":
-			subject, _ = asString(value)
+			subject, _ = d.string()
 		case "jti":
-			id, _ = asString(value)
+			id, _ = d.string()
 		case "iat":
-			in.IssuedAt = inspectDate(value)
+			in.IssuedAt = inspectDate(d)
 		case "nbf":
-			in.NotBefore = inspectDate(value)
+			in.NotBefore = inspectDate(d)
 		case "exp":
-			in.Expires = inspectDate(value)
+			in.Expires = inspectDate(d)
 		case "notify":
-			in.GrantsValid = g.addNotify(value) && in.GrantsValid
+			in.GrantsValid = g.addNotify(d) && in.GrantsValid
 		case "authorization_details":
-			in.GrantsValid = g.addDetails(value) && in.GrantsValid
+			in.GrantsValid = g.addDetails(d) && in.GrantsValid
 		}
 	})
 	if err != nil {
@@ -79,8 +77,8 @@ func inspectSegment(segment []byte) (json.RawMessage, error) {
 	return out.Bytes(), nil
 }
 
-func inspectDate(value jsontext.Value) time.Time {
-	s, ok := asNumericDate(value)
+func inspectDate(d *document) time.Time {
+	s, ok := d.date()
 	if !ok {
 		return time.Time{}
 	}

@@ -133,8 +133,8 @@ func (i *issuer) permits(c *claims, now time.Time) bool {
 		return true
 	}
 	born := now.Unix()
-	if c.iat != nil {
+	if c.iat.set {
 		born = c.issued
 	}
-	return *c.exp-born <= int64(i.MaxLifetime/time.Second)
+	return c.exp.at-born <= int64(i.MaxLifetime/time.Second)
 }

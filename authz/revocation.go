@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxRevocationText bounds jti, sub and iss of a revocation, in bytes.
@@ -36,27 +35,28 @@ type Revocation struct {
 func DecodeRevocation(b []byte) (Revocation, error) {
 	var r Revocation
 	known := true
-	err := eachMember(b, func(name string, value jsontext.Value) {
+	err := readObject(b, func(d *document, name []byte) {
 		var ok bool
-		switch name {
+		switch string(name) {
 		case "jti":
-			r.JTI, ok = asString(value)
+			r.JTI, ok = d.string()
 			ok = ok && r.JTI != ""
 		case "sub":
-			r.Subject, ok = asString(value)
+			r.Subject, ok = d.string()
 			ok = ok && r.Subject != ""
 		case "iss":
-			r.Issuer, ok = asString(value)
+			r.Issuer, ok = d.string()
 		case "before":
-			r.Before, ok = wholeSeconds(value)
+			r.Before, ok = wholeSeconds(d)
 		case "expires":
-			r.Expires, ok = wholeSeconds(value)
+			r.Expires, ok = wholeSeconds(d)
 		}
 		known = known && ok
 	})
 	if err != nil {
 		return Revocation{}, err
 	}
+	r.JTI, r.Subject, r.Issuer = strings.Clone(r.JTI), strings.Clone(r.Subject), strings.Clone(r.Issuer) // the text may be longer
 	if !known {
 		return Revocation{}, errors.New(`a revocation has "jti" or "sub", and may have "iss", "before" and "expires" (seconds since 1970), and nothing else`)
 	}
@@ -65,12 +65,9 @@ func DecodeRevocation(b []byte) (Revocation, error) {
 
 // wholeSeconds reads a time above 0; a fraction counts as the second that it
 // is part of the way to, so that more is revoked rather than less.
-func wholeSeconds(value jsontext.Value) (int64, bool) {
-	s, ok := seconds(value, math.Ceil)
-	if !ok || *s == 0 {
-		return 0, false
-	}
-	return *s, true
+func wholeSeconds(d *document) (int64, bool) {
+	s, ok := d.date()
+	return int64(math.Ceil(s)), ok && s > 0
 }
 
 // Encode writes the revocation as JSON, as for a bucket.

@@ -6,8 +6,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -76,26 +74,26 @@ func (t *Token) Record() []byte {
 // is not for a loop. The Token is not remembered, and Same is false for every
 // token of a client.
 func (v *Verifier) Restore(b []byte) (*Token, wire.Code) {
-	c := claims{leeway: v.options.Leeway, nbLeeway: v.options.NotBeforeLeeway, issued: math.MinInt64}
+	c := v.newClaims()
 	h := header{hasKid: true}
 	var thumb string
 	sound := true
-	err := eachMember(b, func(name string, value jsontext.Value) {
+	err := readObject(b, func(d *document, name []byte) {
 		var ok bool
-		switch name {
+		switch string(name) {
 		case "iss", "sub", "jti", "iat", "nbf", "exp", "notify":
-			ok = c.take(name, value)
+			ok = c.take(d, name)
 		case "alg":
-			h.alg, ok = asString(value)
+			h.alg, ok = d.string()
 		case "kid":
-			h.kid, ok = asString(value)
+			h.kid, ok = d.string()
 		case "key":
-			thumb, ok = asString(value)
+			thumb, ok = d.string()
 		}
 		sound = sound && ok
 	})
 	bound := c.grants.bound.once || c.grants.bound.hasDigest
-	if err != nil || !sound || c.exp == nil || bound {
+	if err != nil || !sound || !c.exp.set || bound {
 		return nil, wire.TokenInvalid
 	}
 	i := slices.IndexFunc(v.issuers, func(is *issuer) bool { return is.Name == c.iss || is.Name == "" })
@@ -108,10 +106,10 @@ func (v *Verifier) Restore(b []byte) (*Token, wire.Code) {
 	if code != wire.OK {
 		return nil, code
 	}
-	if key.thumb != thumb || !is.permits(&c, v.options.Now()) {
+	if key.thumb != thumb || !is.permits(c, v.options.Now()) {
 		return nil, wire.TokenInvalid
 	}
-	t := newToken("", key.trusted, &c)
+	t := newToken("", key.trusted, c)
 	if code := v.holds(t, v.options.Now().UnixNano()); code != wire.OK {
 		return nil, code
 	}

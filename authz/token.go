@@ -32,7 +32,7 @@ type Token struct {
 // newToken keeps what was verified. The claims are settled.
 func newToken(raw string, key *trusted, c *claims) *Token {
 	t := &Token{
-		raw: raw, key: key, exp: *c.exp, issued: c.issued, issuer: c.iss, subject: c.sub, id: c.jti,
+		raw: raw, key: key, exp: c.exp.at, issued: c.issued, issuer: c.iss, subject: c.sub, id: c.jti,
 		publish: c.grants.publish, subscribe: c.grants.subscribe, admin: c.grants.admin,
 	}
 	t.starts = c.starts()

@@ -94,13 +94,17 @@ func New(options Options) (*Verifier, error) {
 
 // trust takes a key into use.
 func (v *Verifier) trust(is *issuer, key Key) *trusted {
-	return &trusted{Key: key, issuer: is, parser: v.newParser(is, key.alg), revoked: v.revocations}
+	options := v.strictest(is, key.alg)
+	return &trusted{
+		Key: key, issuer: is, revoked: v.revocations,
+		parser: jwt.NewParser(options...), validator: jwt.NewValidator(options...), method: jwt.GetSigningMethod(key.alg),
+	}
 }
 
-// newParser is golang-jwt at its strictest for the one algorithm of a key. It
+// strictest is golang-jwt at its strictest for the one algorithm of a key. It
 // is not given WithJSONNumber: that makes it read the payload with a decoder
 // which stops at the end of the first value, whatever follows.
-func (v *Verifier) newParser(is *issuer, alg string) *jwt.Parser {
+func (v *Verifier) strictest(is *issuer, alg string) []jwt.ParserOption {
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods([]string{alg}),
 		jwt.WithStrictDecoding(),
@@ -112,7 +116,7 @@ func (v *Verifier) newParser(is *issuer, alg string) *jwt.Parser {
 	if is.Audience != "" {
 		options = append(options, jwt.WithAudience(is.Audience))
 	}
-	return jwt.NewParser(options...)
+	return options
 }
 
 // Find returns the remembered token, or nil when this one is not remembered. It
@@ -166,27 +170,34 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	}
 	head, rest, _ := bytes.Cut(token, []byte{'.'})
 	payload, _, _ := bytes.Cut(rest, []byte{'.'})
-	r, key, code := v.keyFor(head, payload)
+	r, code := v.keys.Load().route(head)
+	if code != wire.OK {
+		return nil, code
+	}
+	c := v.newClaims()
+	if c.read(payload) != nil {
+		return nil, wire.TokenMalformed
+	}
+	r, key, code := v.keyFor(r, c.iss)
 	if code != wire.OK {
 		return nil, code
 	}
 	raw := string(token)
-	c := claims{leeway: v.options.Leeway, nbLeeway: v.options.NotBeforeLeeway}
-	_, err := key.parser.ParseWithClaims(raw, &c, key.material)
+	err := key.examine(raw, c, r.segment != "")
+	now := v.options.Now()
 	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held
-		c.bad = c.bad || !v.admits(&c, key.issuer)
+		c.bad = c.bad || !v.admits(c, key.issuer, now)
 	}
 	if code := verdict(err, c.bad); code != wire.OK {
 		return nil, code
 	}
 	key.learn(head, r)
-	t := newToken(raw, key.trusted, &c)
-	now := v.options.Now().UnixNano()
-	if code := v.holds(t, now); code != wire.OK {
+	t := newToken(raw, key.trusted, c)
+	if code := v.holds(t, now.UnixNano()); code != wire.OK {
 		return nil, code
 	}
 	v.verified.Add(1)
-	return v.cache.add(t, now), wire.OK
+	return v.cache.add(t, now.UnixNano()), wire.OK
 }
 
 // holds is the last check of a token that is new here: it may be revoked, and
@@ -204,8 +215,8 @@ func (v *Verifier) holds(t *Token, now int64) wire.Code {
 
 // admits tells whether the claims are sound as a whole, and what the operator
 // lets their issuer say.
-func (v *Verifier) admits(c *claims, is *issuer) bool {
-	return c.exp != nil && c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes) && is.permits(c, v.options.Now())
+func (v *Verifier) admits(c *claims, is *issuer, now time.Time) bool {
+	return c.exp.set && c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes) && is.permits(c, now)
 }
 
 // isCompact reports whether token is three segments of the base64url alphabet
