@@ -16,11 +16,11 @@ lint: ## format and lint, as CI does
 	$(GOLANGCI_LINT) fmt --diff
 	$(GOLANGCI_LINT) run ./...
 
-bench: ## Go benchmarks of every package
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: ## Go benchmarks of each station of the path, against the last tag; half an hour
+	$(GO) run ./bench/stations
 
 bench-idle: ## bytes of RSS per idle subscribed connection
-	$(GO) run ./bench/idle
+	$(GO) run ./cmd/notifyd bench idle
 
 bench-auth: ## what each way to authenticate costs, for each algorithm
 	$(GO) run ./bench auth

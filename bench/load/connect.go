@@ -14,7 +14,7 @@ import (
 )
 
 // settle is how long the server is left alone before its memory is read.
-const settle = time.Second
+const settle = 2 * time.Second
 
 // idle opens connections that receive nothing, and measures them right away and
 // after the duration. A few are opened before, because the first of all touch

@@ -89,6 +89,11 @@ func TestWindowOfAll(t *testing.T) {
 		if err := e.poll(t.Context(), make([]unix.EpollEvent, 4), time.Minute); err != nil {
 			t.Fatal(err)
 		}
+		for more := true; more; more = e.next < len(e.queue) {
+			if err := e.publishDue(true); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if got := [2]int(e.publishedTo); got != step.want {
 			t.Errorf("step %d: published %v, want %v", i, got, step.want)
 		}
@@ -128,6 +133,42 @@ func TestRoundOfOne(t *testing.T) {
 		if got := fmt.Sprint(done); got != want {
 			t.Errorf("step %d: %s, want %s", i, got, want)
 		}
+	}
+}
+
+// TestReadsAmidPublishing: a window that takes long to make is published bit by
+// bit, in order, and what completes meanwhile waits its turn.
+func TestReadsAmidPublishing(t *testing.T) {
+	const topics = 3000
+	names := make([]string, topics)
+	e, err := newEngine(&scrapbook{}, newMessages(&scrapbook{}, names, MinSize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	null, err := unix.Open("/dev/null", unix.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(null) }()
+	expect := make([]int, topics)
+	for i := range topics {
+		e.writers = append(e.writers, []*conn{{fd: null}})
+		expect[i] = 1
+	}
+	e.readers = expect
+	e.begin(Load{Window: 1}, expect)
+	for n := range 10 * topics {
+		if err := e.publishDue(false); err != nil {
+			t.Fatal(err)
+		}
+		if e.count.published != uint64(n+1) || e.publishedTo[n%topics] != n/topics+1 {
+			t.Fatalf("call %d: %d published, %d of them to its topic", n, e.count.published, e.publishedTo[n%topics])
+		}
+		e.arrived(n % topics)
+	}
+	if cap(e.queue) > 4*topics {
+		t.Errorf("a queue of %d for %d topics", cap(e.queue), topics)
 	}
 }
 

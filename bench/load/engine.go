@@ -174,6 +174,9 @@ func monotonic() int64 {
 
 // poll waits at most timeout for something to happen, and handles it.
 func (e *engine) poll(ctx context.Context, events []unix.EpollEvent, timeout time.Duration) error {
+	if e.next < len(e.queue) && !e.ended {
+		timeout = 0
+	}
 	n, err := unix.EpollWait(e.epoll, events, int(timeout.Milliseconds()))
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return err
@@ -193,7 +196,7 @@ func (e *engine) poll(ctx context.Context, events []unix.EpollEvent, timeout tim
 				return fmt.Errorf("connection %d: %w", ev.Fd, err)
 			}
 		}
-		if err := e.publishDue(); err != nil { // also amid many that are ready, or it would be late
+		if err := e.publishDue(false); err != nil { // also amid many that are ready, or it would be late
 			return err
 		}
 	}

@@ -34,11 +34,13 @@ func (l Load) String() string {
 type pace struct {
 	Load
 	ended       bool
-	batch       []byte // scratch: the messages of one write
+	frames      []byte // scratch: the messages of one write
 	stamps      []stamp
-	expect      []int // closed loop: what each topic waits for after a round
-	outstanding []int // closed loop: what of that has not come
-	ready       []int // closed loop: topics that wait for nothing
+	expect      []int  // closed loop: what each topic waits for after a round
+	outstanding []int  // closed loop: what of that has not come
+	ready       []int  // closed loop: topics that wait for nothing
+	queue       []turn // closed loop: who is to write a window, from next on
+	next        int
 	publishedTo []int // by topic
 	turns       []turn
 	began       int64
@@ -92,19 +94,15 @@ func (e *engine) report() error {
 	return err
 }
 
-// publishDue publishes what may be published now.
-func (e *engine) publishDue() error {
+// publishDue publishes what may be published now. Of the closed loop it is one
+// batch, so that events that have come meanwhile are read in time; patient, it
+// is as many as fit into batchTime.
+func (e *engine) publishDue(patient bool) error {
 	if e.ended || e.writers == nil {
 		return nil
 	}
 	if e.Window > 0 {
-		for _, topic := range e.ready {
-			if err := e.round(topic); err != nil {
-				return err
-			}
-		}
-		e.ready = e.ready[:0]
-		return nil
+		return e.batches(patient)
 	}
 	for e.Rate > 0 {
 		t := e.turns[e.sent%uint64(len(e.turns))]
@@ -134,27 +132,53 @@ func (e *engine) due() int64 {
 	return e.began + int64(float64(e.sent)/e.Rate*float64(time.Second))
 }
 
-// round lets every publisher of a topic write a window of messages.
-func (e *engine) round(topic int) error {
-	for _, w := range e.writers[topic] {
-		e.batch, e.stamps = e.batch[:0], e.stamps[:0]
-		for range e.Window {
-			msg, err := e.messages.next(topic)
-			if err != nil {
-				return err
-			}
-			e.stamps = append(e.stamps, stamp{len(e.batch) + msg.time.at, msg.time.phase})
-			e.batch = append(e.batch, msg.frame...)
+// batchTime is how long batches are made before events are read again. With a
+// fresh token in each message, a window of many topics takes seconds to make.
+const batchTime = time.Millisecond
+
+// batches publishes of the closed loop: every publisher of a topic that waits for
+// nothing writes a window.
+func (e *engine) batches(patient bool) error {
+	for _, topic := range e.ready {
+		for _, w := range e.writers[topic] {
+			e.queue = append(e.queue, turn{topic, w})
 		}
-		e.tick()
-		for _, s := range e.stamps {
-			s.write(e.batch, e.now)
+	}
+	e.ready = e.ready[:0]
+	for until := e.now + int64(batchTime); e.next < len(e.queue); {
+		t := e.queue[e.next]
+		if e.next++; 2*e.next >= len(e.queue) { // else it would grow as long as it is never empty
+			e.queue, e.next = e.queue[:copy(e.queue, e.queue[e.next:])], 0
 		}
-		if err := e.send(w, e.batch); err != nil {
+		if err := e.batch(t); err != nil {
 			return err
 		}
-		e.published(topic, e.Window)
+		if !patient || e.now > until {
+			break
+		}
 	}
+	return nil
+}
+
+// batch writes a window of messages at once.
+func (e *engine) batch(t turn) error {
+	e.frames, e.stamps = e.frames[:0], e.stamps[:0]
+	for range e.Window {
+		msg, err := e.messages.next(t.topic)
+		if err != nil {
+			return err
+		}
+		e.stamps = append(e.stamps, stamp{len(e.frames) + msg.time.at, msg.time.phase})
+		e.frames = append(e.frames, msg.frame...)
+	}
+	e.tick()
+	for _, s := range e.stamps {
+		s.write(e.frames, e.now)
+	}
+	if err := e.send(t.writer, e.frames); err != nil {
+		return err
+	}
+	e.published(t.topic, e.Window)
 	return nil
 }
 

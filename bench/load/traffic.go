@@ -151,7 +151,7 @@ func (r *run) pump(ctx context.Context, e *engine, until int64) error {
 	last, moved := e.count.delivered, e.now
 	tell, told := e.now, e.count.delivered
 	for e.now < until {
-		if err := e.publishDue(); err != nil {
+		if err := e.publishDue(true); err != nil {
 			return err
 		}
 		if err := e.arm(); err != nil {

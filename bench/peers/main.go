@@ -3,14 +3,21 @@
 // Peers compares notifyd with other ways to push events, on one machine in one
 // run:
 //
-//	go run . run [--peers floor,gws] [--scenarios fan1000-w1] [--rounds 5] [--json FILE] [--svg FILE]
+//	go run . goals [--json FILE] [--svg FILE] [--plot FILE]
+//	go run . run [--peers floor,gws] [--scenarios fan1000-w1] [--rounds 5]
 //	go run . serve NAME --listen 127.0.0.1:9000
 //
 // run starts each server as a process of its own, drives all of them through the
-// scenarios in turn, and prints a table of medians with their ratio to the floor:
-// the barest hub on epoll, which is what this approach costs at least. What counts
-// is the CPU time of the server's process, which holds on noisy machines. All
-// traffic stays on 127.0.0.1. A full run takes half an hour. Linux only.
+// scenarios in turn, and prints tables of medians with their ratio to the floor:
+// the barest hub on epoll, which is what this approach costs at least. goals
+// measures only what notifyd's goals are about, and says which of them are met.
+// What counts is the CPU time of the server's process, which holds on noisy
+// machines. All traffic stays on 127.0.0.1. goals takes a quarter of an hour, a
+// full run well over an hour. Linux only.
+//
+// One generator drives all of them, package bench/load, for which each server is
+// a load.Target. It looks at frames and marks alone, and so costs about what the
+// floor costs; the tables show that beside each server.
 //
 // It is a module of its own, so that the peers stay out of notifyd's go.mod.
 package main
@@ -36,14 +43,16 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: peers serve NAME --listen ADDR | peers run [flags]; run --help tells more")
+var errUsage = errors.New("usage: peers serve NAME --listen ADDR | peers run [flags] | peers goals [flags]; --help tells more")
 
 func command(args []string) error {
 	switch {
 	case len(args) > 1 && args[0] == "serve":
 		return serve(args[1], args[2:])
 	case len(args) > 0 && args[0] == "run":
-		return compare(args[1:])
+		return measured(args, 3*time.Second, run)
+	case len(args) > 0 && args[0] == "goals":
+		return measured(args, 2*time.Second, judgeGoals)
 	}
 	return errUsage
 }
@@ -67,35 +76,35 @@ func hubNames() []string {
 	return names
 }
 
-// options are the flags of run.
+// options are the flags of run and goals.
 type options struct {
-	peers, scenarios string
+	peers, scenarios string // of run
 	notifyd          string
-	json, svg        string
+	json, svg, plot  string
 	rounds           int
 	duration, settle time.Duration
 }
 
-func compare(args []string) error {
+// measured reads the flags of the command args[0] and does it.
+func measured(args []string, duration time.Duration, do func(context.Context, options) error) error {
 	var o options
-	var names []string
-	for _, s := range scenarios {
-		names = append(names, s.Name)
+	flags := flag.NewFlagSet(args[0], flag.ExitOnError)
+	if args[0] == "run" {
+		flags.StringVar(&o.peers, "peers", strings.Join(append(hubNames(), "notifyd"), ","), "servers to compare")
+		flags.StringVar(&o.scenarios, "scenarios", strings.Join(scenarioNames(), ","), "what to put them through")
 	}
-	flags := flag.NewFlagSet("run", flag.ExitOnError)
-	flags.StringVar(&o.peers, "peers", strings.Join(append(hubNames(), "notifyd"), ","), "servers to compare")
-	flags.StringVar(&o.scenarios, "scenarios", strings.Join(names, ","), "what to put them through")
 	flags.StringVar(&o.notifyd, "notifyd", "", "notifyd's program; empty: built from ../../cmd/notifyd")
 	flags.StringVar(&o.json, "json", "", "file for every single result")
-	flags.StringVar(&o.svg, "svg", "", "file for a plot of the medians")
+	flags.StringVar(&o.svg, "svg", "", "file for a plot of the medians, as bars")
+	flags.StringVar(&o.plot, "plot", "", "file for a plot of latency by percentile and of throughput against CPU, 1→1,000")
 	flags.IntVar(&o.rounds, "rounds", 5, "times that each server goes through each scenario; the medians count")
-	flags.DurationVar(&o.duration, "duration", 3*time.Second, "how long each measurement takes, after a warm-up of a quarter of it")
+	flags.DurationVar(&o.duration, "duration", duration, "how long each measurement takes, after a warm-up of a quarter of it; percentiles take two or three times as long")
 	flags.DurationVar(&o.settle, "settle", 5*time.Second, "how long connections idle before their memory is read")
-	_ = flags.Parse(args) // it exits
+	_ = flags.Parse(args[1:]) // it exits
 	if flags.NArg() > 0 || o.rounds < 1 || o.duration <= 0 {
 		return errUsage
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return run(ctx, o)
+	return do(ctx, o)
 }

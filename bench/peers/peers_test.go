@@ -3,16 +3,15 @@
 package main
 
 import (
-	"bytes"
-	"encoding/xml"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/notifyd/notifyd/bench/load"
 	"github.com/notifyd/notifyd/bench/peers/hub"
 )
 
@@ -26,33 +25,38 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// small is each kind of scenario, with more topics than one read brings and
-// several subscribers for each.
-var small = []scenario{
-	{Name: "window", Topics: 3, Subscribers: 5, Window: 7},
-	{Name: "rate", Topics: 3, Subscribers: 2, Rate: 300},
-	{Name: "idle", Topics: 2, Connections: 40},
+// tiny is each kind of scenario, with several subscribers and subscriptions.
+var tiny = []scenario{
+	window("window", "", load.Plan{Name: "fanout", Topics: 3, Connections: 15, Subscriptions: 1, Publishers: 3}, 7, small),
+	rate("rate", "", load.Pairs(6), 300, small, 2),
+	window("publishers", "", load.ManyPublishers(5), 2, large),
+	window("subscriptions", "", load.ManySubscriptions(3, 4), 1, small),
+	{Name: "idle", Plan: load.Idle(40)},
+	{Name: "storm", Plan: load.Storm(10)},
 }
 
-// TestServersDeliver drives every server. The driver itself fails when an event
-// is missing at the end, or comes to a topic that none was published to.
+// TestServersDeliver drives every server. What is lost or invented is an error.
 func TestServersDeliver(t *testing.T) {
 	names := append(hubNames(), "notifyd")
 	all, err := contestants(names, "", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &options{duration: 100 * time.Millisecond}
-	for i := range all {
-		t.Run(all[i].name, func(t *testing.T) {
-			for j := range small {
-				values, err := all[i].play(&small[j], o)
+	o := &options{duration: 200 * time.Millisecond}
+	for _, c := range all {
+		t.Run(c.name, func(t *testing.T) {
+			for i := range tiny {
+				s := &tiny[i]
+				values, results, err := c.play(t.Context(), s, o)
 				if err != nil {
-					t.Fatalf("%s: %v", small[j].Name, err)
+					t.Fatalf("%s: %v", s.Name, err)
 				}
-				for _, m := range small[j].metrics() {
+				if len(results) == 0 {
+					t.Errorf("%s: no results", s.Name)
+				}
+				for _, m := range s.metrics() {
 					if v, ok := values[m]; !ok || v <= 0 && m != rssPerConnection {
-						t.Errorf("%s: %s is %v", small[j].Name, m.Name, v)
+						t.Errorf("%s: %s is %v", s.Name, m.Name, v)
 					}
 				}
 			}
@@ -60,34 +64,70 @@ func TestServersDeliver(t *testing.T) {
 	}
 }
 
+// Who does not read is closed, with the code of notifyd, and its memory counts.
+func TestStalled(t *testing.T) {
+	all, err := contestants([]string{"notifyd"}, "", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := rate("stalled", "", load.Slow(10), 1000, huge, 1)
+	c := all[0]
+	p, err := start(c.command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	values, results, err := s.measure(t.Context(), p, c, &options{duration: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if values[kept] != 0 || values[rssPerStalled] <= 0 || values[calm99] <= 0 || values[stalled99] <= 0 {
+		t.Errorf("%v", values)
+	}
+	other := *c
+	other.tooSlow = "4999"
+	if values, err = s.values(p, &other, results); err != nil || values[kept] != 1 {
+		t.Errorf("%v, %v: closed with another code, yet it counts", values, err)
+	}
+}
+
+// liar does not publish what it is told to.
+type liar struct {
+	hubTarget
+	packs   bool
+	publish func(topic string, data []byte) string
+}
+
+func (l liar) Packs() bool { return l.packs }
+
+func (l liar) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	return append(dst, l.publish(topic, data)...), nil
+}
+
 // A hub that loses or invents events must not look fast.
-func TestDriverCounts(t *testing.T) {
-	s := &scenario{Topics: 1, Subscribers: 2, Window: 3}
-	for name, publish := range map[string]func(string) string{
-		"another topic": func(string) string { return "P elsewhere " + bare },
-		"two for one":   func(topic string) string { return "P " + topic + " " + bare + bare },
+func TestLostAndInvented(t *testing.T) {
+	all, err := contestants([]string{"floor"}, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := rate("lies", "", load.Fanout(2), 100, small, 1)
+	for _, test := range []struct {
+		name   string
+		target liar
+		want   error
+	}{
+		{"another topic", liar{publish: func(_ string, data []byte) string { return "P elsewhere " + string(data) }}, errLost},
+		{"two for one", liar{packs: true, publish: func(topic string, data []byte) string {
+			return "P " + topic + " " + string(data) + string(data)
+		}}, errInvented},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			d := hubDialect()
-			d.publish = publish
-			self, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, err := start(func(addr string) []string { return []string{self, "serve", "floor", "--listen", addr} })
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.stop()
-			l, err := newLoad(s, p.addr, d)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.close()
-			l.patience = 200 * time.Millisecond
-			if n, err := l.run(time.Millisecond); err == nil {
-				t.Errorf("%d events counted as if nothing were wrong", n)
+			c := *all[0]
+			c.target = test.target
+			values, _, err := c.play(t.Context(), &s, &options{duration: 300 * time.Millisecond})
+			if !errors.Is(err, test.want) {
+				t.Errorf("%v, %v; want %v", values, err, test.want)
 			}
 		})
 	}
@@ -97,44 +137,6 @@ func TestServeNamesServers(t *testing.T) {
 	err := command([]string{"serve", "nothing"})
 	if err == nil || !strings.Contains(err.Error(), "floor") {
 		t.Errorf("error is %v; it should name those that there are", err)
-	}
-}
-
-func TestReport(t *testing.T) {
-	s := []scenario{{Name: "w1", About: "about", Topics: 1, Window: 1}}
-	r := newReport(s, []contestant{{name: "floor"}, {name: "gws", version: "v1"}, {name: "gone"}}, options{rounds: 3, duration: time.Second})
-	for _, v := range []float64{4, 2, 3} {
-		r.add(&s[0], "floor", map[metric]float64{cpuPerDelivery: v}, nil)
-		r.add(&s[0], "gws", map[metric]float64{cpuPerDelivery: 2 * v}, nil)
-		r.add(&s[0], "gone", nil, errEnded)
-	}
-	r.finish()
-	var b strings.Builder
-	r.markdown(&b)
-	for _, line := range []string{"| floor  | 3.00 | 1.00 |", "| gws v1 | 6.00 | 2.00 |", "| gone  | – | – |"} {
-		if !strings.Contains(b.String(), line) {
-			t.Errorf("no line %q in\n%s", line, b.String())
-		}
-	}
-	var plot bytes.Buffer
-	r.svg(&plot)
-	var drawn struct {
-		Bars []struct {
-			Width string `xml:"width,attr"`
-		} `xml:"rect"`
-	}
-	if err := xml.Unmarshal(plot.Bytes(), &drawn); err != nil {
-		t.Fatal(err)
-	}
-	var widths []string
-	for _, bar := range drawn.Bars[1:] { // the first is the background
-		widths = append(widths, bar.Width)
-	}
-	if want := []string{"110.0", "220.0", "0.0"}; !slices.Equal(widths, want) {
-		t.Errorf("bars are %v wide, not %v", widths, want)
-	}
-	if errs := r.find("w1", "gone", cpuPerDelivery).Errors; len(errs) != 3 {
-		t.Errorf("errors are %q", errs)
 	}
 }
 

@@ -17,12 +17,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a server that this process has started.
+// process is a server that this process has started, and what the generator asks
+// of it.
 type process struct {
-	addr   string
-	cmd    *exec.Cmd
-	stderr bytes.Buffer // to be read after the process has ended
+	addr    string
+	cmd     *exec.Cmd
+	stderr  bytes.Buffer // to be read after the process has ended
+	settles bool         // CPU waits until the server has nothing to do
+	stays   []stay
 }
+
+// stay is the resident set at one reading, and its peak since the one before.
+type stay struct{ rss, peak int64 }
 
 // start runs the program whose command line args gives for the address to listen
 // on, and waits until it accepts connections.
@@ -58,6 +64,30 @@ func (p *process) stop() {
 	_ = p.cmd.Wait() // it was killed
 }
 
+const (
+	// calmFor is how long a server must do next to nothing, which is calmCPU, to
+	// have done all that it had to; calmIn is the longest wait for that.
+	calmFor = 10 * time.Millisecond
+	calmCPU = 100 * time.Microsecond
+	calmIn  = 5 * time.Second
+)
+
+// CPU is the processor time of the server. Where that leaves latencies alone, it
+// waits until the server has finished what was published before, while the
+// generator, which asks this, publishes nothing more. Otherwise it would be luck
+// whether a window's work, which may be half of all, counts.
+func (p *process) CPU() (time.Duration, error) {
+	used, err := p.cpu()
+	for began := time.Now(); err == nil && p.settles && time.Since(began) < calmIn; {
+		time.Sleep(calmFor)
+		before := used
+		if used, err = p.cpu(); used-before < calmCPU {
+			break
+		}
+	}
+	return used, err
+}
+
 // cpu is the processor time of the process's threads, in user and system mode:
 // what utime and stime of /proc/PID/stat add up to, read from the process's own
 // clock, which counts nanoseconds and not hundredths of a second
@@ -69,17 +99,46 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(ts.Nano()), err
 }
 
-// rss is the resident set in bytes.
-func (p *process) rss() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+// RSS is the resident set in bytes.
+func (p *process) RSS() (int64, error) {
+	status, err := os.ReadFile(p.file("status"))
 	if err != nil {
 		return 0, err
 	}
+	var s stay
 	for line := range strings.Lines(string(status)) {
-		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-			return kib << 10, err
+		for name, bytes := range map[string]*int64{"VmRSS:": &s.rss, "VmHWM:": &s.peak} {
+			if v, ok := strings.CutPrefix(line, name); ok {
+				if *bytes, err = strconv.ParseInt(strings.Fields(v)[0], 10, 64); err != nil {
+					return 0, err
+				}
+				*bytes <<= 10
+			}
 		}
 	}
-	return 0, errors.New("no VmRSS")
+	if s.rss == 0 {
+		return 0, errors.New("no VmRSS")
+	}
+	p.stays = append(p.stays, s)
+	return s.rss, os.WriteFile(p.file("clear_refs"), []byte("5"), 0) // begin a new peak (proc_pid_clear_refs(5))
+}
+
+func (p *process) file(name string) string {
+	return fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name)
+}
+
+// growth is how far the resident set rose while connections stalled. The
+// generator reads it before and after it connects, and when the measurement
+// begins and ends: four times while all read, and four times with stalled ones.
+func (p *process) growth() (int64, error) {
+	const pass = 4
+	if len(p.stays) != 2*pass {
+		return 0, fmt.Errorf("the resident set was read %d times, not %d", len(p.stays), 2*pass)
+	}
+	before := p.stays[pass].rss
+	var peak int64
+	for _, s := range p.stays[pass+1:] {
+		peak = max(peak, s.peak)
+	}
+	return peak - before, nil
 }

@@ -5,16 +5,16 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/notifyd/notifyd/bench/load"
 )
 
 // report is what a run found. Its exported fields are the JSON.
@@ -28,9 +28,10 @@ type report struct {
 	Seconds  float64           `json:"seconds"` // of each measurement
 	Versions map[string]string `json:"versions"`
 	Rows     []row             `json:"rows"`
+	Goals    []verdict         `json:"goals,omitempty"`
 
-	scenarios   []scenario
-	contestants []string
+	heats   []heat
+	results []load.Result // one for each measurement
 }
 
 // row is one metric of one server in one scenario.
@@ -39,25 +40,27 @@ type row struct {
 	Server   string    `json:"server"`
 	Metric   string    `json:"metric"`
 	Unit     string    `json:"unit"`
-	Values   []float64 `json:"values"`           // one a round, without those that failed
-	Median   float64   `json:"median,omitempty"` // absent when all failed
-	Ratio    float64   `json:"ratio,omitempty"`  // to the floor's median, where that is known
+	Values   []float64 `json:"values"`            // one a round, without those that failed
+	Median   float64   `json:"median"`            // says nothing without values
+	Ratio    float64   `json:"ratio,omitempty"`   // to the floor's median, where that is known
+	Skipped  string    `json:"skipped,omitempty"` // why it is not measured
 	Errors   []string  `json:"errors,omitempty"`
 }
 
-func newReport(chosen []scenario, all []contestant, o options) *report {
+func (r *row) known() bool { return len(r.Values) > 0 }
+
+func newReport(heats []heat, o *options) *report {
 	r := &report{
 		Date: time.Now().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernel(), Go: runtime.Version(),
-		Rounds: o.rounds, Seconds: o.duration.Seconds(), Versions: map[string]string{}, scenarios: chosen,
+		Rounds: o.rounds, Seconds: o.duration.Seconds(), Versions: map[string]string{}, heats: heats,
 	}
-	for _, c := range all {
-		r.Versions[c.name] = c.version
-		r.contestants = append(r.contestants, c.name)
-	}
-	for i := range chosen {
-		for _, m := range chosen[i].metrics() {
-			for _, c := range all {
-				r.Rows = append(r.Rows, row{Scenario: chosen[i].Name, Server: c.name, Metric: m.Name, Unit: m.Unit})
+	for _, h := range heats {
+		for _, c := range h.contestants {
+			r.Versions[c.name] = c.version
+		}
+		for _, m := range h.scenario.metrics() {
+			for _, c := range h.contestants {
+				r.Rows = append(r.Rows, row{Scenario: h.scenario.Name, Server: c.name, Metric: m.Name, Unit: m.Unit})
 			}
 		}
 	}
@@ -74,16 +77,34 @@ func (r *report) find(scenario, server string, m metric) *row {
 	return &r.Rows[i]
 }
 
-// add takes the result of one round.
-func (r *report) add(s *scenario, server string, values map[metric]float64, err error) {
+// add takes what one round measured.
+func (r *report) add(s *scenario, server string, values map[metric]float64, results []load.Result) {
 	for _, m := range s.metrics() {
 		row := r.find(s.Name, server, m)
-		if err != nil {
-			row.Errors = append(row.Errors, err.Error())
-		} else {
-			row.Values = append(row.Values, values[m])
-		}
+		row.Values = append(row.Values, values[m])
 	}
+	r.results = append(r.results, results...)
+}
+
+func (r *report) skip(s *scenario, server, why string) {
+	for _, m := range s.metrics() {
+		r.find(s.Name, server, m).Skipped = why
+	}
+}
+
+// fail notes that one round failed, and says whether that makes the comparison
+// incomplete. A peer that lets the others wait for those who do not read has been
+// compared.
+func (r *report) fail(s *scenario, server string, err error) bool {
+	if errors.Is(err, errLost) && s.Plan.Stalled > 0 && server != "notifyd" {
+		r.skip(s, server, err.Error())
+		return false
+	}
+	for _, m := range s.metrics() {
+		row := r.find(s.Name, server, m)
+		row.Errors = append(row.Errors, err.Error())
+	}
+	return true
 }
 
 // finish works out medians and ratios.
@@ -107,113 +128,114 @@ func median(values []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// write prints the table, and puts JSON and plot where they are wanted.
-func (r *report) write(jsonFile, svgFile string) error {
+// write prints the tables, and puts JSON and plots where they are wanted.
+func (r *report) write(w io.Writer, o *options) error {
 	r.finish()
-	if jsonFile != "" {
-		b, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err = os.WriteFile(jsonFile, append(b, '\n'), 0o644); err != nil {
-			return err
-		}
+	if err := r.files(o); err != nil {
+		return err
 	}
 	var b bytes.Buffer
-	if svgFile != "" {
-		r.svg(&b)
-		if err := os.WriteFile(svgFile, b.Bytes(), 0o644); err != nil {
-			return err
-		}
-		b.Reset()
+	_, _ = fmt.Fprintln(&b, r.machine()) // into memory
+	if len(r.Goals) > 0 {
+		r.verdicts(&b)
 	}
 	r.markdown(&b)
-	_, err := os.Stdout.Write(b.Bytes())
+	_, err := w.Write(b.Bytes())
 	return err
+}
+
+func (r *report) files(o *options) error {
+	for file, draw := range map[string]func(io.Writer) error{o.json: r.json, o.svg: r.svg, o.plot: r.plot} {
+		if file == "" {
+			continue
+		}
+		var b bytes.Buffer
+		if err := draw(&b); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *report) json(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(r)
 }
 
 // machine says what the figures hold for.
 func (r *report) machine() string {
-	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s. Medians of %d rounds of %g s, %d B of data an event.",
-		r.CPU, r.Cores, r.Kernel, r.Go, r.Date.Format("2 January 2006"), r.Rounds, r.Seconds, payloadBytes)
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s, %s. Medians of %d rounds of %g s.",
+		r.CPU, r.Cores, r.Kernel, r.Go, r.Date.Format("2 January 2006"), r.Rounds, r.Seconds)
 }
 
 // markdown prints one table for each scenario.
 func (r *report) markdown(w io.Writer) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // into memory
-	p("%s\n", r.machine())
-	for i := range r.scenarios {
-		s := &r.scenarios[i]
+	for _, h := range r.heats {
+		s := h.scenario
 		p("\n### %s: %s\n\n| server |", s.Name, s.About)
 		for _, m := range s.metrics() {
 			p(" %s, %s | × floor |", m.Name, m.Unit)
 		}
 		p("\n|---|%s\n", strings.Repeat("---:|---:|", len(s.metrics())))
-		for _, server := range r.contestants {
-			p("| %s %s |", server, r.Versions[server])
+		var notes []string
+		for _, c := range h.contestants {
+			p("| %s |", strings.TrimSpace(c.name+" "+r.Versions[c.name]))
 			for _, m := range s.metrics() {
-				row := r.find(s.Name, server, m)
-				p(" %s | %s |", number(row.Median), number(row.Ratio))
+				row := r.find(s.Name, c.name, m)
+				p(" %s | %s |", row.median(), ratio(row.Ratio))
+				notes = append(notes, row.notes()...)
 			}
 			p("\n")
+		}
+		for i, note := range slices.Compact(notes) {
+			if i == 0 {
+				p("\n")
+			}
+			p("%s\n", note)
 		}
 	}
 }
 
-// number shows three digits, and what is not known as a dash.
+// notes say why figures are missing.
+func (r *row) notes() (notes []string) {
+	if r.Skipped != "" {
+		notes = append(notes, r.Server+": "+r.Skipped)
+	}
+	for _, err := range r.Errors {
+		first, _, _ := strings.Cut(err, "\n")
+		notes = append(notes, r.Server+", in one round: "+first)
+	}
+	return notes
+}
+
+func (r *row) median() string {
+	if !r.known() {
+		return "–"
+	}
+	return number(r.Median)
+}
+
+func ratio(v float64) string {
+	if v == 0 {
+		return "–"
+	}
+	return number(v)
+}
+
+// number shows three digits.
 func number(v float64) string {
 	switch {
 	case v == 0:
-		return "–"
+		return "0"
 	case v < 10:
 		return fmt.Sprintf("%.2f", v)
 	case v < 100:
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.0f", v)
-}
-
-// brief is one round's result for the progress line.
-func brief(s *scenario, values map[metric]float64) string {
-	if values == nil {
-		return "failed"
-	}
-	var parts []string
-	for _, m := range s.metrics() {
-		parts = append(parts, number(values[m])+" "+m.Unit)
-	}
-	return strings.Join(parts, ", ")
-}
-
-// moduleVersion is the version of a module that this program was built with.
-func moduleVersion(path string) string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, m := range info.Deps {
-			if m.Path == path {
-				return m.Version
-			}
-		}
-	}
-	return ""
-}
-
-func cpuModel() string {
-	b, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	for line := range strings.Lines(string(b)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
-}
-
-func kernel() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
 }

@@ -2,34 +2,79 @@
 
 package main
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 
-// scenario is a load that each server is put through. With a window, it is a
-// closed loop: a topic's publisher sends that many events in one write, and again
-// as soon as every subscriber of the topic has got all of them. With a rate, it is
-// an open loop.
+	"golang.org/x/sys/unix"
+
+	"github.com/notifyd/notifyd/bench/load"
+)
+
+// scenario is a load that each server is put through.
 type scenario struct {
-	Name        string
-	About       string
-	Topics      int // each with a publisher of its own
-	Subscribers int // of each topic
-	Window      int
-	Rate        int // publishes a second, over all topics
-	Connections int // only opened, over all topics, and then left alone
+	Name  string
+	About string
+	Plan  load.Plan
+	Load  load.Load // none where nothing is published
+	Size  int       // bytes of an event's data
+	Times int       // as long as others; 0 is once. Percentiles need many events.
 }
 
-// payloadBytes is the size of an event's data.
-const payloadBytes = 128
+const (
+	small = 128
+	large = 1 << 10
+	// huge fills the buffers of a connection that is not read within a measurement.
+	huge = 16 << 10
+)
 
 var scenarios = []scenario{
-	{Name: "fan1000-w1", About: "1→1,000, one event in flight", Topics: 1, Subscribers: 1000, Window: 1},
-	{Name: "fan1000-w32", About: "1→1,000, 32 events in flight", Topics: 1, Subscribers: 1000, Window: 32},
-	{Name: "fan10000-w8", About: "1→10,000, 8 events in flight", Topics: 1, Subscribers: 10000, Window: 8},
-	{Name: "fan1000-r30", About: "1→1,000, 30 events a second", Topics: 1, Subscribers: 1000, Rate: 30},
-	{Name: "pairs100-w1", About: "100 topics 1:1, one event in flight on each", Topics: 100, Subscribers: 1, Window: 1},
-	{Name: "pairs100-w16", About: "100 topics 1:1, 16 events in flight on each", Topics: 100, Subscribers: 1, Window: 16},
-	{Name: "pairs100-r3000", About: "100 topics 1:1, 3,000 events a second in all", Topics: 100, Subscribers: 1, Rate: 3000},
-	{Name: "idle15000", About: "15,000 connections with one subscription each", Topics: 100, Connections: 15000},
+	window("fan100-w32", "1→100, 32 events in flight", load.Fanout(100), 32, small),
+	window("fan1000-w1", "1→1,000, one event in flight", load.Fanout(1000), 1, small),
+	window("fan1000-w32", "1→1,000, 32 events in flight", load.Fanout(1000), 32, small),
+	window("fan10000-w8", "1→10,000, 8 events in flight", load.Fanout(10000), 8, small),
+	window("fan10000-w32", "1→10,000, 32 events in flight", load.Fanout(10000), 32, small),
+	window("fan1000-1k-w1", "1→1,000 with 1 KiB, one event in flight", load.Fanout(1000), 1, large),
+	window("fan1000-1k-w32", "1→1,000 with 1 KiB, 32 events in flight", load.Fanout(1000), 32, large),
+	window("fan10000-1k-w1", "1→10,000 with 1 KiB, one event in flight", load.Fanout(10000), 1, large),
+	window("fan10000-1k-w32", "1→10,000 with 1 KiB, 32 events in flight", load.Fanout(10000), 32, large),
+	rate("fan1000-r30", "1→1,000, 30 events a second", load.Fanout(1000), 30, small, 3),
+	window("pairs100-w1", "100 topics 1:1, one event in flight on each", load.Pairs(100), 1, small),
+	window("pairs100-w16", "100 topics 1:1, 16 events in flight on each", load.Pairs(100), 16, small),
+	rate("pairs100-r3000", "100 topics 1:1, 3,000 events a second in all", load.Pairs(100), 3000, small, 2),
+	window("pairs10000-w1", "10,000 topics with one subscriber each, one event in flight on each", load.Pairs(10000), 1, small),
+	window("publishers1000-w1", "1,000 publishers to one subscriber, one event of each in flight", load.ManyPublishers(1000), 1, small),
+	window("subscriptions100-w1", "100 connections with 100 subscriptions each, one event in flight on each", load.ManySubscriptions(100, 100), 1, small),
+	{Name: "idle15000", About: "15,000 connections with one subscription each", Plan: load.Idle(15000)},
+	{Name: "storm1000", About: "1,000 connections connect, subscribe and are reset, again and again", Plan: load.Storm(1000)},
+	rate("stalled", "1→500 with 16 KiB, 100 events a second, before and after a tenth stopped reading", load.Slow(500), 100, huge, 2),
+}
+
+func window(name, about string, plan load.Plan, window, size int) scenario {
+	return scenario{Name: name, About: about, Plan: plan, Load: load.Load{Window: window}, Size: size}
+}
+
+func rate(name, about string, plan load.Plan, rate float64, size, times int) scenario {
+	return scenario{Name: name, About: about, Plan: plan, Load: load.Load{Rate: rate}, Size: size, Times: times}
+}
+
+// findScenario gives the scenario with that name.
+func findScenario(name string) (*scenario, error) {
+	i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("no scenario %q; there are %s", name, strings.Join(scenarioNames(), ", "))
+	}
+	return &scenarios[i], nil
+}
+
+func scenarioNames() []string {
+	var names []string
+	for _, s := range scenarios {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // metric is something that is measured in a scenario.
@@ -40,85 +85,65 @@ type metric struct {
 
 var (
 	cpuPerDelivery   = metric{"CPU per delivery", "µs"}
+	ownPerDelivery   = metric{"generator's own", "µs"}
 	latency50        = metric{"latency p50", "µs"}
 	latency99        = metric{"latency p99", "µs"}
 	rssPerConnection = metric{"RSS per connection", "B"}
 	cpuPerConnection = metric{"CPU per handshake and subscribe", "µs"}
+	cpuPerVisit      = metric{"CPU per connect, subscribe and reset", "µs"}
+	calm99           = metric{"latency p99 while all read", "µs"}
+	stalled99        = metric{"latency p99 of the others", "µs"}
+	rssPerStalled    = metric{"RSS per stalled connection, peak", "B"}
+	kept             = metric{"stalled connections not closed", "connections"}
 )
 
 func (s *scenario) metrics() []metric {
 	switch {
-	case s.Connections > 0:
+	case s.Plan.Storm:
+		return []metric{cpuPerVisit}
+	case s.Plan.Publishers == 0:
 		return []metric{rssPerConnection, cpuPerConnection}
-	case s.Rate > 0:
+	case s.Plan.Stalled > 0:
+		return []metric{calm99, stalled99, rssPerStalled, kept}
+	case s.Load.Rate > 0:
 		return []metric{cpuPerDelivery, latency50, latency99}
 	}
-	return []metric{cpuPerDelivery}
+	return []metric{cpuPerDelivery, ownPerDelivery}
 }
 
-// measure puts a running server through the scenario.
-func (s *scenario) measure(p *process, d *dialect, o *options) (map[metric]float64, error) {
-	if s.Connections > 0 {
-		return s.measureIdle(p, d, o.settle)
+// duration is how long the scenario is measured.
+func (s *scenario) duration(o *options) time.Duration {
+	if s.Plan.Publishers == 0 && !s.Plan.Storm {
+		return o.settle
 	}
-	l, err := newLoad(s, p.addr, d)
-	if err != nil {
-		return nil, err
-	}
-	defer l.close()
-	if _, err = l.run(o.duration / 4); err != nil { // warm-up
-		return nil, err
-	}
-	before, err := p.cpu()
-	if err != nil {
-		return nil, err
-	}
-	delivered, err := l.run(o.duration)
-	if err != nil {
-		return nil, err
-	}
-	after, err := p.cpu()
-	if err != nil {
-		return nil, err
-	}
-	values := map[metric]float64{cpuPerDelivery: micros(after-before) / float64(delivered)}
-	if s.Rate > 0 {
-		values[latency50], values[latency99] = l.percentile(0.5), l.percentile(0.99)
-	}
-	return values, nil
+	return o.duration * time.Duration(max(1, s.Times))
 }
 
-func (s *scenario) measureIdle(p *process, d *dialect, settle time.Duration) (map[metric]float64, error) {
-	var c crowd
-	defer c.close()
-	if err := c.open(p.addr, d, s.Topics, s.Topics); err != nil { // touch what all connections share
-		return nil, err
+func (o *options) warmup() time.Duration { return o.duration / 4 }
+
+// estimate is how long the scenario takes with one server, roughly.
+func (s *scenario) estimate(o *options) time.Duration {
+	const start, connect, drain = time.Second / 2, 200 * time.Microsecond, 2 * time.Second
+	took := start + time.Duration(s.Plan.Connections)*connect + s.duration(o)
+	switch {
+	case s.Plan.Stalled > 0:
+		return 2*(took+o.warmup()) + drain
+	case s.Plan.Publishers > 0:
+		return took + o.warmup()
 	}
-	time.Sleep(settle / 2)
-	rss, err := p.rss()
-	if err != nil {
-		return nil, err
-	}
-	before, err := p.cpu()
-	if err != nil {
-		return nil, err
-	}
-	if err = c.open(p.addr, d, s.Connections, s.Topics); err != nil {
-		return nil, err
-	}
-	after, err := p.cpu()
-	if err != nil {
-		return nil, err
-	}
-	time.Sleep(settle)
-	grown, err := p.rss()
-	if err != nil {
-		return nil, err
-	}
-	return map[metric]float64{
-		rssPerConnection: float64(grown-rss) / float64(s.Connections),
-		cpuPerConnection: micros(after-before) / float64(s.Connections),
-	}, nil
+	return took + time.Second // in which the server is left alone before the connections come
 }
 
-func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+// impossible says why this machine cannot run the scenario; "" if it can.
+// Generator and server need a descriptor for each connection.
+func (s *scenario) impossible() string {
+	const spare = 200
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err.Error()
+	}
+	if need := s.Plan.Connections + s.Plan.Publishers + spare; uint64(need) > limit.Max {
+		return fmt.Sprintf("needs %d descriptors; this machine allows a process %d", need, limit.Max)
+	}
+	return ""
+}

@@ -1,0 +1,122 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/notifyd/notifyd/bench/load"
+	"github.com/notifyd/notifyd/bench/peers/hub"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// contestant is a server to compare: how to start it and how to speak to it.
+type contestant struct {
+	name, version string
+	command       func(addr string) []string
+	path          string // of its WebSocket endpoint
+	target        load.Target
+	tooSlow       string // close code of connections that do not read; "": whatever ends them
+}
+
+// play starts the server, puts it through one scenario and ends it.
+func (c *contestant) play(ctx context.Context, s *scenario, o *options) (map[metric]float64, []load.Result, error) {
+	p, err := start(c.command)
+	if err != nil {
+		return nil, nil, err
+	}
+	values, results, err := s.measure(ctx, p, c, o)
+	p.stop()
+	if err != nil && p.stderr.Len() > 0 {
+		err = fmt.Errorf("%w\n%s", err, p.stderr.String())
+	}
+	return values, results, err
+}
+
+func contestants(names []string, notifyd, dir string) (all []*contestant, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		var c *contestant
+		if name == "notifyd" {
+			c, err = newNotifyd(notifyd, dir)
+		} else {
+			c, err = newPeer(name, self)
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func newPeer(name, self string) (c *contestant, err error) {
+	s, ok := hub.Find(name)
+	if !ok {
+		return nil, fmt.Errorf("no peer %q; there are notifyd, %s", name, strings.Join(hubNames(), ", "))
+	}
+	c = &contestant{name: name, version: moduleVersion(s.Module), path: "/", target: hubTarget{}}
+	c.command = func(addr string) []string { return []string{self, "serve", name, "--listen", addr} }
+	switch name {
+	case "nats":
+		c.target = natsTarget{}
+	case "centrifuge":
+		c.target, err = newCentrifugeTarget()
+	}
+	return c, err
+}
+
+// newNotifyd makes ready what notifyd needs: the program, unless one is given, a
+// key, and a token for every message.
+func newNotifyd(program, dir string) (*contestant, error) {
+	if program == "" {
+		program = filepath.Join(dir, "notifyd")
+		build := exec.Command("go", "build", "-o", program, "./cmd/notifyd")
+		build.Dir = filepath.Join("..", "..")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("notifyd is built from ../.., so run this in bench/peers or use --notifyd: %w\n%s", err, out)
+		}
+	}
+	key, err := output(program, "keys", "generate", "--alg", "EdDSA")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "key.jwk")
+	if err = os.WriteFile(file, []byte(key), 0o600); err != nil {
+		return nil, err
+	}
+	token, err := output(program, "token", "--key", file, "--sub", "bench", "--publish", ">", "--subscribe", ">", "--ttl", "24h")
+	if err != nil {
+		return nil, err
+	}
+	version, err := output(program, "version")
+	return &contestant{
+		name:    "notifyd",
+		version: strings.TrimPrefix(version, "notifyd "),
+		path:    wire.Path,
+		target:  &load.Notifyd{Token: token},
+		tooSlow: strconv.Itoa(int(wire.CloseSlowConsumer)),
+		command: func(addr string) []string {
+			return []string{program, "serve", "--listen", addr, "--admin.listen", "", "--auth.keys", file}
+		},
+	}, err
+}
+
+// output is what a program prints, without the line's end.
+func output(program string, args ...string) (string, error) {
+	out, err := exec.Command(program, args...).Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("%s %s: %w\n%s", program, args[0], err, exit.Stderr)
+	}
+	return strings.TrimSpace(string(out)), err
+}

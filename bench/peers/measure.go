@@ -1,0 +1,94 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/notifyd/notifyd/bench/load"
+)
+
+var (
+	errLost     = errors.New("deliveries never came")
+	errInvented = errors.New("more came than was published")
+)
+
+// measure puts a running server through the scenario.
+func (s *scenario) measure(ctx context.Context, p *process, c *contestant, o *options) (map[metric]float64, []load.Result, error) {
+	p.settles = s.Load.Rate == 0
+	options := load.Options{
+		Plan: s.Plan, Target: c.target, Server: c.name, URL: "ws://" + p.addr + c.path, Process: p,
+		Size: s.Size, Warmup: o.warmup(), Duration: s.duration(o),
+	}
+	if s.Plan.Publishers > 0 {
+		options.Loads = []load.Load{s.Load}
+	}
+	results, err := load.Run(ctx, options)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range results {
+		if err := s.complete(&results[i]); err != nil {
+			return nil, nil, err
+		}
+	}
+	values, err := s.values(p, c, results)
+	return values, results, err
+}
+
+// complete fails if a server lost or invented events, and thus did less or more
+// than it was to do.
+func (s *scenario) complete(r *load.Result) error {
+	if r.Lost > 0 {
+		return fmt.Errorf("%d %w", r.Lost, errLost)
+	}
+	fan := uint64(s.fan())
+	// A window may be under way when the measurement begins; at a rate, as much as a
+	// slow server is late.
+	under := uint64(s.Load.Window*max(s.Plan.Topics, s.Plan.Publishers)) * fan
+	if s.Load.Rate > 0 {
+		under = r.Published*fan/2 + fan
+	}
+	if r.Delivered > r.Published*fan+under {
+		return fmt.Errorf("%w: %d for %d publishes to %d", errInvented, r.Delivered, r.Published, fan)
+	}
+	return nil
+}
+
+// fan is how many deliveries a publish brings while all read.
+func (s *scenario) fan() int { return s.Plan.Connections * s.Plan.Subscriptions / s.Plan.Topics }
+
+func (s *scenario) values(p *process, c *contestant, results []load.Result) (map[metric]float64, error) {
+	r := results[0]
+	switch {
+	case s.Plan.Storm:
+		return map[metric]float64{cpuPerVisit: *r.CPUPerConnect}, nil
+	case s.Plan.Publishers == 0:
+		return map[metric]float64{rssPerConnection: *results[1].RSSPerConnection, cpuPerConnection: *r.CPUPerConnect}, nil
+	case s.Plan.Stalled > 0:
+		growth, err := p.growth()
+		stalled := results[1]
+		closed := stalled.Dropped
+		if c.tooSlow != "" {
+			closed = stalled.DroppedBy[c.tooSlow]
+		}
+		return map[metric]float64{
+			calm99: r.Latency.P99, stalled99: stalled.Latency.P99,
+			rssPerStalled: float64(growth) / float64(s.Plan.Stalled),
+			kept:          float64(stalled.Stalled - closed),
+		}, err
+	}
+	if r.Published == 0 {
+		return nil, errors.New("nothing was published in the measured time; --duration is too short")
+	}
+	// Whatever was published has been delivered when the processor time is read; see process.CPU.
+	values := map[metric]float64{cpuPerDelivery: *r.CPUPerPublish / float64(s.fan())}
+	if s.Load.Rate > 0 {
+		values[latency50], values[latency99] = r.Latency.P50, r.Latency.P99
+	} else if r.OwnCPUPerDelivery != nil {
+		values[ownPerDelivery] = *r.OwnCPUPerDelivery
+	}
+	return values, nil
+}

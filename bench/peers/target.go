@@ -1,0 +1,113 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/bench/load"
+	"github.com/notifyd/notifyd/bench/peers/hub"
+)
+
+// peer is what the servers of package hub have in common.
+type peer struct{}
+
+func (peer) Dialer() ws.Dialer { return ws.Dialer{} }
+
+func (peer) Text() bool { return true }
+
+func (peer) Fresh() bool { return false }
+
+// hubTarget speaks the protocol of package hub.
+type hubTarget struct{ peer }
+
+func (hubTarget) Packs() bool { return false }
+
+func (hubTarget) Hello(dst []byte) ([]byte, bool) { return dst, false }
+
+func (hubTarget) Subscribe(dst []byte, topic string) ([]byte, bool) {
+	return append(append(dst, "S "...), topic...), true
+}
+
+func (hubTarget) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	return fmt.Appendf(dst, "P %s %s", topic, data), nil
+}
+
+func (hubTarget) Answer(payload []byte) (load.Answer, error) {
+	return answer(payload, "", "ok")
+}
+
+// natsTarget speaks NATS' client protocol. One message may hold several events.
+type natsTarget struct{ peer }
+
+func (natsTarget) Packs() bool { return true }
+
+func (natsTarget) Hello(dst []byte) ([]byte, bool) {
+	return append(dst, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n"...), true
+}
+
+// Subscribe takes the topic's number for the subscription's.
+func (natsTarget) Subscribe(dst []byte, topic string) ([]byte, bool) {
+	return fmt.Appendf(dst, "SUB %s %s\r\nPING\r\n", topic, topic[strings.LastIndexByte(topic, '.')+1:]), true
+}
+
+func (natsTarget) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	return fmt.Appendf(dst, "PUB %s %d\r\n%s\r\n", topic, len(data), data), nil
+}
+
+func (natsTarget) Answer(payload []byte) (load.Answer, error) {
+	if bytes.HasPrefix(payload, []byte("-ERR")) {
+		return load.Answer{}, fmt.Errorf("the server says %q", payload)
+	}
+	return answer(payload, "INFO ", "PONG\r\n")
+}
+
+// centrifugeTarget speaks centrifuge's JSON protocol, in which one message may
+// hold several replies.
+type centrifugeTarget struct {
+	peer
+	token string
+}
+
+func newCentrifugeTarget() (*centrifugeTarget, error) {
+	token, err := hub.Token()
+	return &centrifugeTarget{token: token}, err
+}
+
+func (*centrifugeTarget) Packs() bool { return true }
+
+func (t *centrifugeTarget) Hello(dst []byte) ([]byte, bool) {
+	return fmt.Appendf(dst, `{"id":1,"connect":{"token":"%s"}}`, t.token), true
+}
+
+func (*centrifugeTarget) Subscribe(dst []byte, topic string) ([]byte, bool) {
+	return fmt.Appendf(dst, `{"id":2,"subscribe":{"channel":"%s"}}`, topic), true
+}
+
+// Publish has the topic before the event, in one string.
+func (*centrifugeTarget) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	return fmt.Appendf(dst, `{"send":{"data":"%s %s}}`, topic, data[1:]), nil
+}
+
+func (*centrifugeTarget) Answer(payload []byte) (load.Answer, error) {
+	if bytes.Contains(payload, []byte(`"error":{`)) {
+		return load.Answer{}, fmt.Errorf("the server says %q", payload)
+	}
+	return answer(payload, `"connect":{`, `"subscribe":{`)
+}
+
+// answer tells what a message is by a part of it. A server without a greeting has
+// an empty one.
+func answer(payload []byte, welcome, subscribed string) (load.Answer, error) {
+	switch {
+	case bytes.Contains(payload, []byte(subscribed)):
+		return load.Answer{Kind: load.Subscribed}, nil
+	case welcome != "" && bytes.Contains(payload, []byte(welcome)):
+		return load.Answer{Kind: load.Welcome}, nil
+	}
+	return load.Answer{}, nil
+}
