@@ -30,6 +30,8 @@ func (c *counter) Flush(shard int) {
 	c.n[shard] = 0
 }
 
+func (c *counter) Answered() {}
+
 // cpu is what this process has used, in nanoseconds.
 func cpu(b *testing.B) int64 {
 	var u syscall.Rusage

@@ -47,6 +47,9 @@ type Sink interface {
 	Event(shard int, handle uint32, topic string, data []byte)
 	// Flush ends a gulp: everything that waited has been handed over.
 	Flush(shard int)
+	// Answered says that what was flushed some time before has been brought, as far as it is for this node,
+	// or will not be. With an external NATS it is never called.
+	Answered()
 }
 
 // A Bus is one node's connection to NATS. All methods may be called from any goroutine.

@@ -33,6 +33,7 @@ type link struct {
 	pings                   atomic.Int32 // len(pongs)
 	full                    atomic.Bool  // out holds more than linkBytes
 	up                      atomic.Bool
+	underWay                atomic.Bool // something was flushed, and a PONG is due behind it
 
 	// The reader's own.
 	events, eventBytes int // handed over since the last Flush
@@ -184,11 +185,15 @@ func (l *link) kick() {
 // flush implements events.
 func (l *link) flush() {
 	l.mu.Lock()
-	if len(l.out) > 0 {
+	if len(l.out) > 0 && l.conn != nil {
+		l.underWay.Store(true)
 		l.kick()
 	}
 	l.mu.Unlock()
 }
+
+// busy implements events.
+func (l *link) busy() bool { return l.underWay.Load() }
 
 // hasRoom and awaitRoom implement events.
 func (l *link) hasRoom() bool { return !l.full.Load() }
@@ -240,6 +245,7 @@ func (l *link) readAll() {
 		closed := l.closed
 		l.lost()
 		l.mu.Unlock()
+		l.b.sink.Answered() // there will be no answer
 		if closed {
 			return
 		}
@@ -275,6 +281,7 @@ func (l *link) lost() {
 	for len(l.pongs) > 0 {
 		l.ponged(errLink)
 	}
+	l.underWay.Store(false)
 	l.out, l.queued = l.out[:0], 0
 	if l.full.Swap(false) {
 		l.room.Broadcast()
@@ -367,7 +374,11 @@ func (l *link) operation(p []byte) (size int, err error) {
 		l.flushEvents()
 		l.mu.Lock()
 		l.ponged(nil)
+		if len(l.pongs) == 0 && len(l.out) == 0 {
+			l.underWay.Store(false)
+		}
 		l.mu.Unlock()
+		l.b.sink.Answered()
 	case string(line) == "PING":
 		l.mu.Lock()
 		l.out = append(l.out, "PONG\r\n"...)

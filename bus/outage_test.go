@@ -178,6 +178,7 @@ func (s *stuck) Event(int, uint32, string, []byte) {
 	<-s.release
 }
 func (s *stuck) Flush(int) {}
+func (s *stuck) Answered() {}
 
 func TestDropsAreCountedAndLogged(t *testing.T) {
 	log, seen := logs()
@@ -296,6 +297,7 @@ func (m *matcher) Event(_ int, handle uint32, topic string, _ []byte) {
 	m.n.Add(1)
 }
 func (m *matcher) Flush(int) {}
+func (m *matcher) Answered() {}
 
 // Interest comes and goes while events are under way, some for subscriptions that are new or just gone.
 func TestChurnUnderTraffic(t *testing.T) {

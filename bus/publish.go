@@ -32,6 +32,10 @@ func (b *Bus) Publish(topic, data []byte) wire.Code {
 // at once: a loop at the end of its turn.
 func (b *Bus) Flush() { b.events.flush() }
 
+// Busy says whether something that was flushed is on its way to the embedded server or back, for as long as
+// the sink's Answered is to follow. With an external NATS, whose answers take a network's time, it is false.
+func (b *Bus) Busy() bool { return b.events.busy() }
+
 // HasRoom says whether NATS keeps up with what is published. When it does not, a publisher should wait with
 // AwaitRoom before the next Publish: what waits to be written takes memory. Neither is a promise.
 func (b *Bus) HasRoom() bool { return b.events.hasRoom() }

@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"runtime"
 	"unsafe"
 
 	"github.com/nats-io/nats.go"
@@ -15,6 +16,8 @@ type events interface {
 	// publish hands over an event that Publish has checked; flush has what was published leave.
 	publish(topic, data []byte) wire.Code
 	flush()
+	// busy says whether Answered is to follow on what was flushed.
+	busy() bool
 	// hasRoom says whether a publisher should go on, awaitRoom waits until it should.
 	hasRoom() bool
 	awaitRoom()
@@ -48,7 +51,10 @@ func (r remote) publish(topic, data []byte) wire.Code {
 	}
 }
 
-func (r remote) flush() {} // nats.go has a goroutine for that
+// flush lets the goroutine run that nats.go has for that: here and now, without waking another thread.
+func (r remote) flush() { runtime.Gosched() }
+
+func (r remote) busy() bool { return false }
 
 // nats.go makes a publisher wait when its buffer is full.
 func (r remote) hasRoom() bool { return true }

@@ -24,6 +24,7 @@ type memBus struct {
 	owner    map[uint32]int    // which call of Subscribe the handle is from
 	publish  wire.Code         // what Publish answers
 	full     bool              // HasRoom says no
+	busy     bool              // from Flush until its goroutine has done all
 	hold     bool              // Subscribe answers only when told
 	held     []answer
 	asked    int // calls of Subscribe
@@ -58,6 +59,12 @@ func (b *memBus) start(sink bustest.Sink) {
 				f()
 			}
 			b.sink.Flush(0)
+			b.mu.Lock()
+			if len(b.tasks) == 0 {
+				b.busy = false
+			}
+			b.mu.Unlock()
+			b.sink.Answered()
 			b.mu.Lock()
 		}
 	})
@@ -99,7 +106,18 @@ func (b *memBus) Publish(topic, data []byte) wire.Code {
 	return wire.OK
 }
 
-func (b *memBus) Flush() {}
+func (b *memBus) Flush() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.busy = true
+	b.do(func() {})
+}
+
+func (b *memBus) Busy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.busy
+}
 
 func (b *memBus) HasRoom() bool {
 	b.mu.Lock()

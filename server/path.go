@@ -160,11 +160,12 @@ func (s *Server) sendNow(c *loop.Conn, ses *session, env *wire.Envelope) {
 }
 
 // Turn implements [loop.Handler]: what a turn published leaves as one write.
-func (s *Server) Turn(l *loop.Loop) {
+func (s *Server) Turn(l *loop.Loop) bool {
 	if st := l.Data.(*loopState); st.unflushed {
 		st.unflushed = false
 		s.bus.Flush()
 	}
+	return s.bus.Busy()
 }
 
 // shard is what one bus goroutine gathers between two flushes.
@@ -231,6 +232,9 @@ func (s *Server) Flush(number int) {
 	}
 	sh.due = sh.due[:0]
 }
+
+// Answered tells the loops that the bus has brought what it had to bring.
+func (s *Server) Answered() { s.engine.Answered() }
 
 // deliver posts a topic's batch to each loop that has subscribers for it.
 func (s *Server) deliver(t *topic) {

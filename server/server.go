@@ -75,12 +75,16 @@ type Token interface {
 }
 
 // Bus carries events between nodes. Its methods may be called from any
-// goroutine. It calls the server's Event and Flush.
+// goroutine. It calls the server's Event, Flush and Answered.
 type Bus interface {
 	// Publish hands an event on, at the latest with the next Flush; it keeps
 	// neither slice and does not wait.
 	Publish(topic, data []byte) wire.Code
 	Flush()
+	// Busy says whether what was flushed is still under way, and will be followed
+	// by the server's Answered in microseconds as a rule. A bus that takes longer
+	// says no.
+	Busy() bool
 	// HasRoom says whether the bus keeps up; when it does not, AwaitRoom waits
 	// until it does.
 	HasRoom() bool

@@ -25,6 +25,8 @@ func (nowhere) Publish(_, _ []byte) wire.Code { return wire.OK }
 
 func (nowhere) Flush() {}
 
+func (nowhere) Busy() bool { return false }
+
 func (nowhere) HasRoom() bool { return true }
 
 func (nowhere) AwaitRoom() {}

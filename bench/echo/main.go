@@ -30,7 +30,7 @@ func (echo) Message(c *loop.Conn, op ws.OpCode, payload []byte) { c.Send(op, pay
 func (echo) Violation(*loop.Conn, ws.StatusCode)                {}
 func (echo) Closed(*loop.Conn, ws.StatusCode)                   {}
 func (echo) Expired(*loop.Member)                               {}
-func (echo) Turn(*loop.Loop)                                    {}
+func (echo) Turn(*loop.Loop) bool                               { return false }
 func (echo) Tick(*loop.Loop)                                    {}
 
 func main() {

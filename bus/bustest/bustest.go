@@ -16,6 +16,7 @@ import (
 type Bus interface {
 	Publish(topic, data []byte) wire.Code
 	Flush()
+	Busy() bool
 	Subscribe(handle uint32, pattern string, done func(wire.Code))
 	Unsubscribe(handle uint32)
 }
@@ -24,6 +25,7 @@ type Bus interface {
 type Sink interface {
 	Event(shard int, handle uint32, topic string, data []byte)
 	Flush(shard int)
+	Answered()
 }
 
 // patience is when a test gives up. Nothing is expected to take long.
@@ -38,10 +40,11 @@ type Event struct {
 
 // Recorder is a Sink that remembers. An event counts once its gulp was flushed.
 type Recorder struct {
-	mu      sync.Mutex
-	open    map[int][]Event
-	events  []Event
-	arrived chan struct{}
+	mu       sync.Mutex
+	open     map[int][]Event
+	events   []Event
+	answered int
+	arrived  chan struct{}
 }
 
 // NewRecorder gives an empty Recorder.
@@ -62,10 +65,29 @@ func (r *Recorder) Flush(shard int) {
 	r.events = append(r.events, r.open[shard]...)
 	r.open[shard] = nil
 	r.mu.Unlock()
+	r.tell()
+}
+
+// Answered implements Sink.
+func (r *Recorder) Answered() {
+	r.mu.Lock()
+	r.answered++
+	r.mu.Unlock()
+	r.tell()
+}
+
+func (r *Recorder) tell() {
 	select {
 	case r.arrived <- struct{}{}:
 	default:
 	}
+}
+
+// Answers is how often Answered was called.
+func (r *Recorder) Answers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.answered
 }
 
 // Events gives what arrived so far.
@@ -157,6 +179,7 @@ func Run(t *testing.T, open func(t *testing.T, sink Sink) Bus) {
 		{"subscribe again takes over", again},
 		{"slices are not kept", notKept},
 		{"many at once", many},
+		{"what is flushed is answered", answered},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := NewRecorder()
@@ -311,6 +334,24 @@ func many(t *testing.T, b Bus, r *Recorder) {
 	for _, e := range got {
 		if e.Topic != fmt.Sprintf("many.%d", e.Handle) {
 			t.Errorf("handle %d got %s", e.Handle, e.Topic)
+		}
+	}
+}
+
+// answered: a bus that says it is busy says when it is not any more, behind the events.
+func answered(t *testing.T, b Bus, r *Recorder) {
+	Subscribe(t, b, step, "a.b")
+	for i := range 200 {
+		before := r.Answers()
+		e := Event{step, "a.b", fmt.Sprint(i)}
+		Publish(t, b, e.Topic, e.Data)
+		if !b.Busy() {
+			r.WaitFor(t, e)
+			continue
+		}
+		r.Wait(t, "an end of being busy", func([]Event) bool { return !b.Busy() && r.Answers() > before })
+		if got := r.Events(); count(got, e) != 1 {
+			t.Fatalf("event %d was answered and came %d times", i, count(got, e))
 		}
 	}
 }

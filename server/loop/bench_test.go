@@ -19,7 +19,7 @@ func (q *quiet) Message(*Conn, ws.OpCode, []byte) { q.messages++ }
 func (*quiet) Violation(*Conn, ws.StatusCode)     {}
 func (*quiet) Closed(*Conn, ws.StatusCode)        {}
 func (*quiet) Expired(*Member)                    {}
-func (*quiet) Turn(*Loop)                         {}
+func (*quiet) Turn(*Loop) bool                    { return false }
 func (*quiet) Tick(*Loop)                         {}
 
 // crowd is a group of n members whose other ends can be emptied.

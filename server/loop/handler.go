@@ -46,8 +46,10 @@ type Handler interface {
 
 	// Turn is called in every turn, when all that came in it has been handled and
 	// before groups are written to: what the handler gathered for others in the
-	// turn may leave now.
-	Turn(l *Loop)
+	// turn may leave now. It returns true while something that left is to be
+	// answered, by [Loop.Deliver], [Loop.Post] or [Engine.Answered], within
+	// microseconds as a rule: see [Loop.await].
+	Turn(l *Loop) bool
 
 	// Tick is called about once a second.
 	Tick(l *Loop)

@@ -34,11 +34,25 @@ type inbox struct {
 	bytes  int    // of the batches in items; guarded by mu
 	closed bool   // guarded by mu
 
-	// asleep is set by the loop before it waits in epoll; whoever clears it
-	// writes to the eventfd, so a sleep costs one wake however many post.
-	asleep  atomic.Bool
-	eventfd int
+	// state is set by the loop before it waits. Whoever sets it back to awake
+	// ends the wait, so that it costs one wake-up however many post.
+	state   atomic.Uint32
+	eventfd int           // for a loop that is asleep
+	answer  chan struct{} // for one that awaits
+
+	answered atomic.Bool // since Turn was called
+	overdue  atomic.Bool // the last answer did not come in time, and has not come since
+	awaits   atomic.Uint32
+	watchdog *time.Timer
+	watched  atomic.Bool   // watchdog runs
+	seen     atomic.Uint32 // awaits, when watchdog looked last
 }
+
+const (
+	awake    = iota
+	asleep   // in epoll
+	awaiting // for what Turn said is under way
+)
 
 // Deliver has l write b to every member of g, behind what was delivered to g
 // before. It takes over one of the caller's references of b. Any goroutine but
@@ -91,9 +105,67 @@ func (l *Loop) Post(fn func()) bool {
 }
 
 func (x *inbox) wake() {
-	if x.asleep.Load() && x.asleep.CompareAndSwap(true, false) {
-		one := uint64(1)
-		_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(x.eventfd), uintptr(unsafe.Pointer(&one)), 8)
+	switch x.state.Load() {
+	case awaiting:
+		x.endAwait()
+	case asleep:
+		if x.state.CompareAndSwap(asleep, awake) {
+			one := uint64(1)
+			_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(x.eventfd), uintptr(unsafe.Pointer(&one)), 8)
+		}
+	}
+}
+
+func (x *inbox) endAwait() {
+	if x.state.CompareAndSwap(awaiting, awake) {
+		x.answer <- struct{}{}
+	}
+}
+
+// Answered tells all loops that what [Handler.Turn] said is under way has been
+// answered, as far as they are concerned. Any goroutine may call it.
+func (e *Engine) Answered() {
+	for _, l := range e.loops {
+		x := &l.inbox
+		x.answered.Store(true)
+		x.overdue.Store(false)
+		x.endAwait()
+	}
+}
+
+// answerWait, or twice that, bounds an await: an answer that does not come must not
+// keep sockets waiting.
+const answerWait = 20 * time.Millisecond
+
+// await waits for what Turn said is under way, without the sockets. To sleep in
+// epoll instead would keep a thread, so that the goroutines which answer have to
+// be taken up by another, and that one has to wake this one: twice a context
+// switch. So they run here, and what the sockets bring meanwhile is handled, and
+// published, together.
+func (l *Loop) await() {
+	x := &l.inbox
+	x.awaits.Add(1)
+	if !x.watched.Swap(true) {
+		x.watchdog.Reset(answerWait)
+	}
+	x.state.Store(awaiting)
+	if x.empty() && !x.answered.Load() || !x.state.CompareAndSwap(awaiting, awake) {
+		<-x.answer
+	}
+}
+
+// watch is called by the watchdog, which runs on for as long as it finds the
+// loop awaiting. An await that it finds twice is overdue.
+func (x *inbox) watch() {
+	x.watched.Store(false)
+	if x.state.Load() != awaiting {
+		return
+	}
+	if n := x.awaits.Load(); x.seen.Swap(n) == n {
+		x.overdue.Store(true)
+		x.endAwait()
+	} else if !x.watched.Swap(true) {
+		x.watchdog.Reset(answerWait)
 	}
 }
 

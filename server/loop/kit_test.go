@@ -30,6 +30,7 @@ type hooks struct {
 	violation func(*Conn, ws.StatusCode)
 	closed    func(*Conn, ws.StatusCode)
 	expired   func(*Member)
+	turn      func(*Loop) bool
 
 	mu  sync.Mutex
 	log []string
@@ -100,7 +101,10 @@ func (h *hooks) Expired(m *Member) {
 	}
 }
 
-func (h *hooks) Turn(*Loop) {}
+func (h *hooks) Turn(l *Loop) bool {
+	return h.turn != nil && h.turn(l)
+}
+
 func (h *hooks) Tick(*Loop) {}
 
 // echo answers each message with itself.

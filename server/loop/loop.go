@@ -3,7 +3,6 @@
 package loop
 
 import (
-	"runtime"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -31,6 +30,7 @@ type Loop struct {
 	buf    []byte // what a read reads into
 	cork   []byte // frames for corked that are not written yet
 	corked *Conn
+	awaits bool // Turn said so
 	due    []*Group
 	spare  []item
 	ended  []ending // of whose end the handler is to be told
@@ -52,6 +52,8 @@ const (
 func newLoop(e *Engine, index int) (*Loop, error) {
 	l := &Loop{eng: e, index: index, buf: make([]byte, smallTail+readBytes)}
 	l.inbox.room.L = &l.inbox.mu
+	l.inbox.answer = make(chan struct{}, 1)
+	l.inbox.watchdog = time.AfterFunc(time.Hour, l.inbox.watch)
 	l.up.prepare(e.handler, max(e.opts.HeadBytes, 4096))
 	var err error
 	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -107,7 +109,8 @@ func (l *Loop) run() {
 			l.event(&events[i])
 		}
 		l.take()
-		l.eng.handler.Turn(l)
+		l.inbox.answered.Store(false)
+		l.awaits = l.eng.handler.Turn(l)
 		l.flush()
 		if l.sec != l.swept {
 			l.swept = l.sec
@@ -122,19 +125,20 @@ func (l *Loop) run() {
 	l.stop()
 }
 
-// wait returns what is ready. Before it sleeps it yields once: what this turn
-// published is then carried on by goroutines on this very thread, and often the
-// inbox has something when they are done, all without waking another thread.
+// wait returns what is ready; it sleeps when nothing is, and nothing is to come
+// from the inbox soon.
 func (l *Loop) wait(events []unix.EpollEvent) int {
 	if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
 		return n
 	}
-	runtime.Gosched()
-	if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
-		return n
+	if l.awaits && !l.inbox.overdue.Load() {
+		l.await()
+		if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
+			return n
+		}
 	}
-	l.inbox.asleep.Store(true)
-	defer l.inbox.asleep.Store(false)
+	l.inbox.state.Store(asleep)
+	defer l.inbox.state.Store(awake)
 	if !l.inbox.empty() {
 		return 0
 	}
@@ -266,6 +270,7 @@ func (l *Loop) stop() {
 }
 
 func (l *Loop) closeFDs() {
+	l.inbox.watchdog.Stop()
 	_ = unix.Close(l.epfd)
 	_ = unix.Close(l.inbox.eventfd)
 }
