@@ -32,8 +32,9 @@ type hooks struct {
 	expired   func(*Member)
 	turn      func(*Loop) bool
 
-	mu  sync.Mutex
-	log []string
+	mu   sync.Mutex
+	log  []string
+	tick func()
 }
 
 func (h *hooks) note(format string, args ...any) {
@@ -105,7 +106,14 @@ func (h *hooks) Turn(l *Loop) bool {
 	return h.turn != nil && h.turn(l)
 }
 
-func (h *hooks) Tick(*Loop) {}
+func (h *hooks) Tick(*Loop) {
+	h.mu.Lock()
+	tick := h.tick
+	h.mu.Unlock()
+	if tick != nil {
+		tick()
+	}
+}
 
 // echo answers each message with itself.
 func echo(c *Conn, op ws.OpCode, p []byte) { c.Send(op, p) }

@@ -19,6 +19,8 @@ type Loop struct {
 	epfd  int
 	inbox inbox
 
+	parking parking
+
 	now       int64  // Unix nanoseconds, read once a turn and during long flushes
 	sec       uint32 // seconds since the engine started, at least 1
 	unclocked int    // members served since
@@ -101,6 +103,7 @@ func (l *Loop) readClock() {
 // run is the loop. Every turn does a bounded amount for each connection.
 func (l *Loop) run() {
 	events := make([]unix.EpollEvent, 512)
+	l.adapt()
 	for !l.halted {
 		n := l.wait(events)
 		l.readClock()
@@ -115,6 +118,7 @@ func (l *Loop) run() {
 		if l.sec != l.swept {
 			l.swept = l.sec
 			l.sweep()
+			l.adapt()
 			l.eng.handler.Tick(l)
 		}
 		l.drainSome()
@@ -141,6 +145,9 @@ func (l *Loop) wait(events []unix.EpollEvent) int {
 	defer l.inbox.state.Store(awake)
 	if !l.inbox.empty() {
 		return 0
+	}
+	if l.parking.file != nil && !l.drain.active {
+		return l.parking.wait(events)
 	}
 	timeout := 1000
 	if l.drain.active {
@@ -271,6 +278,7 @@ func (l *Loop) stop() {
 
 func (l *Loop) closeFDs() {
 	l.inbox.watchdog.Stop()
+	l.parking.close()
 	_ = unix.Close(l.epfd)
 	_ = unix.Close(l.inbox.eventfd)
 }

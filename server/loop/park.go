@@ -1,0 +1,82 @@
+//go:build linux
+
+package loop
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// parking is how a loop sleeps when Go has one processor to run goroutines on
+// (GOMAXPROCS=1, as in a container with one CPU). A thread that sleeps in
+// epoll_wait keeps that processor until the runtime notices, after 20 µs to
+// 10 ms; until then no other goroutine runs, and the noticing costs more than the
+// sleep. So the loop parks in Go's own poller, as goroutines do that wait for a
+// net.Conn. With more processors that is the dearer way: there the poller has a
+// thread of its own, to be woken for each event.
+type parking struct {
+	file   *os.File // a second descriptor of the epoll set; nil: do not park
+	conn   syscall.RawConn
+	ready  func(uintptr) bool // polls into events
+	events []unix.EpollEvent
+	n      int
+}
+
+// parkFor bounds a sleep, since a sweep may be due.
+const parkFor = time.Second
+
+// adapt has the loop park from now on if there is one processor, and else sleep in
+// epoll_wait. The number may change while the program runs.
+func (l *Loop) adapt() {
+	switch one := runtime.GOMAXPROCS(0) == 1; {
+	case one && l.parking.file == nil:
+		l.parking.open(l.epfd)
+	case !one && l.parking.file != nil:
+		l.parking.close()
+	}
+}
+
+// open leaves file nil when there is no descriptor, or no poller, to be had.
+func (p *parking) open(epfd int) {
+	fd, err := unix.FcntlInt(uintptr(epfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_ = unix.SetNonblock(fd, true) // for NewFile to use the poller; epoll_wait knows no such thing
+	file := os.NewFile(uintptr(fd), "epoll")
+	conn, err := file.SyscallConn()
+	if err == nil {
+		err = file.SetReadDeadline(time.Now().Add(parkFor))
+	}
+	if err != nil {
+		_ = file.Close()
+		return
+	}
+	p.file, p.conn = file, conn
+	p.ready = func(uintptr) bool {
+		p.n = rawPoll(epfd, p.events)
+		return p.n > 0
+	}
+}
+
+func (p *parking) close() {
+	if p.file != nil {
+		_ = p.file.Close()
+		p.file = nil
+	}
+}
+
+// wait returns what is ready, at the latest when a sweep is due.
+func (p *parking) wait(events []unix.EpollEvent) int {
+	p.events = events
+	if err := p.conn.Read(p.ready); errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = p.file.SetReadDeadline(time.Now().Add(parkFor)) // it was possible before
+		return 0
+	}
+	return p.n
+}
