@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"strings"
 	"sync"
@@ -86,6 +88,33 @@ func signed(t testing.TB, alg, payload string) string {
 		t.Fatal(err)
 	}
 	return forge(t, alg, key.sign, string(header), payload)
+}
+
+// Only one signature of a common kind is brief.
+func TestBrief(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{})
+	for _, alg := range algorithms {
+		if got, want := v.Brief([]byte(signed(t, alg, goodPayload))), alg != "ES384"; got != want {
+			t.Errorf("%s: %v", alg, got)
+		}
+	}
+	for bits, want := range map[int]bool{2048: true, 3072: true, 4096: false} {
+		private, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := newKey("", "RS256", &private.PublicKey, private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&trusted{Key: key}).brief(); got != want {
+			t.Errorf("RSA with %d bits: %v", bits, got)
+		}
+		private.E = 1<<16 + 3
+		if (&trusted{Key: key}).brief() {
+			t.Error("an exponent beyond the usual is brief")
+		}
+	}
 }
 
 // goodPayload is what an ordinary issuer would write.

@@ -79,6 +79,9 @@ func TestRotationByURL(t *testing.T) {
 	if !v.Slow(raw) {
 		t.Error("an unknown kid is not slow")
 	}
+	if v.Brief(raw) {
+		t.Error("to fetch a key is brief")
+	}
 	if _, code := v.Verify(raw); code != wire.OK {
 		t.Error("the new key at first sight:", code)
 	}

@@ -3,10 +3,14 @@
 package server_test
 
 import (
+	"bytes"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"strings"
 	"testing"
+
+	"github.com/gobwas/ws/wsutil"
 
 	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/wire"
@@ -290,6 +294,54 @@ func TestWhileVerifying(t *testing.T) {
 			t.Errorf("%v subscriptions, %v topics", m["notifyd_subscriptions"], m["notifyd_topics"])
 		}
 	})
+}
+
+// A loop checks brief signatures itself, two in a turn, and none for a while
+// after a bad one: the rest is for workers.
+func TestWhoVerifies(t *testing.T) {
+	for _, brief := range []bool{true, false} {
+		t.Run(fmt.Sprint("brief=", brief), func(t *testing.T) {
+			where := make(chan string, 10)
+			n := start(t, setup{fake: new(memBus), brief: brief, gate: func(int) {
+				if strings.Contains(string(debug.Stack()), "(*pool).run") {
+					where <- "worker"
+				} else {
+					where <- "loop"
+				}
+			}})
+			fresh := func() string { return n.all(t) }
+			forged := func() string {
+				token := fresh()
+				return token[:len(token)-20] + strings.Repeat("A", 20)
+			}
+			for _, row := range []struct {
+				tokens []func() string
+				want   []string
+			}{
+				{[]func() string{fresh}, []string{"loop"}},
+				{[]func() string{fresh, fresh, fresh}, []string{"loop", "loop", "worker"}},
+				{[]func() string{forged, fresh}, []string{"loop", "worker"}},
+			} {
+				p := n.dial(t)
+				var turn bytes.Buffer // in one segment
+				for _, token := range row.tokens {
+					_ = wsutil.WriteClientText(&turn, fmt.Appendf(nil, `{"type":"publish","id":"1","topic":"a","token":%q,"data":1}`, token()))
+				}
+				if _, err := p.conn.Write(turn.Bytes()); err != nil {
+					t.Fatal(err)
+				}
+				for i, want := range row.want {
+					if !brief {
+						want = "worker"
+					}
+					if got := <-where; got != want {
+						t.Errorf("%d of %d: on a %s", i+1, len(row.want), got)
+					}
+					p.next()
+				}
+			}
+		})
+	}
 }
 
 // Options.VerifyWorkers is how many signatures are verified at a time.

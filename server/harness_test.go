@@ -105,6 +105,7 @@ type setup struct {
 	auth   authz.Options // but for its keys
 	fake   *memBus       // instead of NATS
 	gate   func(nth int) // called when the nth token has been verified, from 1 on
+	brief  bool          // the gate may be passed on a loop
 	log    *zap.Logger
 }
 
@@ -128,7 +129,7 @@ func start(t testing.TB, with setup) *node {
 	}
 	var auth server.Authorizer = verifier{n.auth}
 	if with.gate != nil {
-		auth = &gated{verifier: verifier{n.auth}, gate: with.gate}
+		auth = &gated{verifier: verifier{n.auth}, gate: with.gate, brief: with.brief}
 	}
 	log := with.log
 	if log == nil {

@@ -68,9 +68,10 @@ func parse(op ws.OpCode, payload []byte, env *wire.Envelope) *wire.Error {
 
 // authorize finds the envelope's token: the one that this connection used last
 // (a compare), one that the node remembers (a look-up), or one that was never
-// seen. The signature of that one is verified here when it is cheap; else the
-// envelope waits for a worker, and the connection is not read until then, so
-// that its order holds. ok is false when the envelope waits or was refused.
+// seen. The signature of that one is verified here when it is cheap, or one of
+// few in this turn; else the envelope waits for a worker, and the connection is
+// not read until then, so that its order holds. ok is false when the envelope
+// waits or was refused.
 func (s *Server) authorize(c *loop.Conn, ses *session, env *wire.Envelope) (token Token, ok bool) {
 	if ses.token != nil && ses.token.Same(env.Token) {
 		c.Loop().Data.(*loopState).memoHits++
@@ -80,12 +81,16 @@ func (s *Server) authorize(c *loop.Conn, ses *session, env *wire.Envelope) (toke
 		return ses.credential.token, true // a publish may never do that
 	}
 	if token = s.auth.Find(env.Token); token == nil {
-		if s.auth.Slow(env.Token) {
+		slow := s.auth.Slow(env.Token)
+		if slow && !s.mayVerify(c, ses, env.Token) {
 			s.holdVerify(c, env)
 			return nil, false
 		}
 		var code wire.Code
 		if token, code = s.auth.Verify(env.Token); code != wire.OK {
+			if slow {
+				c.Loop().Data.(*loopState).distrust = c.Loop().Now() + int64(distrustFor)
+			}
 			s.refuse(c, ses, env, code, "")
 			return nil, false
 		}
@@ -161,7 +166,9 @@ func (s *Server) sendNow(c *loop.Conn, ses *session, env *wire.Envelope) {
 
 // Turn implements [loop.Handler]: what a turn published leaves as one write.
 func (s *Server) Turn(l *loop.Loop) bool {
-	if st := l.Data.(*loopState); st.unflushed {
+	st := l.Data.(*loopState)
+	st.verified = 0
+	if st.unflushed {
 		st.unflushed = false
 		s.bus.Flush()
 	}

@@ -33,6 +33,9 @@ type Authorizer interface {
 	// Slow says whether Verify would take longer than a loop may (an asymmetric
 	// signature). It may be wrong, and is then wasteful rather than unsafe.
 	Slow(token []byte) bool
+	// Brief says whether a token that is slow is so only for one signature of less
+	// than 100 µs or so. It too may be wrong.
+	Brief(token []byte) bool
 	// Verify checks a token and remembers it. The Token is valid when the code
 	// is wire.OK.
 	Verify(token []byte) (Token, wire.Code)

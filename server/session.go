@@ -43,6 +43,8 @@ type loopState struct {
 	env       wire.Envelope // the one in hand: an interface call would move it to the heap
 	held      bool          // the one in hand waits
 	unflushed bool          // this turn has published
+	verified  int           // signatures that this turn has checked
+	distrust  int64         // until when it checks none, in Unix nanoseconds
 	reply     []byte
 	published [wire.TooManySubscriptions + 1]uint64 // results of publish, by code
 	refused   [wire.TooManySubscriptions + 1]uint64 // errors sent, by code

@@ -27,6 +27,9 @@ func (a authorizer) Find(token []byte) server.Token {
 // Slow implements [server.Authorizer].
 func (a authorizer) Slow(token []byte) bool { return a.verifier.Slow(token) }
 
+// Brief implements [server.Authorizer].
+func (a authorizer) Brief(token []byte) bool { return a.verifier.Brief(token) }
+
 // Verify implements [server.Authorizer].
 func (a authorizer) Verify(token []byte) (server.Token, wire.Code) {
 	began := time.Now()
