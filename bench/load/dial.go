@@ -66,6 +66,22 @@ func newDialer(address string, target Target, sources []netip.Addr) (*dialer, er
 // open opens the nth connection and subscribes it. It may be called by several
 // goroutines.
 func (d *dialer) open(n int, topics []string) (*conn, error) {
+	nc, early, err := d.dial(context.Background(), n)
+	if err != nil {
+		return nil, fmt.Errorf("connection %d: %w", n, err)
+	}
+	if err := d.prepare(nc, io.MultiReader(early, nc), topics); err != nil {
+		_ = nc.Close()
+		return nil, fmt.Errorf("connection %d: %w", n, err)
+	}
+	c := &conn{topics: topics}
+	c.in.tail = early.Bytes()
+	return c, c.take(nc)
+}
+
+// dial shakes hands for the nth connection. early is what came along with the
+// answer.
+func (d *dialer) dial(ctx context.Context, n int) (nc net.Conn, early *bytes.Buffer, err error) {
 	var plain net.Dialer
 	if len(d.sources) > 0 {
 		if source := d.sources[n/portsPerSource%len(d.sources)]; source.IsValid() {
@@ -74,24 +90,13 @@ func (d *dialer) open(n int, topics []string) (*conn, error) {
 	}
 	shake := d.target.Dialer()
 	shake.NetDial, shake.Timeout = plain.DialContext, openTimeout
-	nc, br, _, err := shake.Dial(context.Background(), d.url.String())
-	if err != nil {
-		return nil, fmt.Errorf("connection %d: %w", n, err)
-	}
-	c := &conn{topics: topics}
-	from := io.Reader(nc)
-	var early bytes.Buffer // what came along with the answer to the handshake
+	nc, br, _, err := shake.Dial(ctx, d.url.String())
+	early = &bytes.Buffer{}
 	if br != nil {
-		_, _ = io.CopyN(&early, br, int64(br.Buffered())) // from memory
+		_, _ = io.CopyN(early, br, int64(br.Buffered())) // from memory
 		ws.PutReader(br)
-		from = io.MultiReader(&early, nc)
 	}
-	if err := d.prepare(nc, from, topics); err != nil {
-		_ = nc.Close()
-		return nil, fmt.Errorf("connection %d: %w", n, err)
-	}
-	c.in.tail = early.Bytes()
-	return c, c.take(nc)
+	return nc, early, err
 }
 
 // prepare greets and subscribes.

@@ -16,6 +16,7 @@ type measure struct {
 	own   time.Duration // of this process
 	rss   int64
 	count counters
+	flood Flooded
 }
 
 func (r *run) read(count counters) (measure, error) {
@@ -33,6 +34,9 @@ func (r *run) read(count counters) (measure, error) {
 		if m.rss, err = r.Process.RSS(); err != nil {
 			return m, fmt.Errorf("the server's process: %w", err)
 		}
+	}
+	if r.flooder != nil {
+		m.flood = r.flooder.count()
 	}
 	m.at = time.Now()
 	return m, nil
@@ -53,6 +57,9 @@ func (r *run) result(load string, from, until measure) Result {
 	res.DeliveriesPerSecond = float64(res.Delivered) / seconds
 	own := float64((until.own - from.own).Nanoseconds()) / 1e3
 	res.OwnCPUPerDelivery = each(&own, res.Delivered)
+	if r.flooder != nil {
+		res.Flooded = until.flood.since(from.flood)
+	}
 	if r.Process != nil {
 		cpu := float64((until.cpu - from.cpu).Nanoseconds()) / 1e3
 		cores := cpu / 1e6 / seconds

@@ -3,7 +3,13 @@
 package load
 
 import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -18,6 +24,8 @@ type Notifyd struct {
 	Token string
 	// Mint, if not nil, makes the token of each publish anew.
 	Mint func() (string, error)
+	// Spoil is the token of which Forge makes bad ones; "": Token.
+	Spoil string
 }
 
 // NewNotifyd mints what the messages carry with key: one token for all of them,
@@ -70,6 +78,26 @@ func (n *Notifyd) Publish(dst []byte, topic string, data []byte) ([]byte, error)
 		}
 	}
 	return wire.AppendPublish(dst, "", topic, token, data, ""), nil
+}
+
+// Forge publishes with a bad token: that to spoil, with other bytes in its
+// signature. They leave it in the range of what each algorithm accepts, so that
+// the server has to do all the arithmetic.
+func (n *Notifyd) Forge(dst []byte, topic string, data []byte) ([]byte, error) {
+	good := cmp.Or(n.Spoil, n.Token)
+	at := strings.LastIndexByte(good, '.') + 1
+	signature, err := base64.RawURLEncoding.DecodeString(good[at:])
+	if err != nil || len(signature) < 32 {
+		return dst, errors.New("the token has no signature to spoil")
+	}
+	_, _ = rand.Read(signature[8:24]) // does not fail
+	token := good[:at] + base64.RawURLEncoding.EncodeToString(signature)
+	return wire.AppendPublish(dst, "", topic, token, data, ""), nil
+}
+
+// Refused looks for the code that a bad signature has.
+func (*Notifyd) Refused(payload []byte) bool {
+	return bytes.Contains(payload, []byte(wire.TokenInvalid.String()))
 }
 
 // Answer reads a welcome, an ack, or a refusal.

@@ -19,6 +19,8 @@ type Plan struct {
 	Stalled       int // of the subscribing connections: stop reading, in a second pass
 	// Storm opens and drops the connections again and again; nothing is published.
 	Storm bool
+	// Flood has a second pass, in which one more client sends bad publishes.
+	Flood bool
 }
 
 // maxShared is how many publishers a plan has at most where topics may share
@@ -63,6 +65,14 @@ func Storm(n int) Plan {
 func Slow(n int) Plan {
 	p := Fanout(n)
 	p.Name, p.Stalled = "slow", n/10
+	return p
+}
+
+// Flood is pairs, and then once more while a client floods the server with
+// publishes whose tokens have a bad signature.
+func Flood(n int) Plan {
+	p := Pairs(n)
+	p.Name, p.Flood = "flood", true
 	return p
 }
 

@@ -18,6 +18,7 @@ func TestPlans(t *testing.T) {
 		{Pairs(3), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{Pairs(2500), map[int][]int{0: {0}, 999: {999}, 1000: {0}, 2499: {499}}, map[int][]int{2499: {2499}}},
 		{ManyPublishers(3), map[int][]int{0: {0, 1, 2}}, map[int][]int{0: {0}}},
+		{Flood(3), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{ManySubscriptions(2, 3), map[int][]int{0: {0}, 1: {1}, 5: {1}}, map[int][]int{0: {0, 1, 2}, 1: {3, 4, 5}}},
 	} {
 		if err := c.plan.check(); err != nil {

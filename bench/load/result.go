@@ -32,6 +32,7 @@ type Result struct {
 	Connects  int    `json:"connects,omitempty"`
 	// DroppedBy is how many of them got which close code, or "no close frame".
 	DroppedBy map[string]int `json:"dropped_by,omitempty"`
+	Flooded   *Flooded       `json:"flooded,omitempty"` // nil: nobody floods
 
 	PublishesPerSecond  float64 `json:"publishes_per_second"`
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
@@ -48,6 +49,13 @@ type Result struct {
 	// Latency is from when an event was sent, or was due, until it was read, in
 	// microseconds; for a storm from dial to subscribed.
 	Latency Latency `json:"latency_us"`
+}
+
+// Flooded is what a client did that floods the server with bad publishes.
+type Flooded struct {
+	Sent     uint64 `json:"sent"`     // some of them behind the last that the server looked at before it closed
+	Refused  uint64 `json:"refused"`  // answered by the server
+	Connects uint64 `json:"connects"` // how often it came back
 }
 
 // Latency is a distribution in microseconds.
@@ -107,12 +115,15 @@ func WriteTable(w io.Writer, results []Result) error {
 	return t.Flush()
 }
 
-// label is the load, and who did not read.
+// label is the load, and who did not read or flooded.
 func (r Result) label() string {
-	if r.Stalled == 0 {
-		return r.Load
+	switch {
+	case r.Stalled > 0:
+		return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)
+	case r.Flooded != nil:
+		return fmt.Sprintf("%s, flooded (%d sent, %d refused)", r.Load, r.Flooded.Sent, r.Flooded.Refused)
 	}
-	return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)
+	return r.Load
 }
 
 func number(v *float64, decimals int) string {

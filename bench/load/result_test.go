@@ -81,12 +81,13 @@ func TestTableAndPlot(t *testing.T) {
 	results := []Result{
 		{Server: "fast & <bold>", Scenario: "fanout", Load: "window 32", Connections: 1000, Size: 128, Delivered: 5, DeliveriesPerSecond: 2e6, ServerCores: &cores, CPUPerDelivery: &cost, Latency: newLatency(h)},
 		{Server: "unknown", Scenario: "fanout", Load: "rate 30", Stalled: 7, Dropped: 5},
+		{Server: "unknown", Scenario: "flood", Load: "rate 9", Flooded: &Flooded{Sent: 32, Refused: 10}},
 	}
 	var table, plot bytes.Buffer
 	if err := WriteTable(&table, results); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"window 32", "2000000", "75%", "0.250", "rate 30, 7 stalled (5 closed)"} {
+	for _, want := range []string{"window 32", "2000000", "75%", "0.250", "rate 30, 7 stalled (5 closed)", "rate 9, flooded (32 sent, 10 refused)"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("no %q in\n%s", want, table.String())
 		}

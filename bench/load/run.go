@@ -7,8 +7,9 @@
 //
 // plan.go is who is connected to what, pace.go when they publish, engine.go the
 // loop that publishes and receives, frames.go and mark.go what it looks at.
-// traffic.go measures one load, measure.go reads what is measured. crew.go and
-// work.go share the subscribers between processes, which link.go joins.
+// traffic.go measures one load, measure.go reads what is measured. flood.go is a
+// client that disturbs. crew.go and work.go share the subscribers between
+// processes, which link.go joins.
 package load
 
 import (
@@ -93,9 +94,16 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	case o.Plan.Publishers == 0:
 		return r.idle(ctx)
 	}
-	if results, err = r.traffic(ctx, 0); err != nil || o.Plan.Stalled == 0 {
+	var f *flooder
+	if o.Plan.Flood {
+		if f, err = newFlooder(r); err != nil {
+			return nil, err
+		}
+	}
+	if results, err = r.traffic(ctx, 0); err != nil || o.Plan.Stalled == 0 && f == nil {
 		return results, err
 	}
+	r.flooder = f
 	// Those who are cut off are gone: each load begins with new ones.
 	for _, l := range o.Loads {
 		r.Loads = []Load{l}
@@ -115,6 +123,7 @@ type run struct {
 	names      []string // topics
 	first, end int      // the subscribing connections of this process: from first up to end
 	crew       *crew    // has them instead, if not nil
+	flooder    *flooder // disturbs each load, if not nil
 }
 
 func newRun(o Options, id string) (*run, error) {

@@ -51,6 +51,7 @@ func TestScenarios(t *testing.T) {
 		{ManyPublishers(10), windows, false, 1, 2, 1},
 		{ManySubscriptions(4, 5), windows, false, 1, 2, 1},
 		{Slow(20), []Load{{Rate: 100}}, false, 1, 2, 0},
+		{Flood(10), []Load{{Rate: 500}}, false, 1, 2, 1},
 		{Idle(30), nil, false, 1, 2, 0},
 		{Storm(30), nil, false, 1, 1, 0},
 
@@ -60,6 +61,7 @@ func TestScenarios(t *testing.T) {
 		{ManyPublishers(10), windows, false, 2, 2, 1},
 		{ManySubscriptions(4, 5), windows, false, 2, 2, 1},
 		{Slow(20), []Load{{Rate: 100}}, false, 3, 2, 0},
+		{Flood(10), []Load{{Rate: 500}}, true, 3, 2, 1},
 		{Idle(30), nil, false, 3, 2, 0},
 		{Storm(30), nil, false, 3, 1, 0},
 	} {

@@ -35,6 +35,15 @@ type Target interface {
 	Answer(payload []byte) (Answer, error)
 }
 
+// Forger is a Target whose server checks what is published, for [Flood].
+type Forger interface {
+	// Forge appends a publish that looks right but for its signature, each time
+	// another one. A client may begin with it: nobody awaits a Welcome.
+	Forge(dst []byte, topic string, data []byte) ([]byte, error)
+	// Refused says whether a message is the server's answer to that.
+	Refused(payload []byte) bool
+}
+
 // Answer is what a message that holds no event means.
 type Answer struct {
 	Kind  AnswerKind

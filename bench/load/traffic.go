@@ -38,6 +38,9 @@ func (r *run) traffic(ctx context.Context, stalled int) (results []Result, err e
 	if err := r.publishers(e); err != nil {
 		return nil, err
 	}
+	if r.flooder != nil {
+		defer r.flooder.start()()
+	}
 	for _, load := range r.Loads {
 		res, err := r.load(ctx, e, load, stalled)
 		if err != nil {

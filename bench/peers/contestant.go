@@ -11,7 +11,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/internal/rig"
 	"github.com/notifyd/notifyd/bench/load"
 	"github.com/notifyd/notifyd/bench/peers/hub"
 	"github.com/notifyd/notifyd/wire"
@@ -23,7 +26,8 @@ type contestant struct {
 	command       func(addr string) []string
 	path          string // of its WebSocket endpoint
 	target        load.Target
-	tooSlow       string // close code of connections that do not read; "": whatever ends them
+	fresh         *load.Notifyd // makes a new token for each publish; only notifyd takes tokens
+	tooSlow       string        // close code of connections that do not read; "": whatever ends them
 }
 
 // play starts the server, puts it through one scenario and ends it.
@@ -76,8 +80,12 @@ func newPeer(name, self string) (c *contestant, err error) {
 	return c, err
 }
 
+// takesPart says whether a scenario is one for this server.
+func (c *contestant) takesPart(s *scenario) bool { return c.fresh != nil || !s.tokens() }
+
 // newNotifyd makes ready what notifyd needs: the program, unless one is given, a
-// key, and a token for every message.
+// key, and a token for every message; and a key of another kind, of which bad
+// tokens are made.
 func newNotifyd(program, dir string) (*contestant, error) {
 	if program == "" {
 		program = filepath.Join(dir, "notifyd")
@@ -87,15 +95,11 @@ func newNotifyd(program, dir string) (*contestant, error) {
 			return nil, fmt.Errorf("notifyd is built from ../.., so run this in bench/peers or use --notifyd: %w\n%s", err, out)
 		}
 	}
-	key, err := output(program, "keys", "generate", "--alg", "EdDSA")
+	good, file, err := newSigner(dir, "EdDSA")
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, "key.jwk")
-	if err = os.WriteFile(file, []byte(key), 0o600); err != nil {
-		return nil, err
-	}
-	token, err := output(program, "token", "--key", file, "--sub", "bench", "--publish", ">", "--subscribe", ">", "--ttl", "24h")
+	bad, badFile, err := newSigner(dir, "ES256")
 	if err != nil {
 		return nil, err
 	}
@@ -104,12 +108,26 @@ func newNotifyd(program, dir string) (*contestant, error) {
 		name:    "notifyd",
 		version: strings.TrimPrefix(version, "notifyd "),
 		path:    wire.Path,
-		target:  &load.Notifyd{Token: token},
+		target:  &load.Notifyd{Token: good.Token, Spoil: bad.Token},
+		fresh:   good,
 		tooSlow: strconv.Itoa(int(wire.CloseSlowConsumer)),
 		command: func(addr string) []string {
-			return []string{program, "serve", "--listen", addr, "--admin.listen", "", "--auth.keys", file}
+			return []string{program, "serve", "--listen", addr, "--admin.listen", "", "--auth.keys", file, "--auth.keys", badFile}
 		},
 	}, err
+}
+
+// tokenTTL is more than a run takes.
+const tokenTTL = 24 * time.Hour
+
+// newSigner makes a key, in a file for the server, and what signs with it.
+func newSigner(dir, alg string) (signer *load.Notifyd, file string, err error) {
+	key, file, err := rig.NewKey(dir, alg)
+	if err != nil {
+		return nil, "", err
+	}
+	signer, err = load.NewNotifyd(key, authz.Claims{Subject: "bench"}, tokenTTL, true)
+	return signer, file, err
 }
 
 // output is what a program prints, without the line's end.

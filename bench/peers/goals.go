@@ -17,8 +17,9 @@ type goal struct {
 	About string
 	Of    figure
 	// To is what it is compared with: Of is to be at most Limit times that. Without
-	// it, Of itself is to be at most Limit.
+	// it, Of itself is to be at most Limit. Plus, if any, is added to To.
 	To    figure
+	Plus  figure
 	Limit float64
 	// Sizes, if any, are scenarios of growing size. Of and To are unused: the metric
 	// is to stay flat from each to every greater one, see flatness.
@@ -39,6 +40,10 @@ var goals = slices.Concat(
 	against("fan1000-w1", cpuPerDelivery, limits{"floor": 1.15}),
 	against("fan10000-w8", cpuPerDelivery, limits{"centrifuge": 0.2}),
 	against("pairs100-w1", cpuPerDelivery, limits{"gws": 1, "centrifuge": 0.55}),
+	[]goal{{
+		About: "pairs100-w1-fresh", Of: figure{"pairs100-w1-fresh", "notifyd", cpuPerDelivery},
+		To: figure{"pairs100-w1", "notifyd", cpuPerDelivery}, Plus: figure{"pairs100-w1-fresh", "notifyd", rawVerify}, Limit: 1.1,
+	}},
 	against("pairs100-w16", cpuPerDelivery, limits{"centrifuge": 0.4, "gws": 1}),
 	against("pairs100-r3000", cpuPerDelivery, limits{"centrifuge": 0.4, "gws": 1}),
 	[]goal{{About: "idle15000", Of: figure{"idle15000", "notifyd", rssPerConnection}, Limit: 470}},
@@ -48,6 +53,7 @@ var goals = slices.Concat(
 		{About: "stalled", Of: figure{"stalled", "notifyd", stalled99}, To: figure{"stalled", "notifyd", calm99}, Limit: 1.2},
 		{About: "stalled", Of: figure{"stalled", "notifyd", rssPerStalled}, Limit: 1 << 20}, // limits.pending_bytes by default
 		{About: "stalled", Of: figure{"stalled", "notifyd", kept}, Limit: 0},
+		{About: "flood", Of: figure{"flood", "notifyd", flooded99}, To: figure{"flood", "notifyd", quiet99}, Limit: 1.3},
 		{About: "flatness", Sizes: []string{"fan100-w32", "fan1000-w32", "fan10000-w32"}, Limit: 1.15},
 	},
 )
@@ -78,7 +84,7 @@ func (g *goal) figures() (all []figure) {
 	for _, s := range g.Sizes {
 		all = append(all, figure{s, "notifyd", flatMetric}, figure{s, "floor", flatMetric})
 	}
-	for _, f := range []figure{g.Of, g.To} {
+	for _, f := range []figure{g.Of, g.To, g.Plus} {
 		if f != (figure{}) {
 			all = append(all, f)
 		}
@@ -182,6 +188,9 @@ func (r *report) judge(g *goal) verdict {
 		met = v.Value <= g.Limit
 	default:
 		of, to := r.find(g.Of.scenario, g.Of.server, g.Of.metric), r.find(g.To.scenario, g.To.server, g.To.metric)
+		if g.Plus != (figure{}) {
+			to = to.plus(r.find(g.Plus.scenario, g.Plus.server, g.Plus.metric))
+		}
 		v.Value, v.Other = of.Median, to.Median
 		v.Ratio = v.Value / v.Other
 		v.Least, v.Most = spread(of.Values, to.Values)
@@ -196,10 +205,24 @@ func (g *goal) against() string {
 	switch {
 	case g.To == figure{}:
 		return ""
+	case g.Plus != figure{}:
+		return g.To.scenario + " + " + g.Plus.metric.Name
 	case g.To.server == g.Of.server:
 		return g.To.metric.Name
 	}
 	return g.To.server
+}
+
+// plus adds up the medians, and the rounds where none is missing.
+func (r *row) plus(other *row) *row {
+	sum := &row{Median: r.Median + other.Median}
+	if len(r.Values) != len(other.Values) {
+		return sum
+	}
+	for i := range r.Values {
+		sum.Values = append(sum.Values, r.Values[i]+other.Values[i])
+	}
+	return sum
 }
 
 // spread is the least and the greatest ratio of one round; zeros where rounds are

@@ -45,6 +45,27 @@ func TestRatioGoal(t *testing.T) {
 	}
 }
 
+// What is added to the other side counts.
+func TestSumGoal(t *testing.T) {
+	for own, met := range map[float64]string{55: "yes", 55.1: "no"} {
+		r := with(cpuPerDelivery, map[string]map[string]float64{"s": {"notifyd": own}, "t": {"notifyd": 10}})
+		r.Rows = append(r.Rows, with(rawVerify, map[string]map[string]float64{"s": {"notifyd": 40}}).Rows...)
+		g := goal{Of: figure{"s", "notifyd", cpuPerDelivery}, To: figure{"t", "notifyd", cpuPerDelivery}, Plus: figure{"s", "notifyd", rawVerify}, Limit: 1.1}
+		v := r.judge(&g)
+		if cells := v.cells(); cells[5] != met || cells[2] != "t + ed25519.Verify alone, 50.0 µs" || cells[3] != "1.10 (1.10–1.10)" {
+			t.Errorf("%v: %q", own, cells)
+		}
+		r.Rows = r.Rows[:2]
+		if v := r.judge(&g); v.Met != nil {
+			t.Errorf("judged without one side's part: %+v", v)
+		}
+	}
+	two := &row{Values: []float64{1, 2}}
+	if sum := two.plus(&row{Values: []float64{1}}); sum.Values != nil {
+		t.Errorf("rounds are missing, yet %v", sum.Values)
+	}
+}
+
 func TestAbsoluteGoal(t *testing.T) {
 	for own, met := range map[float64]string{0: "yes", 469: "yes", 470: "yes", 471: "no"} {
 		r := with(rssPerConnection, map[string]map[string]float64{"s": {"notifyd": own}})
@@ -150,5 +171,9 @@ func TestEstimate(t *testing.T) {
 	slow := rate("r", "", load.Fanout(1000), 30, small, 3)
 	if got := slow.estimate(o) - once.estimate(o); got != 2*o.duration {
 		t.Errorf("three times as long is %v more", got)
+	}
+	pairs, flood := rate("p", "", load.Pairs(100), 1000, small, 3), rate("f", "", load.Flood(100), 1000, small, 3)
+	if got := flood.estimate(o); got < 2*pairs.estimate(o) {
+		t.Errorf("two passes take %v, one %v", got, pairs.estimate(o))
 	}
 }

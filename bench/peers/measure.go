@@ -4,8 +4,14 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/notifyd/notifyd/bench/load"
 )
@@ -21,6 +27,9 @@ func (s *scenario) measure(ctx context.Context, p *process, c *contestant, o *op
 	options := load.Options{
 		Plan: s.Plan, Target: c.target, Server: c.name, URL: "ws://" + p.addr + c.path, Process: p,
 		Size: s.Size, Warmup: o.warmup(), Duration: s.duration(o),
+	}
+	if s.Fresh {
+		options.Target = c.fresh
 	}
 	if s.Plan.Publishers > 0 {
 		options.Loads = []load.Load{s.Load}
@@ -63,6 +72,8 @@ func (s *scenario) fan() int { return s.Plan.Connections * s.Plan.Subscriptions 
 func (s *scenario) values(p *process, c *contestant, results []load.Result) (map[metric]float64, error) {
 	r := results[0]
 	switch {
+	case s.Plan.Flood:
+		return flood(r, results[1])
 	case s.Plan.Storm:
 		return map[metric]float64{cpuPerVisit: *r.CPUPerConnect}, nil
 	case s.Plan.Publishers == 0:
@@ -90,5 +101,57 @@ func (s *scenario) values(p *process, c *contestant, results []load.Result) (map
 	} else if r.OwnCPUPerDelivery != nil {
 		values[ownPerDelivery] = *r.OwnCPUPerDelivery
 	}
+	if s.Fresh {
+		token, err := c.fresh.Mint()
+		if err != nil {
+			return nil, err
+		}
+		values[rawVerify], err = verifyTime(token)
+		return values, err
+	}
 	return values, nil
+}
+
+func flood(before, during load.Result) (map[metric]float64, error) {
+	if during.Flooded.Refused == 0 {
+		return nil, errors.New("no bad token was refused in the measured time")
+	}
+	return map[metric]float64{
+		quiet99: before.Latency.P99, flooded99: during.Latency.P99,
+		refusals: float64(during.Flooded.Refused) / during.Seconds,
+	}, nil
+}
+
+// verifications is how many are timed: a tenth of a second's.
+const verifications = 2000
+
+// verifyTime is how many microseconds of processor time this machine takes now to
+// verify an Ed25519 signature of what such a token signs, and nothing else.
+func verifyTime(token string) (float64, error) {
+	signed := []byte(token[:strings.LastIndexByte(token, '.')])
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return 0, err
+	}
+	signature := ed25519.Sign(private, signed)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began, err := threadTime()
+	if err != nil {
+		return 0, err
+	}
+	for range verifications {
+		if !ed25519.Verify(public, signed, signature) {
+			return 0, errors.New("a good signature was refused")
+		}
+	}
+	ended, err := threadTime()
+	return float64((ended - began).Nanoseconds()) / 1e3 / verifications, err
+}
+
+// threadTime is the processor time of this thread.
+func threadTime() (time.Duration, error) {
+	var ts unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
+	return time.Duration(ts.Nano()), err
 }

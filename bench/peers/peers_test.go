@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bench/load"
 	"github.com/notifyd/notifyd/bench/peers/hub"
 )
@@ -33,6 +34,8 @@ var tiny = []scenario{
 	window("subscriptions", "", load.ManySubscriptions(3, 4), 1, small),
 	{Name: "idle", Plan: load.Idle(40)},
 	{Name: "storm", Plan: load.Storm(10)},
+	fresh("fresh", "", load.Pairs(6), 1, small),
+	rate("flood", "", load.Flood(6), 300, small, 2),
 }
 
 // TestServersDeliver drives every server. What is lost or invented is an error.
@@ -47,6 +50,9 @@ func TestServersDeliver(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for i := range tiny {
 				s := &tiny[i]
+				if !c.takesPart(s) {
+					continue
+				}
 				values, results, err := c.play(t.Context(), s, o)
 				if err != nil {
 					t.Fatalf("%s: %v", s.Name, err)
@@ -88,6 +94,52 @@ func TestStalled(t *testing.T) {
 	other.tooSlow = "4999"
 	if values, err = s.values(p, &other, results); err != nil || values[kept] != 1 {
 		t.Errorf("%v, %v: closed with another code, yet it counts", values, err)
+	}
+}
+
+// Only notifyd takes tokens; with it, each scenario about them measures what it
+// says.
+func TestTokens(t *testing.T) {
+	all, err := contestants([]string{"gws", "notifyd"}, "", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range tiny {
+		if tiny[i].tokens() == all[0].takesPart(&tiny[i]) || !all[1].takesPart(&tiny[i]) {
+			t.Errorf("%s: the wrong ones take part", tiny[i].Name)
+		}
+	}
+	c, o := all[1], &options{duration: 400 * time.Millisecond}
+	always := window("always", "", load.Pairs(6), 1, small)
+	once, _, err := c.play(t.Context(), &always, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := fresh("renewed", "", load.Pairs(6), 1, small)
+	each, _, err := c.play(t.Context(), &renewed, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Half of it, as the machine may have been slower just then.
+	if each[cpuPerDelivery]-once[cpuPerDelivery] < each[rawVerify]/2 {
+		t.Errorf("a delivery costs %v µs with one token and %v with new ones; verifying one takes %v", once[cpuPerDelivery], each[cpuPerDelivery], each[rawVerify])
+	}
+	token, err := c.fresh.Mint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, _ := c.fresh.Mint(); other == token {
+		t.Error("two tokens are the same")
+	}
+	if bad, err := authz.Inspect(c.target.(*load.Notifyd).Spoil); err != nil || !strings.Contains(string(bad.Header), `"ES256"`) {
+		t.Errorf("the flood is of %s, %v", bad.Header, err)
+	}
+}
+
+// A flood of which nothing is refused says nothing about refusing.
+func TestDryFlood(t *testing.T) {
+	if values, err := flood(load.Result{}, load.Result{Flooded: &load.Flooded{Sent: 32}, Seconds: 1}); err == nil {
+		t.Errorf("%v", values)
 	}
 }
 

@@ -34,7 +34,15 @@ func run(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		heats = append(heats, heat{s, all})
+		h := heat{scenario: s}
+		for _, c := range all {
+			if c.takesPart(s) {
+				h.contestants = append(h.contestants, c)
+			}
+		}
+		if len(h.contestants) > 0 {
+			heats = append(heats, h)
+		}
 	}
 	r := newReport(heats, &o)
 	failed := rounds(ctx, r, &o)

@@ -21,6 +21,7 @@ type scenario struct {
 	Load  load.Load // none where nothing is published
 	Size  int       // bytes of an event's data
 	Times int       // as long as others; 0 is once. Percentiles need many events.
+	Fresh bool      // each publish has a token of its own
 }
 
 const (
@@ -42,6 +43,7 @@ var scenarios = []scenario{
 	window("fan10000-1k-w32", "1→10,000 with 1 KiB, 32 events in flight", load.Fanout(10000), 32, large),
 	rate("fan1000-r30", "1→1,000, 30 events a second", load.Fanout(1000), 30, small, 3),
 	window("pairs100-w1", "100 topics 1:1, one event in flight on each", load.Pairs(100), 1, small),
+	fresh("pairs100-w1-fresh", "100 topics 1:1, one event in flight on each, each with a new token (EdDSA)", load.Pairs(100), 1, small),
 	window("pairs100-w16", "100 topics 1:1, 16 events in flight on each", load.Pairs(100), 16, small),
 	rate("pairs100-r3000", "100 topics 1:1, 3,000 events a second in all", load.Pairs(100), 3000, small, 2),
 	window("pairs10000-w1", "10,000 topics with one subscriber each, one event in flight on each", load.Pairs(10000), 1, small),
@@ -50,10 +52,15 @@ var scenarios = []scenario{
 	{Name: "idle15000", About: "15,000 connections with one subscription each", Plan: load.Idle(15000)},
 	{Name: "storm1000", About: "1,000 connections connect, subscribe and are reset, again and again", Plan: load.Storm(1000)},
 	rate("stalled", "1→500 with 16 KiB, 100 events a second, before and after a tenth stopped reading", load.Slow(500), 100, huge, 2),
+	rate("flood", "100 topics 1:1, 1,000 events a second in all, before and while a client sends bad tokens (ES256)", load.Flood(100), 1000, small, 3),
 }
 
 func window(name, about string, plan load.Plan, window, size int) scenario {
 	return scenario{Name: name, About: about, Plan: plan, Load: load.Load{Window: window}, Size: size}
+}
+
+func fresh(name, about string, plan load.Plan, window, size int) scenario {
+	return scenario{Name: name, About: about, Plan: plan, Load: load.Load{Window: window}, Size: size, Fresh: true}
 }
 
 func rate(name, about string, plan load.Plan, rate float64, size, times int) scenario {
@@ -95,6 +102,10 @@ var (
 	stalled99        = metric{"latency p99 of the others", "µs"}
 	rssPerStalled    = metric{"RSS per stalled connection, peak", "B"}
 	kept             = metric{"stalled connections not closed", "connections"}
+	rawVerify        = metric{"ed25519.Verify alone", "µs"}
+	quiet99          = metric{"latency p99 without the flood", "µs"}
+	flooded99        = metric{"latency p99 with the flood", "µs"}
+	refusals         = metric{"bad tokens refused", "/s"}
 )
 
 func (s *scenario) metrics() []metric {
@@ -105,11 +116,18 @@ func (s *scenario) metrics() []metric {
 		return []metric{rssPerConnection, cpuPerConnection}
 	case s.Plan.Stalled > 0:
 		return []metric{calm99, stalled99, rssPerStalled, kept}
+	case s.Plan.Flood:
+		return []metric{quiet99, flooded99, refusals}
+	case s.Fresh:
+		return []metric{cpuPerDelivery, ownPerDelivery, rawVerify}
 	case s.Load.Rate > 0:
 		return []metric{cpuPerDelivery, latency50, latency99}
 	}
 	return []metric{cpuPerDelivery, ownPerDelivery}
 }
+
+// tokens says whether the scenario is about tokens.
+func (s *scenario) tokens() bool { return s.Fresh || s.Plan.Flood }
 
 // duration is how long the scenario is measured.
 func (s *scenario) duration(o *options) time.Duration {
@@ -126,7 +144,7 @@ func (s *scenario) estimate(o *options) time.Duration {
 	const start, connect, drain = time.Second / 2, 200 * time.Microsecond, 2 * time.Second
 	took := start + time.Duration(s.Plan.Connections)*connect + s.duration(o)
 	switch {
-	case s.Plan.Stalled > 0:
+	case s.Plan.Stalled > 0 || s.Plan.Flood:
 		return 2*(took+o.warmup()) + drain
 	case s.Plan.Publishers > 0:
 		return took + o.warmup()

@@ -22,6 +22,7 @@ type benchCmd struct {
 	Idle              idleCmd              `cmd:"" help:"Connections that subscribe and then receive nothing."`
 	Storm             stormCmd             `cmd:"" help:"Connect, subscribe and drop, as fast as it goes."`
 	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
+	Flood             floodCmd             `cmd:"" help:"Like pairs; in a second pass a client floods with bad tokens."`
 	Worker            workerCmd            `cmd:"" hidden:"" help:"Receive for another bench, which started this process."`
 }
 
@@ -33,6 +34,7 @@ func (benchCmd) Help() string {
     notifyd bench fanout -n 10000 --window 1,8,32 --plot fanout.svg
     notifyd bench pairs --rate 1000,3000 --json > pairs.json
     notifyd bench slow --rate 30 --serve=--limits.pending-bytes=4MiB
+    notifyd bench flood --rate 3000
     notifyd bench fanout --fresh --alg ES256
     notifyd bench idle --url ws://10.0.0.7:8080/v1/ws --key key.jwk
 
@@ -52,7 +54,7 @@ type benchFlags struct {
 	Iss       string        `help:"Issuer of the tokens made." placeholder:"ISS"`
 	Aud       []string      `help:"Audience of the tokens made. Repeatable." placeholder:"AUD" sep:"none"`
 	Bin       string        `help:"The notifyd to start. Empty: this one." placeholder:"FILE"`
-	Alg       string        `help:"Algorithm of the key that is made for the server started: EdDSA, ES256, RS256 or HS256." enum:"EdDSA,ES256,RS256,HS256" default:"EdDSA"`
+	Alg       string        `help:"Algorithm of the key that is made for the server started: EdDSA, ES256, RS256 or HS256." enum:"EdDSA,ES256,RS256,HS256" default:"${alg}"`
 	Serve     []string      `help:"A flag for the server started, such as --serve=--loops=2. Repeatable." placeholder:"FLAG" sep:"none"`
 	Source    []netip.Addr  `help:"Address to connect from, 20,000 connections each. Repeatable." placeholder:"IP"`
 	Processes int           `help:"Processes that share the subscribers. 0: as many as the limit of descriptors demands."`
@@ -63,7 +65,7 @@ type benchFlags struct {
 
 // trafficFlags are what scenarios have in which events flow.
 type trafficFlags struct {
-	Window []int         `help:"Closed loop: messages of a topic in flight. Several: one after the other. Default: 32." short:"w"`
+	Window []int         `help:"Closed loop: messages of a topic in flight. Several: one after the other. Default: ${load}." short:"w"`
 	Rate   []float64     `help:"Open loop: publishes a second in all." short:"r"`
 	Size   int           `help:"Bytes of data in each event." default:"128"`
 	Fresh  bool          `help:"Make a new token for each message."`
@@ -144,6 +146,24 @@ type slowCmd struct {
 // Run measures.
 func (c *slowCmd) Run(p *process) error {
 	return c.run(p, load.Slow(c.N), &c.trafficFlags)
+}
+
+// floodRate is the load of flood, unless one is given: a window would measure the
+// flood's share of the processors, and not what it does to others.
+const floodRate = 1000
+
+type floodCmd struct {
+	N            int `help:"Topics." short:"n" default:"100"`
+	trafficFlags `embed:"" set:"load=--rate 1000"`
+	benchFlags   `embed:"" set:"alg=ES256"`
+}
+
+// Run measures.
+func (c *floodCmd) Run(p *process) error {
+	if len(c.Window)+len(c.Rate) == 0 {
+		c.Rate = []float64{floodRate}
+	}
+	return c.run(p, load.Flood(c.N), &c.trafficFlags)
 }
 
 // run measures a plan; t is nil where nothing is published.

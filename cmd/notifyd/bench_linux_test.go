@@ -10,7 +10,7 @@ import (
 
 func TestBenchHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"bench", "bench fanout", "bench idle"} {
+	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -32,6 +32,8 @@ func TestBenchUsageErrors(t *testing.T) {
 		{"fanout --url ws://127.0.0.1:1/", "NOTIFYD_TOKEN"},
 		{"fanout --url ws://127.0.0.1:1/ --key nowhere", "nowhere"},
 		{"fanout --url ws://127.0.0.1:1/ --token x --fresh", "--key"},
+		{"flood --url ws://127.0.0.1:1/", "--key"},
+		{"flood --rate 0", "--rate"},
 	} {
 		r := invoke(t, nil, "", append([]string{"bench"}, strings.Fields(c.args)...)...)
 		if r.code != exitUsage || !strings.Contains(r.stderr, c.want) {
@@ -52,6 +54,7 @@ func TestBenchElsewhere(t *testing.T) {
 	svg := filepath.Join(t.TempDir(), "plot.svg")
 	for _, args := range [][]string{
 		{"fanout", "-n", "5", "-w", "2", "-r", "100", "--key", keyFile, "--fresh", "--plot", svg, "--json"},
+		{"flood", "-n", "5", "--key", keyFile, "--json"},
 		{"pairs", "-n", "5", "-w", "2,4", "--token", strings.TrimSpace(token.stdout), "--json"},
 	} {
 		r := invoke(t, nil, "", append(append([]string{"bench"}, args...), "--url", url, "-d", "300ms", "--warmup", "0s")...)

@@ -111,6 +111,7 @@ func newParser(p *process, s *settings, grammar *cli) *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.WithBeforeResolve(s.load),
 		kong.Resolvers(s),
+		kong.Vars{"alg": "EdDSA", "load": "--window 32"}, // bench's defaults, which a scenario may set
 	)
 }
 
