@@ -92,6 +92,9 @@ func (s *Server) authorize(c *loop.Conn, ses *session, env *wire.Envelope) (toke
 				c.Loop().Data.(*loopState).distrust = c.Loop().Now() + int64(distrustFor)
 			}
 			s.refuse(c, ses, env, code, "")
+			if slow {
+				s.penalise(c, code)
+			}
 			return nil, false
 		}
 	}

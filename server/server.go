@@ -11,6 +11,7 @@ package server
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"net"
 	"net/http"
 	"net/netip"
@@ -116,6 +117,9 @@ type Options struct {
 	// BadEnvelopes and AuthFailures are how many in a row close a connection,
 	// with 4400 and 4401. Defaults 10.
 	BadEnvelopes, AuthFailures int
+	// Penalty is the longest that a connection is not read after a token with a bad
+	// signature. 0: none.
+	Penalty time.Duration
 	// VerifyWorkers bounds the goroutines that verify asymmetric signatures, so
 	// that a flood of fresh tokens leaves time for everything else. Default:
 	// half the cores, at least one.
@@ -199,6 +203,8 @@ type Server struct {
 	served   sync.WaitGroup
 	shards   []shard
 	conns    connIDs
+
+	penalties penalties
 }
 
 // New makes a server. shards is how many goroutines of the bus will call Event
@@ -206,6 +212,7 @@ type Server struct {
 func New(opts Options, auth Authorizer, shards int, log *zap.Logger) (*Server, error) {
 	opts = opts.withDefaults()
 	s := &Server{opts: opts, log: log, auth: auth, shards: make([]shard, shards)}
+	s.penalties.seed = maphash.MakeSeed()
 	opts.Loop.HTTP = func(c net.Conn) { s.hand.Give(c) }
 	opts.Loop.AcceptError = func(err error) {
 		log.Warn("not accepting connections for a second", zap.Error(err))

@@ -76,6 +76,7 @@ func (s *Server) holdVerify(c *loop.Conn, env *wire.Envelope) {
 	}, func(ses *session, h *held) {
 		if h.code != wire.OK {
 			s.refuse(c, ses, &h.env, h.code, "")
+			s.penalise(c, h.code)
 			return
 		}
 		ses.token = h.token

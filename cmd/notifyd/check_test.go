@@ -93,6 +93,7 @@ func TestCheck(t *testing.T) {
 		{"--limits.connections-per-ip=-1", "limits.connections_per_ip: -1|0 to"},
 		{"--limits.bad-envelopes=0", "limits.bad_envelopes: 0|1 to"},
 		{"--limits.auth-failures=0", "limits.auth_failures: 0|1 to"},
+		{"--limits.penalty=-1s", "limits.penalty: -1s|0s or more"},
 		{"--limits.handshake-timeout=1ms", "limits.handshake_timeout: 1ms|1s or more"},
 		{"--limits.message-timeout=0s", "limits.message_timeout: 0s|1s or more"},
 		{"--limits.idle-timeout=25s", "limits.idle_timeout: 25s|ping_interval (25s)"},

@@ -157,6 +157,7 @@ func (l *limitsConfig) check(f *findings) {
 	f.between("limits.connections_per_ip", l.ConnectionsPerIP, 0, 1<<30, "")
 	f.between("limits.bad_envelopes", l.BadEnvelopes, 1, 1<<20, "")
 	f.between("limits.auth_failures", l.AuthFailures, 1, 1<<20, "")
+	f.atLeast("limits.penalty", l.Penalty, 0)
 	f.atLeast("limits.handshake_timeout", l.HandshakeTimeout, time.Second)
 	f.atLeast("limits.message_timeout", l.MessageTimeout, time.Second)
 	f.atLeast("limits.idle_timeout", l.IdleTimeout, time.Second)

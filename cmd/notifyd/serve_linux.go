@@ -233,6 +233,7 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 		Burst:         c.Limits.Burst,
 		BadEnvelopes:  c.Limits.BadEnvelopes,
 		AuthFailures:  c.Limits.AuthFailures,
+		Penalty:       c.Limits.Penalty,
 		VerifyWorkers: c.Auth.Workers,
 		ExpiryNotice:  c.Auth.ExpiryNotice,
 		DrainWindow:   c.DrainWindow,

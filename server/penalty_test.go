@@ -1,0 +1,127 @@
+//go:build linux
+
+package server
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
+)
+
+func TestPause(t *testing.T) {
+	for n, want := range map[int]time.Duration{
+		1: 0, 2: 10 * time.Millisecond, 3: 20 * time.Millisecond, 8: 640 * time.Millisecond, 9: time.Second, 100: time.Second,
+	} {
+		if got := pause(n, time.Second); got != want {
+			t.Errorf("%d: %v, want %v", n, got, want)
+		}
+	}
+}
+
+// Bad signatures count by address, for a while.
+func TestPenaltiesCount(t *testing.T) {
+	p := new(penalties)
+	p.seed = newStage(t, Options{}).penalties.seed
+	now := time.Now().UnixNano()
+	for i, row := range []struct {
+		addr  string
+		after time.Duration
+		want  int
+	}{
+		{"192.0.2.1", 0, 1},
+		{"192.0.2.1", 0, 2},
+		{"::ffff:192.0.2.1", 0, 3},
+		{"192.0.2.2", 0, 1},
+		{"2001:db8::1", 0, 1},
+		{"2001:db8::ffff:0:0:1", 0, 2}, // of the same /64
+		{"2001:db8:0:1::1", 0, 1},
+		{"192.0.2.1", forgetAfter, 4},
+		{"192.0.2.1", forgetAfter + 1, 1},
+	} {
+		now += int64(row.after)
+		if got := p.add(netip.MustParseAddr(row.addr), now); got != row.want {
+			t.Errorf("row %d: %s is at %d, want %d", i, row.addr, got, row.want)
+		}
+	}
+	for range 1000 {
+		p.add(netip.MustParseAddr("192.0.2.3"), now)
+	}
+	if n := p.add(netip.MustParseAddr("192.0.2.3"), now); n < 10 {
+		t.Error("the count has wrapped around to", n)
+	}
+}
+
+// Who sends a bad signature again is not read on for a while, on a new connection
+// either; a connection from the same address with good tokens is.
+func TestPenalty(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		longest time.Duration
+		earlier int // bad signatures from that address
+		read    bool
+	}{
+		{"the first", time.Hour, 0, true},
+		{"one of many", time.Hour, 50, false},
+		{"one of many, until it is over", time.Millisecond, 50, true},
+		{"none is set", 0, 50, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			x := newStage(t, Options{Penalty: row.longest})
+			for range row.earlier {
+				x.penalties.add(netip.MustParseAddr("127.0.0.1"), time.Now().UnixNano())
+			}
+			publish := func(token string) []byte {
+				return wire.AppendPublish(nil, "", "rooms.1", token, []byte("1"), "")
+			}
+			bad := x.tokens[0][:len(x.tokens[0])-20] + strings.Repeat("A", 20)
+			var turn bytes.Buffer
+			_ = wsutil.WriteClientText(&turn, publish(bad))
+			_ = wsutil.WriteClientText(&turn, publish(x.tokens[0]))
+			if _, err := x.conn.Write(turn.Bytes()); err != nil {
+				t.Fatal(err)
+			}
+			x.until(t, "the bad one is refused", func(st *loopState) bool { return st.refused[wire.TokenInvalid] == 1 })
+			want := uint64(1)
+			if row.read {
+				want++
+			}
+			// Another connection of the same loop, behind which the first one's would be.
+			other, _, _, err := ws.Dial(t.Context(), "ws://"+x.conn.RemoteAddr().String()+wire.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = other.Close() }()
+			if err := wsutil.WriteClientText(other, publish(x.tokens[1])); err != nil {
+				t.Fatal(err)
+			}
+			x.until(t, "the good ones are published", func(st *loopState) bool { return st.published[wire.OK] >= want })
+			x.with(func(c *loop.Conn) {
+				if got := c.Loop().Data.(*loopState).published[wire.OK]; got != want {
+					t.Errorf("%d were published, want %d", got, want)
+				}
+			})
+		})
+	}
+}
+
+func (x *stage) until(t *testing.T, what string, ok func(*loopState) bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		done := false
+		x.with(func(c *loop.Conn) { done = ok(c.Loop().Data.(*loopState)) })
+		if done {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
