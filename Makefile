@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: run test lint bench bench-idle bench-auth bench-peers fuzz e2e
+.PHONY: run test lint bench bench-idle bench-auth bench-peers bench-goals fuzz e2e
 
 run: ## a server that needs nothing, with tokens and lines to paste
 	$(GO) run ./cmd/notifyd serve --dev
@@ -25,8 +25,15 @@ bench-idle: ## bytes of RSS per idle subscribed connection
 bench-auth: ## what each way to authenticate costs, for each algorithm
 	$(GO) run ./bench auth
 
-bench-peers: ## the same loads on notifyd and on other servers; half an hour
-	cd bench/peers && $(GO) run . run
+bench-peers: ## the same loads on notifyd and on other servers, as table and plots in bin/; two hours
+	mkdir -p bin
+	cd bench/peers && $(GO) run . run --json ../../bin/peers.json --svg ../../bin/peers.svg --plot ../../bin/peers-fanout.svg > ../../bin/peers.md
+	cat bin/peers.md
+
+bench-goals: ## whether notifyd reaches its goals, as table and plots in bin/; a quarter of an hour
+	mkdir -p bin
+	cd bench/peers && $(GO) run . goals --json ../../bin/goals.json --svg ../../bin/goals.svg --plot ../../bin/goals-fanout.svg > ../../bin/goals.md
+	cat bin/goals.md
 
 fuzz: ## each fuzz target for FUZZTIME
 	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./wire
