@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"testing"
 	"time"
 
@@ -43,7 +42,7 @@ func benchServer(b *testing.B) (s *Server, addr string, tokens [2]string) {
 	if s, err = New(opts, verifier{auth}, 1, zap.NewNop()); err != nil {
 		b.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := loop.Listen("127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -159,7 +158,7 @@ func start(t testing.TB, with setup) *node {
 	} else {
 		with.fake.start(n.Server)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := loop.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func newStage(t *testing.T, opts Options) *stage {
 	if x.Server, err = New(opts, verifier{auth}, 1, zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := loop.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

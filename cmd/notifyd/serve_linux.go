@@ -119,7 +119,7 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 		return nil, err
 	}
 	// Both ports are taken before anything runs, so that a port in use is told at once.
-	if n.listener, err = net.Listen("tcp", c.Listen); err != nil {
+	if n.listener, err = loop.Listen(c.Listen); err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	if n.admin, err = newAdmin(c.Admin, n.ready); err != nil {

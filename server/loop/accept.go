@@ -3,11 +3,27 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"net"
 
 	"golang.org/x/sys/unix"
 )
+
+// unsentBytes is what the kernel takes of a connection beyond what the peer's window
+// has room for (tcp(7), TCP_NOTSENT_LOWAT); what is more waits here. The kernel would
+// take up to 4 MiB by default (net.ipv4.tcp_wmem), a copy a connection; here
+// connections share it, and PendingBytes counts it.
+const unsentBytes = 128 << 10
+
+// Listen opens a TCP listener for [Engine.Start], as net.Listen does, without
+// Multipath TCP (RFC 8684): a connection accepted with it costs a sixth more, and does
+// not inherit all that the listener is set to.
+func Listen(addr string) (net.Listener, error) {
+	var c net.ListenConfig
+	c.SetMultipathTCP(false)
+	return c.Listen(context.Background(), "tcp", addr)
+}
 
 // listener is the socket that loop 0 accepts from.
 type listener struct {
@@ -36,8 +52,9 @@ func (x *listener) take(ln net.Listener, epfd int) error {
 		return err
 	}
 	_ = ln.Close()
-	// Accepted sockets inherit it: one setsockopt instead of one a connection.
+	// Accepted sockets inherit these: one setsockopt instead of one a connection.
 	_ = unix.SetsockoptInt(dup, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(dup, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
 	x.fd, x.epfd, x.open = dup, epfd, true
 	return x.watch()
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,7 +45,7 @@ func echoWithFew(n uint64) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := Listen("127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -203,5 +204,32 @@ func TestStartRefuses(t *testing.T) {
 	_ = ln.Close()
 	if n := descriptors(t); n > fds {
 		t.Errorf("%d descriptors, %d before", n, fds)
+	}
+}
+
+// What a peer does not read waits where it is shared and counted, and not in the
+// kernel, which has a copy for each.
+func TestUnsent(t *testing.T) {
+	opened := make(chan *Conn, 1)
+	s := start(t, Options{PendingBytes: 64 << 20}, &hooks{open: func(c *Conn) { opened <- c }})
+	s.dial()
+	c := <-opened
+	const n, size = 512, 16 << 10
+	var unsent, pending int
+	s.Do(func(*Loop) {
+		for range n {
+			c.Send(ws.OpBinary, make([]byte, size))
+		}
+	})
+	s.Do(func(*Loop) { pending = c.Pending() })
+	unsent, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQNSD)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unsent > unsentBytes+64<<10 {
+		t.Errorf("%d bytes wait in the kernel", unsent)
+	}
+	if pending == 0 {
+		t.Error("nothing waits here")
 	}
 }

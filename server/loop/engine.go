@@ -63,8 +63,8 @@ func (e *Engine) closeFDs() {
 // Loops returns the loops; a handler makes its state for each before Start.
 func (e *Engine) Loops() []*Loop { return e.loops }
 
-// Start takes over the socket of ln, a TCP listener, which it closes, and runs
-// the loops. It returns at once. After an error the engine is of
+// Start takes over the socket of ln, a TCP listener made by [Listen], which it closes,
+// and runs the loops. It returns at once. After an error the engine is of
 // no more use.
 func (e *Engine) Start(ln net.Listener) error {
 	if err := e.listener.take(ln, e.loops[0].epfd); err != nil {

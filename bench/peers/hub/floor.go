@@ -3,6 +3,7 @@
 package hub
 
 import (
+	"context"
 	"net"
 	"os"
 	"runtime"
@@ -46,7 +47,9 @@ type floorTopic struct {
 const maxPending = 64 << 20
 
 func serveFloor(addr string) error {
-	l, err := net.Listen("tcp", addr)
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // it costs
+	l, err := config.Listen(context.Background(), "tcp", addr)
 	if err != nil {
 		return err
 	}
