@@ -247,6 +247,7 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 
 		Loop: loop.Options{
 			Loops:            c.Loops,
+			AdaptProcessors:  os.Getenv("GOMAXPROCS") == "", // else they are as wanted
 			HeadBytes:        int(c.Limits.HeadBytes),
 			MessageBytes:     int(c.Limits.MessageBytes),
 			PendingBytes:     int(c.Limits.PendingBytes),

@@ -29,6 +29,7 @@ type Engine struct {
 	perIP map[[16]byte]int // guarded by mu; used when ConnectionsPerIP is set
 
 	listener listener // loop 0's
+	governor governor
 	running  sync.WaitGroup
 }
 
@@ -86,6 +87,7 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	for _, l := range e.loops {
 		l.Post(func() { l.beginDrain(window) })
 	}
+	e.setOne(false) // loops do not park while they drain
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var err error

@@ -20,6 +20,7 @@ type Loop struct {
 	inbox inbox
 
 	parking parking
+	window  window // since when govern watches what the process uses
 
 	now       int64  // Unix nanoseconds, read once a turn and during long flushes
 	sec       uint32 // seconds since the engine started, at least 1
@@ -107,7 +108,7 @@ func (l *Loop) run() {
 	for !l.halted {
 		n := l.wait(events)
 		l.readClock()
-		began := l.now
+		began, wrote := l.now, l.stat.writes
 		for i := range events[:n] {
 			l.event(&events[i])
 		}
@@ -119,12 +120,18 @@ func (l *Loop) run() {
 			l.swept = l.sec
 			l.sweep()
 			l.adapt()
+			if l.eng.opts.AdaptProcessors {
+				l.governTick()
+			}
 			l.eng.handler.Tick(l)
 		}
 		l.drainSome()
 		l.bury()
 		l.readClock()
 		l.stat.turn(l.now - began)
+		if l.eng.opts.AdaptProcessors {
+			l.govern(l.stat.writes - wrote)
+		}
 	}
 	l.stop()
 }

@@ -14,6 +14,10 @@ type Options struct {
 	// Loops is the number of loops; each keeps up to one core busy. Default: one
 	// for every two cores, so that NATS has the others.
 	Loops int
+	// AdaptProcessors lets the engine set how many processors Go has
+	// (runtime.GOMAXPROCS), for the whole program: one while there is little to do, as
+	// many as by default otherwise. It needs more than one to begin with.
+	AdaptProcessors bool
 	// HeadBytes bounds the head of the handshake request: a header line that
 	// never ends must not fill the memory. Default 8 KiB.
 	HeadBytes int
@@ -71,6 +75,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	def(&o.Loops, max(1, runtime.GOMAXPROCS(0)/2))
+	o.AdaptProcessors = o.AdaptProcessors && runtime.GOMAXPROCS(0) > 1
 	def(&o.HeadBytes, 8<<10)
 	def(&o.MessageBytes, 64<<10)
 	def(&o.Fragments, 1024)
