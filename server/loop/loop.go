@@ -30,16 +30,17 @@ type Loop struct {
 	free  []int32
 	count int
 
-	buf    []byte // what a read reads into
-	cork   []byte // frames for corked that are not written yet
-	corked *Conn
-	awaits bool // Turn said so
-	due    []*Group
-	spare  []item
-	ended  []ending // of whose end the handler is to be told
-	dead   []*Conn
-	up     upgradeIO
-	stat   counters
+	buf     []byte // what a read reads into
+	cork    []byte // frames for corked that are not written yet
+	corked  *Conn
+	awaits  bool // Turn said so
+	due     []*Group
+	touched int32 // of no meaning, so that touch reads
+	spare   []item
+	ended   []ending // of whose end the handler is to be told
+	dead    []*Conn
+	up      upgradeIO
+	stat    counters
 
 	swept  uint32 // sec of the last sweep
 	drain  drain
