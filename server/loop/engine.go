@@ -87,7 +87,6 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	for _, l := range e.loops {
 		l.Post(func() { l.beginDrain(window) })
 	}
-	e.setOne(false) // loops do not park while they drain
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var err error

@@ -65,7 +65,8 @@ func (l *Loop) govern(writes uint64) {
 	case writes > lumpWrites:
 		g.lump.Store(l.now)
 		l.eng.setOne(false)
-	case g.one.Load() && l.now-l.window.at > int64(busyFor) && l.window.share(l.now) > busyShare:
+	case g.one.Load() && uint64(l.now-l.window.at) > uint64(busyFor) && l.window.share(l.now) > busyShare:
+		// Or the clock was set back.
 		l.eng.setOne(false)
 	}
 }
@@ -96,7 +97,10 @@ func (e *Engine) setOne(one bool) {
 			runtime.SetDefaultGOMAXPROCS()
 		}
 		for _, l := range e.loops {
-			l.Post(l.adapt)
+			l.Post(func() {
+				l.window.share(l.now) // a new one begins
+				l.adapt()
+			})
 		}
 	})
 }

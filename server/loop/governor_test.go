@@ -3,6 +3,7 @@
 package loop
 
 import (
+	"context"
 	"runtime"
 	"testing"
 	"time"
@@ -56,8 +57,17 @@ func TestGovernor(t *testing.T) {
 	c.alive()
 
 	become("one processor for the last time", 1)
-	s.setOne(false)
-	become("all", all)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, c := range clients {
+		_ = c.Close()
+	}
+	if err := s.Drain(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := runtime.GOMAXPROCS(0); n != all {
+		t.Errorf("%d processors after the drain", n)
+	}
 }
 
 func TestWindow(t *testing.T) {
