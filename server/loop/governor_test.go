@@ -75,6 +75,7 @@ func TestWindow(t *testing.T) {
 	w.share(w.at + 1)
 	now := w.at
 	for began := time.Now(); time.Since(began) < 20*time.Millisecond; {
+		runtime.Gosched()
 	}
 	before := w.used
 	if share := w.share(now + int64(time.Second)); share < 0.01 || share > 0.5 || w.used <= before || w.at != now+int64(time.Second) {
