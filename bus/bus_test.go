@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,6 +95,8 @@ func (c *child) start(t testing.TB) {
 	c.cmd = exec.Command(os.Args[0])
 	c.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", childPort, c.port), childStore+"="+c.store)
 	c.cmd.Stderr = os.Stderr
+	// In a group of its own: the kernel continues what is stopped in one whose shell ends (setpgid(2)).
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if _, err := c.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
