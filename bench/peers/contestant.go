@@ -112,7 +112,8 @@ func newNotifyd(program, dir string) (*contestant, error) {
 		fresh:   good,
 		tooSlow: strconv.Itoa(int(wire.CloseSlowConsumer)),
 		command: func(addr string) []string {
-			return []string{program, "serve", "--listen", addr, "--admin.listen", "", "--auth.keys", file, "--auth.keys", badFile}
+			// It is killed, and what it leaves behind goes with dir.
+			return []string{"env", "TMPDIR=" + dir, program, "serve", "--listen", addr, "--admin.listen", "", "--auth.keys", file, "--auth.keys", badFile}
 		},
 	}, err
 }
