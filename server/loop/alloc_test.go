@@ -70,6 +70,18 @@ func TestAllocs(t *testing.T) {
 			t.Errorf("%d bytes", n)
 		}
 	})
+	var another Group
+	another.Join(&Member{Conn: last, Until: forever})
+	zero("batch flush, two groups", func() {
+		x.deliver()
+		shared.Retain(1)
+		x.Deliver(&another, shared)
+		x.take()
+		x.flush()
+		if n := x.empty(); n != len(event)+len(shared.B) {
+			t.Errorf("%d bytes", n)
+		}
+	})
 	payload := event[4:]
 	zero("send", func() {
 		last.Send(ws.OpText, payload)

@@ -112,7 +112,8 @@ func TestOrder(t *testing.T) {
 }
 
 // An expired member gets nothing and its handler is asked; the others get it
-// all, once, whoever expires, leaves, is slow or breaks within the walk.
+// all, once, whoever expires, leaves, is slow or breaks within the walk, and whether
+// one group is due something or two with the same connections.
 func TestFlushWalk(t *testing.T) {
 	const (
 		fine = iota
@@ -125,17 +126,19 @@ func TestFlushWalk(t *testing.T) {
 		kinds
 	)
 	rapid.Check(t, func(r *rapid.T) {
-		var g Group
+		var g, second Group
 		h := &hooks{}
 		l := idle(t, Options{PendingBytes: 1000}, h)
 		type peer struct {
 			Member
+			second       Member
 			kind, theirs int
 		}
 		var peers []*peer
 		find := func(c *Conn) *peer { return c.Data.(*peer) }
 		h.closed = func(c *Conn, _ ws.StatusCode) {
 			find(c).Leave()
+			find(c).second.Leave()
 			for _, p := range peers { // news of it to all, in the handler
 				p.Conn.Send(ws.OpPing, nil)
 			}
@@ -182,9 +185,15 @@ func TestFlushWalk(t *testing.T) {
 				m.Until = 1
 			}
 			g.Join(&m.Member)
+			m.second.Conn, m.second.Until = m.Conn, m.Until
+			second.Join(&m.second)
 			peers = append(peers, m)
 		}
 		l.gather(&g, batch("event"))
+		two := rapid.Bool().Draw(r, "two")
+		if two {
+			l.gather(&second, batch("of the second"))
+		}
 		l.flush()
 		l.bury()
 		left := 0
@@ -192,24 +201,27 @@ func TestFlushWalk(t *testing.T) {
 			switch p.kind {
 			case fine:
 				left++
-				n := 0
+				n, m := 0, 0
 				for _, s := range texts(t, p.theirs) {
-					if s == "event" {
+					switch s {
+					case "event":
 						n++
+					case "of the second":
+						m++
 					}
 				}
-				if n != 1 || p.Group() != &g {
-					r.Fatalf("one got it %d times", n)
+				if n != 1 || (m == 1) != two || m > 1 || p.Group() != &g {
+					r.Fatalf("one got it %d times, and the second's %d times", n, m)
 				}
 			case leaves, closes, sends:
 				for _, s := range texts(t, p.theirs) {
-					if s == "event" {
+					if s == "event" || s == "of the second" {
 						r.Fatal("an expired one got it")
 					}
 				}
 				fallthrough
 			default:
-				if p.Group() != nil {
+				if p.Group() != nil || two && p.second.Group() != nil {
 					r.Fatalf("a member of kind %d stayed", p.kind)
 				}
 			}
@@ -247,4 +259,162 @@ func TestExpiryWithinFlush(t *testing.T) {
 	}
 	c.kill()
 	l.bury()
+}
+
+// A connection in several groups gets what they are due in a turn with one write, in
+// order; what is large is not copied for that.
+func TestJoined(t *testing.T) {
+	l := idle(t, Options{}, &hooks{})
+	var groups [5]Group
+	var want, got [2][]string
+	var conns [2]*Conn
+	var theirs [2]int
+	for i := range conns {
+		var fd int
+		fd, theirs[i] = pair(t)
+		conns[i] = l.member(fd)
+	}
+	var held []*Batch
+	for i := range groups {
+		text := fmt.Sprint("of group ", i)
+		if i == 3 {
+			text += strings.Repeat(".", maxJoined)
+		}
+		for j, c := range conns[:1+i%2] {
+			groups[i].Join(&Member{Conn: c, Until: forever})
+			want[j] = append(want[j], text)
+		}
+		b := batch(text)
+		b.Retain(1)
+		held = append(held, b)
+		l.gather(&groups[i], b)
+	}
+	l.flush()
+	for i := range conns {
+		got[i] = texts(t, theirs[i])
+		if !slices.Equal(got[i], want[i]) {
+			t.Errorf("%q, want %q", got[i], want[i])
+		}
+	}
+	if l.stat.writes != 3+2 || l.stat.deliveries != 7 || l.stat.batchFrames != 5 {
+		t.Errorf("%+v", l.stat)
+	}
+	for _, b := range held {
+		if b.refs.Load() != 1 {
+			t.Errorf("%d references", b.refs.Load())
+		}
+	}
+	for _, c := range conns {
+		c.kill()
+	}
+	l.bury()
+}
+
+// What is due under one token is sent before another, which has ended, has the
+// handler close the connection.
+func TestJoinedBeforeClose(t *testing.T) {
+	l := idle(t, Options{}, &hooks{expired: func(m *Member) { m.Conn.Close(4401, "") }})
+	fd, theirs := pair(t)
+	c := l.member(fd)
+	var valid, ended Group
+	valid.Join(&Member{Conn: c, Until: forever})
+	ended.Join(&Member{Conn: c, Until: 1})
+	l.gather(&valid, batch("in time"))
+	l.gather(&ended, batch("too late"))
+	l.flush()
+	l.bury()
+	buf := make([]byte, 1000)
+	n, err := unix.Read(theirs, buf)
+	if want := append(batch("in time").B, ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(4401, "")))...); err != nil || !slices.Equal(buf[:n], want) {
+		t.Errorf("%q, %v", buf[:max(0, n)], err)
+	}
+	c.kill()
+	l.bury()
+}
+
+// However large batches are and however full sockets, each connection gets the
+// events of its groups, those of one in order, and none of a group whose token has
+// ended.
+func TestJoinedWhole(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		h := &hooks{expired: func(m *Member) { m.Leave() }}
+		l := idle(t, Options{PendingBytes: 1 << 30}, h)
+		type peer struct {
+			*Conn
+			theirs int
+			got    []byte
+		}
+		peers := make([]*peer, rapid.IntRange(1, 3).Draw(r, "connections"))
+		for i := range peers {
+			p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				r.Fatal(err)
+			}
+			peers[i] = &peer{Conn: l.member(p[0]), theirs: p[1]}
+		}
+		groups := make([]Group, rapid.IntRange(2, 5).Draw(r, "groups"))
+		lives := map[string]bool{} // what of which group goes to which connection
+		for g := range groups {
+			for i, p := range peers {
+				until := rapid.SampledFrom([]int64{forever, forever, forever, 1, 0}).Draw(r, "until")
+				lives[fmt.Sprint(g, " to ", i)] = until == forever
+				if until != 0 {
+					groups[g].Join(&Member{Conn: p.Conn, Until: until})
+				}
+			}
+		}
+		read := func(p *peer) (more bool) {
+			buf := make([]byte, 100_000)
+			n, _ := unix.Read(p.theirs, buf)
+			p.got = append(p.got, buf[:max(0, n)]...)
+			p.writable()
+			return n > 0
+		}
+		sent := make([][]string, len(groups))
+		for range rapid.IntRange(1, 8).Draw(r, "turns") {
+			for g := range groups {
+				for range rapid.IntRange(0, 2).Draw(r, "events") {
+					size := rapid.SampledFrom([]int{0, 100, 10_000, maxJoined, manyJoined}).Draw(r, "size")
+					s := fmt.Sprint(g, " ", len(sent[g]), strings.Repeat(".", size))
+					sent[g] = append(sent[g], s)
+					l.gather(&groups[g], batch(s))
+				}
+			}
+			l.flush()
+			if rapid.Bool().Draw(r, "read") {
+				read(peers[0])
+			}
+		}
+		for i, p := range peers {
+			for read(p) {
+			}
+			got := make([][]string, len(groups))
+			for b := p.got; len(b) > 0; {
+				h, n, err := parseHeader(b)
+				if err != nil || n == 0 || len(b) < n+int(h.Length) {
+					r.Fatalf("no frame: %.30q", b)
+				}
+				s := string(b[n : n+int(h.Length)])
+				g := int(s[0] - '0')
+				got[g] = append(got[g], s)
+				b = b[n+int(h.Length):]
+			}
+			for g := range groups {
+				var want []string
+				if lives[fmt.Sprint(g, " to ", i)] {
+					want = sent[g]
+				}
+				if !slices.Equal(got[g], want) {
+					r.Fatalf("%d events of group %d, want %d", len(got[g]), g, len(want))
+				}
+			}
+			p.kill()
+			_ = unix.Close(p.theirs)
+		}
+		l.bury()
+		if l.stat.pending != 0 || len(l.shares)+len(l.joins)+len(l.joined)+len(l.sharers) != 0 {
+			r.Fatalf("%+v", l.stat)
+		}
+		l.closeFDs()
+	})
 }

@@ -82,10 +82,12 @@ func (l *Loop) gather(g *Group, b *Batch) {
 
 // flush writes what every group is due.
 func (l *Loop) flush() {
-	for i, g := range l.due {
-		l.flushGroup(g)
-		l.due[i] = nil
+	if len(l.due) == 1 {
+		l.flushGroup(l.due[0])
+	} else {
+		l.flushGroups()
 	}
+	clear(l.due)
 	l.due = l.due[:0]
 }
 
@@ -134,6 +136,117 @@ func (l *Loop) flushGroup(g *Group) {
 			served++
 		}
 	}
-	l.stat.batch(b.N, served)
+	l.stat.batch(b.N)
+	l.stat.served(b.N, served)
 	b.Release()
+}
+
+// share is what a member is due when several groups are: the group's batch. A
+// connection's shares are a list.
+type share struct {
+	group      *Group
+	member     *Member
+	next, last int32 // indices in Loop.shares; last is that of the first share's list
+}
+
+const (
+	none = -1
+	// maxShares bounds how many shares are listed before they are written, but for those
+	// of one group.
+	maxShares = 4 << 10
+	// maxJoined is the largest batch that is copied behind others to save a write(2): as
+	// many bytes are copied in a third of the time that the write takes.
+	maxJoined = 16 << 10
+	// manyJoined is when what is joined is written.
+	manyJoined = 64 << 10
+)
+
+// flushGroups is flushGroup for several groups: a connection that is in more than one
+// gets what it is due with one write(2).
+func (l *Loop) flushGroups() {
+	for len(l.firsts) < len(l.conns) {
+		l.firsts = append(l.firsts, none)
+	}
+	for _, g := range l.due {
+		for _, m := range g.members {
+			i := int32(len(l.shares))
+			l.shares = append(l.shares, share{g, m, none, i})
+			if first := &l.firsts[m.Conn.slot]; *first == none {
+				*first = i
+				l.sharers = append(l.sharers, m.Conn)
+			} else {
+				last := &l.shares[*first].last
+				l.shares[*last].next = i
+				*last = i
+			}
+		}
+		if len(l.shares) >= maxShares {
+			l.deal()
+		}
+	}
+	l.deal()
+	for _, g := range l.due {
+		l.stat.batch(g.due.N)
+		g.due.Release()
+		g.due = nil
+	}
+}
+
+// deal writes the shares that are listed.
+func (l *Loop) deal() {
+	for _, c := range l.sharers {
+		first := l.firsts[c.slot]
+		l.firsts[c.slot] = none
+		if l.unclocked++; l.unclocked >= clockEvery {
+			l.readClock()
+		}
+		for i := first; i != none; i = l.shares[i].next {
+			g, m := l.shares[i].group, l.shares[i].member
+			switch {
+			case c.state != stateOpen:
+			case l.now >= m.Until:
+				l.sendJoined(c) // before c is closed, perhaps
+				l.eng.handler.Expired(m)
+			case len(g.due.B) > maxJoined || l.shares[first].next == none:
+				l.sendJoined(c)
+				g.due = m.sendShared(g.due)
+				l.stat.served(g.due.N, 1)
+			default:
+				l.joined = append(l.joined, g.due.B...)
+				l.joins = append(l.joins, i)
+				l.stat.served(g.due.N, 1)
+				if len(l.joined) >= manyJoined {
+					l.sendJoined(c)
+				}
+			}
+		}
+		l.sendJoined(c)
+	}
+	clear(l.sharers)
+	l.sharers = l.sharers[:0]
+	clear(l.shares)
+	l.shares = l.shares[:0]
+}
+
+// sendJoined writes what is joined, the batches of the shares in joins, to c.
+func (l *Loop) sendJoined(c *Conn) {
+	if len(l.joins) == 0 {
+		return
+	}
+	if l.corked == c {
+		l.uncork()
+	}
+	n, ok := 0, c.state == stateOpen
+	if ok && c.out == nil {
+		n, ok = c.write(l.joined)
+	}
+	for _, i := range l.joins {
+		x := &l.shares[i]
+		size := len(x.group.due.B)
+		if ok && n < size && c.state == stateOpen {
+			x.group.due = c.owe(x.group.due, n, x.member)
+		}
+		n = max(0, n-size)
+	}
+	l.joins, l.joined = l.joins[:0], l.joined[:0]
 }

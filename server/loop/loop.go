@@ -37,10 +37,18 @@ type Loop struct {
 	due     []*Group
 	touched int32 // of no meaning, so that touch reads
 	spare   []item
-	ended   []ending // of whose end the handler is to be told
-	dead    []*Conn
-	up      upgradeIO
-	stat    counters
+
+	// Of flushGroups; empty between flushes, but for firsts.
+	shares  []share
+	sharers []*Conn
+	firsts  []int32 // by slot: the first of a connection's shares, or none
+	joins   []int32 // shares whose batches are joined
+	joined  []byte
+
+	ended []ending // of whose end the handler is to be told
+	dead  []*Conn
+	up    upgradeIO
+	stat  counters
 
 	swept  uint32 // sec of the last sweep
 	drain  drain

@@ -42,9 +42,12 @@ type counters struct {
 	batches                                                                [12]uint64
 }
 
-func (s *counters) batch(frames, members int) {
+func (s *counters) batch(frames int) {
 	s.batches[min(bits.Len(uint(frames)|1)-1, len(s.batches)-1)]++
 	s.batchFrames += uint64(frames)
+}
+
+func (s *counters) served(frames, members int) {
 	s.deliveries += uint64(frames) * uint64(members)
 	s.framesOut += uint64(frames) * uint64(members)
 }
