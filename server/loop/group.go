@@ -82,9 +82,12 @@ func (l *Loop) gather(g *Group, b *Batch) {
 
 // flush writes what every group is due.
 func (l *Loop) flush() {
-	if len(l.due) == 1 {
+	switch len(l.due) {
+	case 0:
+		return
+	case 1:
 		l.flushGroup(l.due[0])
-	} else {
+	default:
 		l.flushGroups()
 	}
 	clear(l.due)
