@@ -243,22 +243,26 @@ func TestFlushWalk(t *testing.T) {
 
 // Time goes on within a long walk: who expires meanwhile gets nothing.
 func TestExpiryWithinFlush(t *testing.T) {
-	h := &hooks{}
-	l := idle(t, Options{}, h)
-	var g Group
-	fd, theirs := pair(t)
-	c := l.member(fd)
-	for range 3 * clockEvery { // a connection may be in it once; a test may not care
-		g.Join(&Member{Conn: c, Until: time.Now().UnixNano()})
+	for others := range 2 { // groups that are due something as well
+		h := &hooks{}
+		l := idle(t, Options{}, h)
+		groups := make([]Group, 1+others)
+		fd, theirs := pair(t)
+		c := l.member(fd)
+		for range 3 * clockEvery { // a connection may be in it once; a test may not care
+			groups[0].Join(&Member{Conn: c, Until: time.Now().UnixNano()})
+		}
+		l.now = 0 // the clock of a turn that began long ago
+		for i := range groups {
+			l.gather(&groups[i], batch("event"))
+		}
+		l.flush()
+		if got := len(texts(t, theirs)); got == 0 || got >= clockEvery || got+h.count("expired") != 3*clockEvery {
+			t.Errorf("%d other groups: %d delivered, %d expired", others, got, h.count("expired"))
+		}
+		c.kill()
+		l.bury()
 	}
-	l.now = 0 // the clock of a turn that began long ago
-	l.gather(&g, batch("event"))
-	l.flush()
-	if got := len(texts(t, theirs)); got >= clockEvery || got+h.count("expired") != 3*clockEvery {
-		t.Errorf("%d delivered, %d expired", got, h.count("expired"))
-	}
-	c.kill()
-	l.bury()
 }
 
 // A connection in several groups gets what they are due in a turn with one write, in

@@ -157,8 +157,8 @@ const (
 	// maxShares bounds how many shares are listed before they are written, but for those
 	// of one group.
 	maxShares = 4 << 10
-	// maxJoined is the largest batch that is copied behind others to save a write(2): as
-	// many bytes are copied in a third of the time that the write takes.
+	// maxJoined is the largest batch that is copied behind others to save a write(2): so
+	// many bytes are copied in less time than the call takes.
 	maxJoined = 16 << 10
 	// manyJoined is when what is joined is written.
 	manyJoined = 64 << 10
@@ -200,10 +200,10 @@ func (l *Loop) deal() {
 	for _, c := range l.sharers {
 		first := l.firsts[c.slot]
 		l.firsts[c.slot] = none
-		if l.unclocked++; l.unclocked >= clockEvery {
-			l.readClock()
-		}
 		for i := first; i != none; i = l.shares[i].next {
+			if l.unclocked++; l.unclocked >= clockEvery {
+				l.readClock()
+			}
 			g, m := l.shares[i].group, l.shares[i].member
 			switch {
 			case c.state != stateOpen:
