@@ -62,8 +62,8 @@ func latencyPlot(title string, results []Result) (*plot.Plot, error) {
 	// A distribution climbs from the lower left; the legend stands at the lower right.
 	p.Legend.Left, p.Legend.XOffs = true, plotWidth/14
 	p.Add(plotter.NewGrid())
-	top := 1.0
-	for i, r := range results {
+	top, drawn := 1.0, 0
+	for _, r := range results {
 		if r.Latency.Count == 0 {
 			continue
 		}
@@ -74,9 +74,10 @@ func latencyPlot(title string, results []Result) (*plot.Plot, error) {
 		for _, point := range r.Latency.Percentiles {
 			line = append(line, plotter.XY{X: min(nines(point.Percent), most), Y: max(point.Micros, 1) / 1e3})
 		}
-		if err := addLine(p, i, r.name()+", "+r.label(), line); err != nil {
+		if err := addLine(p, drawn, r.name()+", "+r.label(), line); err != nil {
 			return nil, err
 		}
+		drawn++
 	}
 	p.X.Tick.Marker = percentTicks(top)
 	return p, nil

@@ -36,11 +36,11 @@ var scenarios = []scenario{
 	window("fan1000-w1", "1→1,000, one event in flight", load.Fanout(1000), 1, small),
 	window("fan1000-w32", "1→1,000, 32 events in flight", load.Fanout(1000), 32, small),
 	window("fan10000-w8", "1→10,000, 8 events in flight", load.Fanout(10000), 8, small),
-	window("fan10000-w32", "1→10,000, 32 events in flight", load.Fanout(10000), 32, small),
+	long(window("fan10000-w32", "1→10,000, 32 events in flight", load.Fanout(10000), 32, small), 3),
 	window("fan1000-1k-w1", "1→1,000 with 1 KiB, one event in flight", load.Fanout(1000), 1, large),
 	window("fan1000-1k-w32", "1→1,000 with 1 KiB, 32 events in flight", load.Fanout(1000), 32, large),
-	window("fan10000-1k-w1", "1→10,000 with 1 KiB, one event in flight", load.Fanout(10000), 1, large),
-	window("fan10000-1k-w32", "1→10,000 with 1 KiB, 32 events in flight", load.Fanout(10000), 32, large),
+	long(window("fan10000-1k-w1", "1→10,000 with 1 KiB, one event in flight", load.Fanout(10000), 1, large), 3),
+	long(window("fan10000-1k-w32", "1→10,000 with 1 KiB, 32 events in flight", load.Fanout(10000), 32, large), 3),
 	rate("fan1000-r30", "1→1,000, 30 events a second", load.Fanout(1000), 30, small, 3),
 	window("pairs100-w1", "100 topics 1:1, one event in flight on each", load.Pairs(100), 1, small),
 	fresh("pairs100-w1-fresh", "100 topics 1:1, one event in flight on each, each with a new token (EdDSA)", load.Pairs(100), 1, small),
@@ -57,6 +57,13 @@ var scenarios = []scenario{
 
 func window(name, about string, plan load.Plan, window, size int) scenario {
 	return scenario{Name: name, About: about, Plan: plan, Load: load.Load{Window: window}, Size: size}
+}
+
+// long is a scenario that takes several times as long as others: some servers need
+// seconds for a single window of it.
+func long(s scenario, times int) scenario {
+	s.Times = times
+	return s
 }
 
 func fresh(name, about string, plan load.Plan, window, size int) scenario {
