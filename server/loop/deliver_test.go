@@ -336,6 +336,32 @@ func TestJoinedBeforeClose(t *testing.T) {
 	l.bury()
 }
 
+// A connection that gives up all its groups when it hears that one token has ended
+// gets nothing more of them, and hears of none again.
+func TestJoinedLeaves(t *testing.T) {
+	var members [3]*Member
+	h := &hooks{expired: func(*Member) {
+		for _, m := range members {
+			m.Leave()
+		}
+	}}
+	l := idle(t, Options{}, h)
+	fd, theirs := pair(t)
+	c := l.member(fd)
+	var groups [3]Group
+	for i, until := range []int64{1, forever, 1} {
+		members[i] = &Member{Conn: c, Until: until}
+		groups[i].Join(members[i])
+		l.gather(&groups[i], batch("event"))
+	}
+	l.flush()
+	if got := texts(t, theirs); len(got) > 0 || h.count("expired") != 1 {
+		t.Errorf("got %q, expired %d times", got, h.count("expired"))
+	}
+	c.kill()
+	l.bury()
+}
+
 // However large batches are and however full sockets, each connection gets the
 // events of its groups, those of one in order, and none of a group whose token has
 // ended.

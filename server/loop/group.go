@@ -206,7 +206,7 @@ func (l *Loop) deal() {
 			}
 			g, m := l.shares[i].group, l.shares[i].member
 			switch {
-			case c.state != stateOpen:
+			case c.state != stateOpen || m.group != g: // it left when another expired
 			case l.now >= m.Until:
 				l.sendJoined(c) // before c is closed, perhaps
 				l.eng.handler.Expired(m)
