@@ -38,7 +38,7 @@ func refuse(t *testing.T, options Options, rows []abuse) {
 					}
 				}
 				entries := v.Stats().Entries
-				v.Slow(bad) // must stand it too
+				v.Cost(bad) // must stand it too
 				token, code := v.Verify(bad)
 				if code != row.want || token != nil {
 					t.Errorf("%s: %v, want %v", when, code, row.want)
@@ -436,7 +436,7 @@ func TestTokenLength(t *testing.T) {
 	}
 	huge := []byte(strings.Repeat("A", 1<<20))
 	misses := v.Stats().Misses
-	if v.Find(huge) != nil || v.Slow(huge) {
+	if v.Find(huge) != nil || v.Cost(huge) != Cheap {
 		t.Error("a megabyte was looked at")
 	}
 	if got := v.Stats().Misses; got != misses {

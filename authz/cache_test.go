@@ -184,7 +184,7 @@ func TestConcurrentUse(t *testing.T) {
 				n := i % len(tokens)
 				token := v.Find(tokens[n])
 				if token == nil {
-					v.Slow(tokens[n])
+					v.Cost(tokens[n])
 					var code wire.Code
 					if token, code = v.Verify(tokens[n]); code != wire.OK {
 						if code != wire.TokenInvalid { // its key was away
@@ -236,7 +236,7 @@ func TestNoAllocations(t *testing.T) {
 	for name, f := range map[string]func() bool{
 		"Find":         func() bool { return v.Find(raw) == token },
 		"Find unknown": func() bool { return v.Find(unknown) == nil },
-		"Slow":         func() bool { return v.Slow(unknown) },
+		"Cost":         func() bool { return v.Cost(unknown) != Cheap },
 		"Same":         func() bool { return token.Same(raw) },
 		"Check":        func() bool { return token.Check(now) == wire.OK },
 		"MayPublish":   func() bool { return token.MayPublish(publish) },

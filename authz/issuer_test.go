@@ -92,8 +92,8 @@ func TestIssuersKeepTheirKeys(t *testing.T) {
 	if _, code := v.Verify(tokenBy(t, a, `{"exp":1,"iss":"b"}`)); code != wire.TokenInvalid {
 		t.Error(code)
 	}
-	if !v.Slow(bare(a, "a")) || v.Slow(tokenBy(t, c, claims("c"))) {
-		t.Error("Slow is wrong")
+	if v.Cost(bare(a, "a")) == Cheap || v.Cost(tokenBy(t, c, claims("c"))) != Cheap {
+		t.Error("the cost is wrong")
 	}
 }
 
@@ -184,8 +184,8 @@ func TestIssuerType(t *testing.T) {
 		if _, code := v.Verify(token(row.typ)); code != row.want {
 			t.Errorf("%q with %q: %v, want %v", row.typ, row.policy, code, row.want)
 		}
-		if v.Slow(token(row.typ)) != (row.want == wire.OK) {
-			t.Errorf("%q with %q: Slow is wrong", row.typ, row.policy)
+		if (v.Cost(token(row.typ)) != Cheap) != (row.want == wire.OK) {
+			t.Errorf("%q with %q: the cost is wrong", row.typ, row.policy)
 		}
 	}
 }

@@ -62,6 +62,9 @@ type Options struct {
 	// OnKeyError, if not nil, is called from any goroutine when keys could not be
 	// read again, with the file or URL and the remedy.
 	OnKeyError func(error)
+	// OnVerify, if not nil, is called from any goroutine at the end of each Verify,
+	// with how long it took.
+	OnVerify func(took time.Duration)
 
 	Now func() time.Time // default time.Now; called by Verify from any goroutine
 }

@@ -86,6 +86,15 @@ func (t *Token) Expires() int64 { return t.until }
 // ExpSeconds is the exp claim in Unix seconds, rounded down.
 func (t *Token) ExpSeconds() int64 { return t.exp }
 
+// Life is how long the token lives in all, in nanoseconds: from iat, or nbf if
+// that is later, to exp; math.MaxInt64 where neither says when it begins.
+func (t *Token) Life() int64 {
+	if begins := max(t.starts, t.issued); begins != math.MinInt64 {
+		return max(0, unixNano(t.exp, 0)-unixNano(begins, 0))
+	}
+	return math.MaxInt64
+}
+
 // endSeconds is the Unix second from which the token is refused, leeway
 // included, rounded up.
 func (t *Token) endSeconds() int64 {

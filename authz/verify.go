@@ -129,19 +129,30 @@ func (v *Verifier) Find(token []byte) *Token {
 	return v.cache.find(token)
 }
 
-// Slow reports whether Verify may check a signature that costs tens of
-// microseconds, with an asymmetric key, or wait for an unknown key. What Verify refuses without that, for
-// its length or header, is not slow. The claims are not looked at.
-func (v *Verifier) Slow(token []byte) bool {
-	r := v.routeOf(token)
-	return r != nil && r.slow
-}
+// Cost is how long Verify takes for a token that is not remembered.
+type Cost uint8
 
-// Brief reports whether what is slow of the token is one signature of less than
-// 100 µs or so on today's machines. Of a token that is not slow it says nothing.
-func (v *Verifier) Brief(token []byte) bool {
+const (
+	// Cheap: some microseconds. The signature is a shared secret's, or the token
+	// is refused for its length or header before any signature is looked at.
+	Cheap Cost = iota
+	// Brief: one asymmetric signature, of less than 100 µs or so on today's machines.
+	Brief
+	// Slow: a signature that takes longer, or the fetch of a key that is not known.
+	Slow
+)
+
+// Cost estimates what Verify of the token costs. It reads the header and not the
+// claims, does not allocate, and may be called from any goroutine.
+func (v *Verifier) Cost(token []byte) Cost {
 	r := v.routeOf(token)
-	return r != nil && r.brief
+	switch {
+	case r == nil || !r.slow:
+		return Cheap
+	case r.brief:
+		return Brief
+	}
+	return Slow
 }
 
 // routeOf is where the header of a token leads that is not refused before.
@@ -163,12 +174,16 @@ func (v *Verifier) routeOf(token []byte) *route {
 // and their verifications queue. token is neither kept nor changed. Unavailable
 // says that the token may well be valid, but that this cannot be told now.
 func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
+	began := time.Now()
 	t, code := v.verify(token)
 	if code != wire.OK {
 		v.refused.Add(1)
-		return nil, code
+		t = nil
 	}
-	return t, wire.OK
+	if v.options.OnVerify != nil {
+		v.options.OnVerify(time.Since(began))
+	}
+	return t, code
 }
 
 func (v *Verifier) verify(token []byte) (*Token, wire.Code) {

@@ -32,6 +32,8 @@ func (c *counter) Flush(shard int) {
 
 func (c *counter) Answered() {}
 
+func (c *counter) Room() {}
+
 // cpu is what this process has used, in nanoseconds.
 func cpu(b *testing.B) int64 {
 	var u syscall.Rusage

@@ -50,6 +50,9 @@ type Sink interface {
 	// Answered says that what was flushed some time before has been brought, as far as it is for this node,
 	// or will not be. With an external NATS it is never called.
 	Answered()
+	// Room says that HasRoom is true again after it was false. It is called from a goroutine of the bus,
+	// never from within Publish.
+	Room()
 }
 
 // A Bus is one node's connection to NATS. All methods may be called from any goroutine.

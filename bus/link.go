@@ -39,7 +39,7 @@ type link struct {
 	events, eventBytes int // handed over since the last Flush
 
 	mu                        sync.Mutex
-	some, room                sync.Cond
+	some                      sync.Cond
 	conn                      net.Conn
 	out, spare                []byte // what is to be written
 	unanswered                int    // writes whose PONG is due
@@ -73,7 +73,7 @@ var errLink = errors.New("embedded NATS closed the connection")
 // openLink connects. run must be called then.
 func (b *Bus) openLink(dial func() (net.Conn, error), user, password string) (*link, error) {
 	l := &link{b: b, dial: dial, user: user, password: password, subs: make(map[uint64]*subscription)}
-	l.some.L, l.room.L = &l.mu, &l.mu
+	l.some.L = &l.mu
 	return l, l.connect()
 }
 
@@ -195,16 +195,8 @@ func (l *link) flush() {
 // busy implements events.
 func (l *link) busy() bool { return l.underWay.Load() }
 
-// hasRoom and awaitRoom implement events.
+// hasRoom implements events.
 func (l *link) hasRoom() bool { return !l.full.Load() }
-
-func (l *link) awaitRoom() {
-	l.mu.Lock()
-	for l.full.Load() && !l.closed {
-		l.room.Wait()
-	}
-	l.mu.Unlock()
-}
 
 // write is the goroutine that owns the sending side.
 func (l *link) write() {
@@ -218,13 +210,13 @@ func (l *link) write() {
 		l.unanswered++
 		p, conn := l.out, l.conn
 		l.out, l.spare, l.queued, l.kicked = l.spare[:0], nil, 0, false
-		if l.full.Swap(false) {
-			l.room.Broadcast()
-		}
-		closed := l.closed
+		room, closed := l.full.Swap(false), l.closed
 		l.mu.Unlock()
 		if closed {
 			return
+		}
+		if room {
+			l.b.sink.Room()
 		}
 		// An error shows on the reading side too, which deals with it.
 		_, _ = conn.Write(p)
@@ -243,9 +235,12 @@ func (l *link) readAll() {
 		err := l.read()
 		l.mu.Lock()
 		closed := l.closed
-		l.lost()
+		room := l.lost()
 		l.mu.Unlock()
 		l.b.sink.Answered() // there will be no answer
+		if room {
+			l.b.sink.Room()
+		}
 		if closed {
 			return
 		}
@@ -271,8 +266,9 @@ func (l *link) readAll() {
 	}
 }
 
-// lost gives up the connection and what waits for it. mu is held.
-func (l *link) lost() {
+// lost gives up the connection and what waits for it, and reports whether there is room now and was none
+// before. mu is held.
+func (l *link) lost() (room bool) {
 	l.up.Store(false)
 	if l.conn != nil {
 		_ = l.conn.Close()
@@ -283,9 +279,7 @@ func (l *link) lost() {
 	}
 	l.underWay.Store(false)
 	l.out, l.queued = l.out[:0], 0
-	if l.full.Swap(false) {
-		l.room.Broadcast()
-	}
+	return l.full.Swap(false)
 }
 
 // read hands over events until the connection ends.

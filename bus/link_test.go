@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -189,7 +188,8 @@ func TestLinkHoldsPublishersBack(t *testing.T) {
 
 // holdsBack requires that there is no room behind about limit publishes of data, and room again behind them.
 func holdsBack(t *testing.T, data []byte, limit int) {
-	l, conns := newLink(t, bustest.NewRecorder())
+	sink := bustest.NewRecorder()
+	l, conns := newLink(t, sink)
 	s := <-conns
 	n := 0
 	for l.hasRoom() {
@@ -200,33 +200,30 @@ func holdsBack(t *testing.T, data []byte, limit int) {
 			t.Fatal(code)
 		}
 	}
-	var waiting sync.WaitGroup
-	for range 3 {
-		waiting.Go(l.awaitRoom)
-	}
+	rooms := sink.Rooms()
 	for range n {
 		s.line(t, fmt.Sprintf("PUB notify.ev.t %d\r\n", len(data)))
 		if _, err := s.r.Discard(len(data) + 2); err != nil {
 			t.Fatal(err)
 		}
 	}
-	waiting.Wait()
+	sink.Wait(t, "the sink is told of room", func([]bustest.Event) bool { return sink.Rooms() > rooms })
 	if !l.hasRoom() {
 		t.Error("no room though all was taken")
 	}
 }
 
-// Nobody waits for room on a connection that has ended.
+// A connection that has ended keeps nobody waiting for room.
 func TestLinkEndsWaiting(t *testing.T) {
-	l, conns := newLink(t, bustest.NewRecorder())
+	sink := bustest.NewRecorder()
+	l, conns := newLink(t, sink)
 	s := <-conns
 	for l.hasRoom() {
 		if code := l.publish([]byte("t"), make([]byte, 60_000)); code != wire.OK {
 			t.Fatal(code)
 		}
 	}
-	var waiting sync.WaitGroup
-	waiting.Go(l.awaitRoom)
+	rooms := sink.Rooms()
 	_ = s.Close()
-	waiting.Wait()
+	sink.Wait(t, "the sink is told of room", func([]bustest.Event) bool { return sink.Rooms() > rooms })
 }

@@ -179,6 +179,7 @@ func (s *stuck) Event(int, uint32, string, []byte) {
 }
 func (s *stuck) Flush(int) {}
 func (s *stuck) Answered() {}
+func (s *stuck) Room()     {}
 
 func TestDropsAreCountedAndLogged(t *testing.T) {
 	log, seen := logs()
@@ -288,6 +289,24 @@ func TestServerHangs(t *testing.T) {
 type matcher struct {
 	t *testing.T
 	n atomic.Int64
+
+	mu   sync.Mutex
+	room sync.Cond
+}
+
+// awaitRoom waits until the bus has room.
+func (m *matcher) awaitRoom(b *bus.Bus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for !b.HasRoom() {
+		m.room.Wait()
+	}
+}
+
+func (m *matcher) Room() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.room.Broadcast()
 }
 
 func (m *matcher) Event(_ int, handle uint32, topic string, _ []byte) {
@@ -302,6 +321,7 @@ func (m *matcher) Answered() {}
 // Interest comes and goes while events are under way, some for subscriptions that are new or just gone.
 func TestChurnUnderTraffic(t *testing.T) {
 	sink := &matcher{t: t}
+	sink.room.L = &sink.mu
 	b := open(t, bus.Options{Linger: -1, Shards: 2}, sink)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -311,7 +331,7 @@ func TestChurnUnderTraffic(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				b.AwaitRoom()
+				sink.awaitRoom(b)
 				if c := b.Publish(fmt.Appendf(nil, "t.%d", i%7), nil); c != wire.OK {
 					t.Error(c)
 				}

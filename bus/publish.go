@@ -36,9 +36,6 @@ func (b *Bus) Flush() { b.events.flush() }
 // the sink's Answered is to follow. With an external NATS, whose answers take a network's time, it is false.
 func (b *Bus) Busy() bool { return b.events.busy() }
 
-// HasRoom says whether NATS keeps up with what is published. When it does not, a publisher should wait with
-// AwaitRoom before the next Publish: what waits to be written takes memory. Neither is a promise.
+// HasRoom says whether NATS keeps up with what is published. When it does not, a publisher should wait
+// for the sink's Room before the next Publish: what waits to be written takes memory.
 func (b *Bus) HasRoom() bool { return b.events.hasRoom() }
-
-// AwaitRoom waits until HasRoom, or Close.
-func (b *Bus) AwaitRoom() { b.events.awaitRoom() }

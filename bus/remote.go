@@ -18,9 +18,8 @@ type events interface {
 	flush()
 	// busy says whether Answered is to follow on what was flushed.
 	busy() bool
-	// hasRoom says whether a publisher should go on, awaitRoom waits until it should.
+	// hasRoom says whether a publisher should go on. After a no, the sink's Room is called.
 	hasRoom() bool
-	awaitRoom()
 	// subscribe and unsubscribe tell NATS of one subscription. SUB is on its way when subscribe returns.
 	// mu of interest is held for subscribe, and not for unsubscribe.
 	subscribe(sub *subscription) error
@@ -58,7 +57,6 @@ func (r remote) busy() bool { return false }
 
 // nats.go makes a publisher wait when its buffer is full.
 func (r remote) hasRoom() bool { return true }
-func (r remote) awaitRoom()    {}
 
 func (r remote) subscribe(sub *subscription) error {
 	s := r.b.shards[int(uint32(sub.handle.Load()))%len(r.b.shards)]

@@ -10,13 +10,13 @@ import (
 	"github.com/notifyd/notifyd/server/loop"
 )
 
-// client is the address that an upgrade request came from.
-func (s *Server) client(c *loop.Conn, r *loop.Request) netip.Addr {
+// clientAddr is the address that an upgrade request came from.
+func (s *Server) clientAddr(c *loop.Conn, r *loop.Request) netip.Addr {
 	return s.behind(c.Addr(), string(r.Forwarded), string(r.ForwardedFor))
 }
 
-// httpClient is the address that an HTTP request came from.
-func (s *Server) httpClient(r *http.Request) netip.Addr {
+// httpClientAddr is the address that an HTTP request came from.
+func (s *Server) httpClientAddr(r *http.Request) netip.Addr {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 	return s.behind(peer.Addr().Unmap(), strings.Join(r.Header.Values("Forwarded"), ","), strings.Join(r.Header.Values("X-Forwarded-For"), ","))
 }

@@ -53,7 +53,9 @@ func TestPathAllocatesNothing(t *testing.T) {
 		hits := x.sum().memoHits
 		x.none("authorize by "+what, func(c *loop.Conn) {
 			for _, i := range order {
-				if _, ok := x.authorize(c, c.Data.(*session), &envs[i]); !ok {
+				r := x.request(c)
+				r.env = envs[i]
+				if !r.authorize() {
 					t.Error("refused")
 				}
 			}
@@ -66,7 +68,7 @@ func TestPathAllocatesNothing(t *testing.T) {
 	x.none("ping", func(c *loop.Conn) { x.Message(c, ws.OpText, ping) })
 	x.none("refusal", func(c *loop.Conn) {
 		x.Message(c, ws.OpText, bad)
-		c.Data.(*session).badEnvelopes = 0
+		sessionOf(c).badEnvelopes = 0
 	})
 }
 

@@ -39,14 +39,14 @@ func benchServer(b *testing.B) (s *Server, addr string, tokens [2]string) {
 	}
 	opts := Options{}
 	opts.Loop.Loops = 1
-	if s, err = New(opts, verifier{auth}, 1, zap.NewNop()); err != nil {
+	if s, err = New(opts, auth, zap.NewNop()); err != nil {
 		b.Fatal(err)
 	}
 	ln, err := loop.Listen("127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := s.Start(ln, nowhere{}); err != nil {
+	if err := s.Start(ln, nowhere{}, nil); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
@@ -96,7 +96,7 @@ func BenchmarkMessage(b *testing.B) {
 					s.Message(conn, ws.OpText, frames[n&1])
 					n++
 				}
-				if got := conn.Loop().Data.(*loopState).published[wire.OK]; got != uint64(n) {
+				if got := stateOf(conn.Loop()).counts.published[wire.OK]; got != uint64(n) {
 					b.Errorf("%d of %d published", got, n)
 				}
 			})
@@ -108,7 +108,7 @@ func BenchmarkMessage(b *testing.B) {
 }
 
 // BenchmarkEvent is an event from the bus until it stands encoded in the batch
-// of its topic, in gulps of 32, for subscribers to the topic and to a pattern.
+// of its topic, in rounds of 32, for subscribers to the topic and to a pattern.
 func BenchmarkEvent(b *testing.B) {
 	for _, pattern := range []string{"rooms.42", "rooms.*"} {
 		b.Run(pattern, func(b *testing.B) {

@@ -196,7 +196,7 @@ func TestOnceKeepsOrder(t *testing.T) {
 // While the store cannot be asked, no one-use token counts; everything else does.
 func TestOnceFailsClosed(t *testing.T) {
 	store := &slowStore{entered: make(chan bool), answer: make(chan error)}
-	n := start(t, setup{fake: new(memBus), server: server.Options{Store: store}})
+	n := start(t, setup{fake: new(memBus), store: store})
 	p, sub := n.dial(t), n.dial(t)
 	sub.subscribe("a", n.all(t))
 	use := func(token string) {

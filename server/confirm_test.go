@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"net"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws/wsutil"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -107,11 +110,12 @@ func TestSubscribeUnavailable(t *testing.T) {
 func TestSubscribeWhileTheLastOneFails(t *testing.T) {
 	n, b := onFake(t, setup{})
 	token := n.all(t)
-	p, pub := n.dial(t), n.dial(t)
-	p.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
-	p.send(`{"type":"unsubscribe","id":"2","topic":"a"}`)
+	goes, p, pub := n.dial(t), n.dial(t), n.dial(t)
+	goes.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
+	b.awaits(t, 1)
+	_ = goes.conn.Close()
+	eventually(t, "the first topic is gone", func() bool { return n.metrics(t)["notifyd_topics"] == 0 })
 	p.send(`{"type":"subscribe","id":"3","topic":"a","token":%q}`, token)
-	p.wantExactly(`{"type":"ack","id":"2"}`)
 	p.fence()
 	b.awaits(t, 2)
 	b.mu.Lock() // the first fails, the second does not
@@ -119,7 +123,6 @@ func TestSubscribeWhileTheLastOneFails(t *testing.T) {
 	b.held = b.held[:1]
 	b.mu.Unlock()
 	b.release(wire.Unavailable)
-	p.wantError(wire.Unavailable, "1")
 	p.fence()
 	b.mu.Lock()
 	b.held = second
@@ -134,20 +137,146 @@ func TestSubscribeWhileTheLastOneFails(t *testing.T) {
 	}
 }
 
-// Unsubscribing from what is not yet confirmed ends it at once; the subscribe
-// is answered all the same.
-func TestUnsubscribeWhileWaiting(t *testing.T) {
+// What a connection sends takes effect in the order in which it was sent: a
+// publish, and an unsubscribe, wait for the subscribes before them.
+func TestOrderBehindSubscribe(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		n, b := onFake(t, with)
+		token := n.all(t)
+		p, watch := n.dial(t), n.dial(t)
+		p.pipeline([]string{
+			fmt.Sprintf(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token),
+			fmt.Sprintf(`{"type":"subscribe","id":"2","topic":"b","token":%q}`, token),
+			fmt.Sprintf(`{"type":"subscribe","id":"3","topic":"*","token":%q}`, token),
+			fmt.Sprintf(`{"type":"publish","id":"4","topic":"a","token":%q,"data":1}`, token),
+			`{"type":"unsubscribe","id":"5","topic":"b"}`,
+			fmt.Sprintf(`{"type":"publish","id":"6","topic":"b","token":%q,"data":2}`, token),
+			fmt.Sprintf(`{"type":"subscribe","id":"7","topic":"c","token":%q}`, token),
+			`{"type":"unsubscribe","id":"8","topic":"c"}`,
+			fmt.Sprintf(`{"type":"publish","id":"9","topic":"c","token":%q,"data":3}`, token),
+			`{"type":"ping","id":"10"}`,
+		})
+		b.awaits(t, 3) // subscribes do not wait for each other
+		watch.publish("x", token, "0")
+		b.release(wire.OK)
+		b.awaits(t, 1)
+		b.release(wire.OK)
+		var answers, events []string
+		for range 14 {
+			if m := p.next(); strings.Contains(m, `"event"`) {
+				events = append(events, m)
+			} else {
+				answers = append(answers, strings.SplitAfter(m, ",")[1])
+			}
+		}
+		// The answers of the bus to the first three have no order of their own.
+		if got, want := strings.Join(answers[3:], ""), `"id":"4"}"id":"5"}"id":"6"}"id":"7","id":"8"}"id":"9"}"id":"10"}`; got != want {
+			t.Errorf("answers %s\n   want %s", got, want)
+		}
+		slices.Sort(events)
+		if got, want := strings.Join(events, "\n"), `{"type":"event","topic":"a","data":1}
+{"type":"event","topic":"a","pattern":"*","data":1}
+{"type":"event","topic":"b","pattern":"*","data":2}
+{"type":"event","topic":"c","pattern":"*","data":3}`; got != want {
+			t.Errorf("events %s\n  want %s", got, want)
+		}
+	})
+}
+
+// A publish behind a subscribe that the bus refuses goes on all the same.
+func TestPublishBehindRefusedSubscribe(t *testing.T) {
 	n, b := onFake(t, setup{})
 	token := n.all(t)
-	p, pub := n.dial(t), n.dial(t)
-	p.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token)
-	p.send(`{"type":"unsubscribe","id":"2","topic":"a"}`)
-	p.wantExactly(`{"type":"ack","id":"2"}`)
-	n.gone(t, b)
-	b.release(wire.OK)
+	p := n.dial(t)
+	p.pipeline([]string{
+		fmt.Sprintf(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, token),
+		fmt.Sprintf(`{"type":"publish","id":"2","topic":"a","token":%q,"data":1}`, token),
+	})
+	b.awaits(t, 1)
+	b.release(wire.Unavailable)
 	p.wantError(wire.Unavailable, "1")
-	pub.publish("a", token, "1")
-	p.fence()
+	p.wantExactly(`{"type":"ack","id":"2"}`)
+}
+
+// Whatever an envelope waits for, its token is checked again when it goes on: an
+// event is not published after the token's end.
+func TestTokenEndsWhilePublishWaits(t *testing.T) {
+	for name, waitFor := range map[string]func(t *testing.T, n *node, b *memBus, p *peer, publish string) (release func()){
+		"room": func(t *testing.T, n *node, b *memBus, p *peer, publish string) func() {
+			b.fill(true)
+			p.send("%s", publish)
+			return func() { b.fill(false) }
+		},
+		"subscribes": func(t *testing.T, n *node, b *memBus, p *peer, publish string) func() {
+			b.holds(true)
+			p.pipeline([]string{fmt.Sprintf(`{"type":"subscribe","topic":"z","token":%q}`, n.all(t)), publish})
+			b.awaits(t, 1)
+			return func() { b.release(wire.OK) }
+		},
+	} {
+		for _, end := range []struct {
+			code wire.Code
+			do   func(t *testing.T, n *node, exp time.Time)
+		}{
+			{wire.TokenExpired, func(_ *testing.T, _ *node, exp time.Time) { time.Sleep(time.Until(exp)) }},
+			{wire.TokenRevoked, func(t *testing.T, n *node, _ time.Time) {
+				if err := n.auth.Revoke(authz.Revocation{JTI: "ends"}); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		} {
+			t.Run(name+"/"+end.code.String(), func(t *testing.T) {
+				b := new(memBus)
+				n := start(t, setup{fake: b})
+				p, sub := n.dial(t), n.dial(t)
+				sub.subscribe("a", n.all(t))
+				exp := time.Now().Truncate(time.Second).Add(2 * time.Second)
+				if end.code == wire.TokenRevoked {
+					exp = exp.Add(hour)
+				}
+				token := sign(t, n.key, authz.Claims{ID: "ends", Expires: exp, Publish: []string{">"}})
+				release := waitFor(t, n, b, p, fmt.Sprintf(`{"type":"publish","id":"1","topic":"a","token":%q,"data":1}`, token))
+				sub.fence()
+				end.do(t, n, exp)
+				release()
+				p.wantError(end.code, "1")
+				sub.fence()
+			})
+		}
+	}
+}
+
+// A connection that closes while its publish waits for room is forgotten, and
+// those that wait with it go on.
+func TestCloseWhileWaitingForRoom(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		b := new(memBus)
+		with.fake = b
+		n := start(t, with)
+		token := n.all(t)
+		sub := n.dial(t)
+		sub.subscribe("a", token)
+		b.fill(true)
+		var all []*peer
+		for i := range 6 {
+			p := n.dial(t)
+			p.send(`{"type":"publish","id":"1","topic":"a","token":%q,"data":%d}`, token, i)
+			all = append(all, p)
+		}
+		for _, i := range []int{0, 3, 5} {
+			_ = all[i].conn.(*net.TCPConn).SetLinger(0)
+			_ = all[i].conn.Close()
+		}
+		eventually(t, "they are gone", func() bool { return n.metrics(t)["notifyd_connections"] == 4 })
+		b.fill(false)
+		for _, i := range []int{1, 2, 4} {
+			all[i].wantExactly(`{"type":"ack","id":"1"}`)
+		}
+		for range 3 {
+			sub.want(`{"type":"event","topic":"a","data":`)
+		}
+		sub.fence()
+	})
 }
 
 // A connection that ends while its subscribe waits leaves nothing, and those
@@ -272,9 +401,7 @@ func TestWhileVerifying(t *testing.T) {
 			_ = x.conn.Close()
 		}
 		eventually(t, "they are gone", func() bool { return n.metrics(t)["notifyd_connections"] == 2 })
-		for range 4 {
-			gate <- true
-		}
+		close(gate)
 		var answers, events []string
 		for range 8 {
 			if m := p.next(); strings.Contains(m, `"event"`) {
@@ -303,7 +430,7 @@ func TestWhoVerifies(t *testing.T) {
 		t.Run(fmt.Sprint("brief=", brief), func(t *testing.T) {
 			where := make(chan string, 10)
 			n := start(t, setup{fake: new(memBus), brief: brief, gate: func(int) {
-				if strings.Contains(string(debug.Stack()), "(*pool).run") {
+				if strings.Contains(string(debug.Stack()), "(*pool).work") {
 					where <- "worker"
 				} else {
 					where <- "loop"

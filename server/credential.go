@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/gobwas/ws"
 	"go.uber.org/zap"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -59,7 +59,7 @@ func ParseStrategies(names []string) (set Strategy, err error) {
 // credential is the token that a connection was opened with, or was given by an
 // auth envelope.
 type credential struct {
-	token  Token
+	token  *authz.Token
 	warned bool // the client knows that it expires soon
 }
 
@@ -67,7 +67,7 @@ type credential struct {
 // answer yet. It is the connection's Data until Open.
 type handshake struct {
 	done  bool
-	token Token
+	token *authz.Token
 	code  wire.Code
 	why   string // for the log: what is wrong with a ticket
 }
@@ -105,7 +105,7 @@ func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
 	if string(path) != wire.Path {
 		return errNotFound
 	}
-	if !s.allowed(string(r.Origin)) {
+	if !s.originAllowed(string(r.Origin)) {
 		return errOrigin
 	}
 	o, err := offered(string(query), r)
@@ -136,8 +136,8 @@ func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
 	if hs.code == wire.OK {
 		return nil
 	}
-	s.log.Debug("handshake refused", zap.Stringer("addr", s.client(c, r)), zap.Stringer("code", hs.code), zap.String("why", hs.why))
-	c.Loop().Data.(*loopState).refused[hs.code]++
+	s.log.Debug("handshake refused", zap.Stringer("addr", s.clientAddr(c, r)), zap.Stringer("code", hs.code), zap.String("why", hs.why))
+	stateOf(c.Loop()).counts.refused[hs.code]++
 	if hs.code == wire.Unavailable {
 		return errTryLater
 	}
@@ -146,7 +146,7 @@ func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
 
 // usable says whether a token may be a connection's credential. One that is
 // bound to a message may not.
-func usable(t Token, now int64) wire.Code {
+func usable(t *authz.Token, now int64) wire.Code {
 	if t.Bound() {
 		return wire.Forbidden
 	}
@@ -208,87 +208,68 @@ func offered(query string, r *loop.Request) (o offer, err error) {
 // redeem finds the token that an offer stands for. It returns true when a worker
 // does so: the request is asked about again then.
 func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (waits bool) {
-	answer := func() {
-		hs.done = true
-		c.Resume()
-	}
 	if o.strategy == Ticket {
-		ticket, addr := string(o.value), s.client(c, r)
-		waits = later(&s.blocking, c, func() {
+		ticket, addr := string(o.value), s.clientAddr(c, r)
+		return s.redeemLater(&s.tickets, c, hs, len(ticket), func() {
 			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
-		}, answer)
-		return hs.orFull(waits)
+		})
 	}
 	if hs.token = s.auth.Find(o.value); hs.token != nil {
 		return false
 	}
-	if s.auth.Slow(o.value) {
+	if s.auth.Cost(o.value) != authz.Cheap {
 		value := bytes.Clone(o.value)
-		waits = later(&s.verify, c, func() { hs.token, hs.code = s.auth.Verify(value) }, answer)
-		return hs.orFull(waits)
+		return s.redeemLater(&s.verify, c, hs, len(value), func() { hs.token, hs.code = s.auth.Verify(value) })
 	}
 	hs.token, hs.code = s.auth.Verify(o.value)
 	return false
 }
 
-// orFull answers a handshake for which no worker's queue had room.
-func (hs *handshake) orFull(waits bool) bool {
+// redeemLater has a worker of p do work, and the request asked about again then.
+// When the queue is full the handshake is answered now.
+func (s *Server) redeemLater(p *pool, c *loop.Conn, hs *handshake, size int, work func()) (waits bool) {
+	waits = p.push(job{size: size, run: func() {
+		work()
+		c.Loop().Post(func() {
+			hs.done = true
+			c.Resume()
+		})
+	}})
 	if !waits {
 		hs.code, hs.why = wire.Unavailable, "too many wait to be checked"
 	}
 	return waits
 }
 
-// authenticated says whether a frame may be looked at: where the operator
-// requires a credential for the connection, auth comes before all else.
-func (s *Server) authenticated(c *loop.Conn, ses *session, env *wire.Envelope) bool {
-	if !s.opts.RequireConnection || ses.credential != nil || env.Kind == wire.Auth {
-		return true
-	}
-	s.refuse(c, ses, env, wire.TokenMissing, "this server requires auth before anything else")
-	s.close(c, wire.CloseUnauthenticated)
-	return false
-}
-
-// bind sets or refreshes a connection's credential (docs/protocol.md, section
-// 2). Subscriptions that rely on it go on under the new token, as far as that
-// permits them.
-func (s *Server) bind(c *loop.Conn, ses *session, env *wire.Envelope, token Token) {
+// setCredential sets or refreshes a connection's credential (docs/protocol.md,
+// section 2). Subscriptions that rely on it go on under the new token, as far as
+// that permits them.
+func (r *request) setCredential() {
+	old := r.ses.credential
 	switch {
-	case token.Bound():
-		s.refuse(c, ses, env, wire.Forbidden, "a token for one message is no credential")
+	case r.token.Bound():
+		r.refuse(wire.Forbidden, "a token for one message is no credential")
 		return
-	case ses.credential == nil && s.opts.Strategies&FirstMessage == 0:
-		s.refuse(c, ses, env, wire.Forbidden, "the strategy first-message is not enabled here")
+	case old == nil && r.opts.Strategies&FirstMessage == 0:
+		r.refuse(wire.Forbidden, "the strategy first-message is not enabled here")
 		return
-	case ses.credential != nil && (ses.credential.token.Subject() != token.Subject() || ses.credential.token.Issuer() != token.Issuer()):
-		s.refuse(c, ses, env, wire.Forbidden, "a refresh must have the same sub, of the same iss")
+	case old != nil && (old.token.Subject() != r.token.Subject() || old.token.Issuer() != r.token.Issuer()):
+		r.refuse(wire.Forbidden, "a refresh must have the same sub, of the same iss")
 		return
 	}
-	ses.authFailures = 0
-	ses.credential = &credential{token: token}
-	ses.due = min(ses.due, token.Expires()-int64(s.opts.ExpiryNotice))
-	st := c.Loop().Data.(*loopState)
-	ses.each(func(x *sub) {
+	r.accepted()
+	r.ses.credential = &credential{token: r.token}
+	r.ses.due = min(r.ses.due, r.noticeAt(r.token))
+	r.ses.each(func(x *sub) {
 		switch {
-		case !x.relies:
-		case token.MaySubscribe([]byte(x.topic.name)):
-			x.token, x.Until, x.warned = token, token.Expires(), false
+		case !x.onCredential:
+		case r.token.MaySubscribe([]byte(x.topic.name)):
+			x.setToken(r.token)
 		default:
-			s.drop(c, ses, x)
-			s.tell(c, x.topic.name, wire.Forbidden, "the new credential does not permit it")
+			r.end(x, wire.Forbidden, "the new credential does not permit it")
 		}
 	})
-	if len(env.ID) > 0 {
-		st.reply = wire.AppendSubscribeAck(st.reply[:0], env.ID, token.ExpSeconds())
-		c.Send(ws.OpText, st.reply)
-	}
-}
-
-// later has a worker of p do work and then the connection's loop done, which
-// resumes the connection that the caller has paused.
-func later(p *pool, c *loop.Conn, work, done func()) bool {
-	return p.push(work, func() { c.Loop().Post(done) })
+	r.ackUntil(r.token)
 }
 
 // deadlines looks at what a connection itself must do in time: authenticate, and
@@ -311,7 +292,7 @@ func (s *Server) deadlines(c *loop.Conn, ses *session, now int64) (due int64, op
 		s.close(c, wire.CloseUnauthenticated)
 		return never, false
 	}
-	warn := until - int64(s.opts.ExpiryNotice)
+	warn := s.noticeAt(cr.token)
 	if cr.warned {
 		return until, true
 	}
@@ -319,11 +300,7 @@ func (s *Server) deadlines(c *loop.Conn, ses *session, now int64) (due int64, op
 		return warn, true
 	}
 	cr.warned = true
-	st := c.Loop().Data.(*loopState)
-	st.reply = wire.AppendExpiring(st.reply[:0], "", cr.token.ExpSeconds())
-	c.Send(ws.OpText, st.reply)
+	st := stateOf(c.Loop())
+	st.send(c, wire.AppendExpiring(st.reply[:0], "", cr.token.ExpSeconds()))
 	return until, true
 }
-
-// httpNow is for HTTP handlers, which run on no loop.
-func httpNow() int64 { return time.Now().UnixNano() }

@@ -5,8 +5,7 @@ package server
 import (
 	"math"
 
-	"github.com/gobwas/ws"
-
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -14,11 +13,9 @@ import (
 // Expired implements [loop.Handler]: an event came for a subscription whose
 // token has expired. The event was not delivered.
 func (s *Server) Expired(m *loop.Member) {
-	c := m.Conn
-	ses := c.Data.(*session)
-	ses.each(func(x *sub) {
+	sessionOf(m.Conn).each(func(x *sub) {
 		if &x.Member == m {
-			s.expire(c, ses, x)
+			s.expire(x)
 		}
 	})
 }
@@ -29,7 +26,7 @@ func (s *Server) Expired(m *loop.Member) {
 func (s *Server) Tick(l *loop.Loop) {
 	now := l.Now()
 	l.Conns(func(c *loop.Conn) bool {
-		if ses := c.Data.(*session); now >= ses.due {
+		if ses := sessionOf(c); now >= ses.due {
 			s.notice(c, ses, now)
 		}
 		return true
@@ -41,20 +38,19 @@ func (s *Server) notice(c *loop.Conn, ses *session, now int64) {
 	if !open {
 		return
 	}
-	st := c.Loop().Data.(*loopState)
+	st := stateOf(c.Loop())
 	ses.each(func(x *sub) {
 		if now >= x.Until {
-			s.expire(c, ses, x)
+			s.expire(x)
 			return
 		}
-		if x.relies {
+		if x.onCredential {
 			return // the connection is warned, not each of its subscriptions
 		}
 		next := x.Until
-		if warn := x.Until - int64(s.opts.ExpiryNotice); !x.warned && now >= warn {
+		if warn := s.noticeAt(x.token); !x.warned && now >= warn {
 			x.warned = true
-			st.reply = wire.AppendExpiring(st.reply[:0], x.topic.name, x.token.ExpSeconds())
-			c.Send(ws.OpText, st.reply)
+			st.send(c, wire.AppendExpiring(st.reply[:0], x.topic.name, x.token.ExpSeconds()))
 		} else if !x.warned {
 			next = warn
 		}
@@ -65,41 +61,44 @@ func (s *Server) notice(c *loop.Conn, ses *session, now int64) {
 
 // expire ends a subscription and tells its client. One that relies on the
 // connection's credential ends with the connection.
-func (s *Server) expire(c *loop.Conn, ses *session, x *sub) {
-	if x.relies {
-		s.close(c, wire.CloseUnauthenticated)
+func (s *Server) expire(x *sub) {
+	if x.onCredential {
+		s.close(x.Conn, wire.CloseUnauthenticated)
 		return
 	}
-	st := c.Loop().Data.(*loopState)
-	st.reply = wire.AppendExpired(st.reply[:0], x.topic.name)
-	c.Send(ws.OpText, st.reply)
-	s.drop(c, ses, x)
+	st := stateOf(x.Conn.Loop())
+	st.send(x.Conn, wire.AppendExpired(st.reply[:0], x.topic.name))
+	s.drop(x)
+}
+
+// end ends a subscription on the server's own account, and tells its client why.
+func (s *Server) end(x *sub, code wire.Code, detail string) {
+	s.drop(x)
+	stateOf(x.Conn.Loop()).sendError(x.Conn, nil, []byte(x.topic.name), code, detail)
+}
+
+// noticeAt is when the client of a token is told that it expires: the notice
+// before its end, or a third of its life where that is shorter, so that a token
+// that lives shorter than the notice is not expiring from its beginning.
+func (s *Server) noticeAt(token *authz.Token) int64 {
+	return token.Expires() - min(int64(s.opts.ExpiryNotice), token.Life()/3)
 }
 
 // recheck ends the subscriptions of a connection whose tokens are no longer
 // valid, for whatever reason, and the connection when its credential is one.
 func (s *Server) recheck(c *loop.Conn) {
-	ses := c.Data.(*session)
+	ses := sessionOf(c)
 	now := c.Loop().Now()
 	ses.each(func(x *sub) {
 		if code := x.token.Check(now); code != wire.OK {
 			// What was queued for it must not go out either.
 			x.Until = math.MinInt64
-			if !x.relies {
-				s.drop(c, ses, x)
-				s.tell(c, x.topic.name, code, "")
+			if !x.onCredential {
+				s.end(x, code, "")
 			}
 		}
 	})
 	if ses.credential != nil && ses.credential.token.Check(now) != wire.OK {
 		s.close(c, wire.CloseUnauthenticated)
 	}
-}
-
-// tell sends an error that answers no envelope: a subscription has ended.
-func (s *Server) tell(c *loop.Conn, topic string, code wire.Code, detail string) {
-	st := c.Loop().Data.(*loopState)
-	st.refused[code]++
-	st.reply = wire.AppendError(st.reply[:0], nil, []byte(topic), code, detail)
-	c.Send(ws.OpText, st.reply)
 }

@@ -125,20 +125,14 @@ func (b *memBus) HasRoom() bool {
 	return !b.full
 }
 
-func (b *memBus) AwaitRoom() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for b.full {
-		b.change.Wait()
-	}
-}
-
 // fill says whether the bus keeps up.
 func (b *memBus) fill(full bool) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.full && !full {
+		b.do(b.sink.Room)
+	}
 	b.full = full
-	b.mu.Unlock()
-	b.change.Broadcast()
 }
 
 func (b *memBus) Subscribe(handle uint32, pattern string, done func(wire.Code)) {
@@ -164,8 +158,6 @@ func (b *memBus) Unsubscribe(handle uint32) {
 	defer b.mu.Unlock()
 	delete(b.interest, handle)
 }
-
-func (b *memBus) Connected() bool { return true }
 
 // moods of the bus
 

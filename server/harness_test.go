@@ -20,7 +20,6 @@ import (
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/server/loop"
-	"github.com/notifyd/notifyd/wire"
 )
 
 // patience is when a test gives up. Nothing is expected to take long.
@@ -37,31 +36,10 @@ type node struct {
 	stop func() // Shutdown and close the bus, once
 }
 
-type verifier struct{ *authz.Verifier }
-
-func (v verifier) Find(token []byte) server.Token {
-	if t := v.Verifier.Find(token); t != nil {
-		return t
-	}
-	return nil
-}
-
-func (v verifier) Verify(token []byte) (server.Token, wire.Code) {
-	t, code := v.Verifier.Verify(token)
-	return t, code
-}
-
-func (v verifier) Restore(record []byte) (server.Token, wire.Code) {
-	t, code := v.Verifier.Restore(record)
-	return t, code
-}
-
-func (verifier) NewTicket() string { return authz.NewTicket() }
-
-func (verifier) TicketKey(ticket string) string { return authz.TicketKey(ticket) }
-
-// keeper is the bus of a node as its store. The server is made before the bus.
+// keeper is the bus of a node as its store.
 type keeper struct{ n *node }
+
+func (k keeper) Revoke(ctx context.Context, r server.Revocation) error { return k.n.revoke(ctx, r) }
 
 func (k keeper) PutTicket(ctx context.Context, key string, value []byte, ttl time.Duration) error {
 	return k.n.bus.PutTicket(ctx, key, value, ttl)
@@ -103,6 +81,7 @@ type setup struct {
 	more   []authz.Key   // trusted as well
 	auth   authz.Options // but for its keys
 	fake   *memBus       // instead of NATS
+	store  server.Store  // instead of what the bus keeps
 	gate   func(nth int) // called when the nth token has been verified, from 1 on
 	brief  bool          // the gate may be passed on a loop
 	log    *zap.Logger
@@ -117,18 +96,17 @@ func start(t testing.TB, with setup) *node {
 	if n.key.Algorithm() == "" {
 		n.key = newKey(t, with.alg)
 	}
-	if with.fake == nil && with.server.Store == nil {
-		with.server.Store = keeper{n}
-		with.server.Revoke = n.revoke
+	if with.fake == nil && with.store == nil {
+		with.store = keeper{n}
 	}
 	var err error
 	with.auth.Trusted = append([]authz.Key{n.key}, with.more...)
+	if with.gate != nil {
+		var verified atomic.Int64
+		with.auth.OnVerify = func(time.Duration) { with.gate(int(verified.Add(1))) }
+	}
 	if n.auth, err = authz.New(with.auth); err != nil {
 		t.Fatal(err)
-	}
-	var auth server.Authorizer = verifier{n.auth}
-	if with.gate != nil {
-		auth = &gated{verifier: verifier{n.auth}, gate: with.gate, brief: with.brief}
 	}
 	log := with.log
 	if log == nil {
@@ -138,8 +116,12 @@ func start(t testing.TB, with setup) *node {
 		}
 	}
 	with.server.Node = "test"
-	if n.Server, err = server.New(with.server, auth, max(1, with.bus.Shards), log); err != nil {
+	with.server.Shards = with.bus.Shards
+	if n.Server, err = server.New(with.server, n.auth, log); err != nil {
 		t.Fatal(err)
+	}
+	if with.gate != nil && !with.brief {
+		n.VerifyOffLoop() // a loop must not stand at the gate
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -163,7 +145,7 @@ func start(t testing.TB, with setup) *node {
 		t.Fatal(err)
 	}
 	n.addr = ln.Addr().String()
-	if err := n.Start(ln, b); err != nil {
+	if err := n.Start(ln, b, with.store); err != nil {
 		t.Fatal(err)
 	}
 	stopped := false

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -26,7 +27,7 @@ func (s *Server) handler() http.Handler {
 // bearer verifies the request's token, or answers and returns false. Signatures
 // are verified here by as many requests at once as there are workers for the
 // connections, so that HTTP is no way around that bound.
-func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (Token, bool) {
+func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (*authz.Token, bool) {
 	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") {
 		s.httpError(w, wire.TokenMissing)
@@ -36,7 +37,11 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (Token, bool) {
 	token, code := s.auth.Find(raw), wire.OK
 	if token == nil {
 		done := make(chan struct{})
-		if !s.verify.push(func() { token, code = s.auth.Verify(raw) }, func() { close(done) }) {
+		verify := func() {
+			token, code = s.auth.Verify(raw)
+			close(done)
+		}
+		if !s.verify.push(job{size: len(raw), run: verify}) {
 			s.httpError(w, wire.Unavailable)
 			return nil, false
 		}

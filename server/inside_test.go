@@ -5,11 +5,13 @@ package server
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gobwas/ws"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -21,13 +23,13 @@ func TestRateWhenTheClockIsSet(t *testing.T) {
 	ping := []byte(`{"type":"ping"}`)
 	for _, by := range []time.Duration{time.Hour, -time.Hour} {
 		x.with(func(c *loop.Conn) {
-			ses := c.Data.(*session)
+			ses := sessionOf(c)
 			ses.bucket.filled, ses.bucket.level = c.Loop().Now()+int64(by), 5
-			refused := c.Loop().Data.(*loopState).refused[wire.RateLimited]
+			refused := stateOf(c.Loop()).counts.refused[wire.RateLimited]
 			for range 8 {
 				x.Message(c, ws.OpText, ping)
 			}
-			if n := c.Loop().Data.(*loopState).refused[wire.RateLimited] - refused; n != 3 {
+			if n := stateOf(c.Loop()).counts.refused[wire.RateLimited] - refused; n != 3 {
 				t.Errorf("last seen %v from now: %d of 8 frames refused in a burst of 5", by, n)
 			}
 		})
@@ -105,7 +107,7 @@ func TestNotices(t *testing.T) {
 	x := newStage(t, Options{ExpiryNotice: 10 * time.Minute})
 	subscribe := func(c *loop.Conn, topic string) *session {
 		x.Message(c, ws.OpText, fmt.Appendf(nil, `{"type":"subscribe","topic":%q,"token":%q}`, topic, x.tokens[0]))
-		return c.Data.(*session)
+		return sessionOf(c)
 	}
 	x.with(func(c *loop.Conn) {
 		for range 2 {
@@ -166,7 +168,7 @@ func TestLargeGulp(t *testing.T) {
 	}
 }
 
-// batched is how many events of the gulp under way have not left.
+// batched is how many events of the round under way have not left.
 func batched(tp *topic) int {
 	if tp.due == nil {
 		return 0
@@ -176,32 +178,91 @@ func batched(tp *topic) int {
 
 func nop(*loop.Loop) {}
 
-// A queue that is full refuses instead of growing.
+// A queue is bounded in number and in bytes; one that is full refuses instead of
+// growing.
 func TestPoolQueueIsBounded(t *testing.T) {
-	var p pool
-	p.start(0)
-	for range poolQueue {
-		if !p.push(func() {}, func() {}) {
-			t.Fatal("refused too early")
+	for name, size := range map[string]int{"number": 0, "bytes": 1 << 20} {
+		var p pool
+		p.start(0)
+		most := min(poolJobs, poolBytes/(size+jobBytes))
+		for range most {
+			if !p.push(job{size: size}) {
+				t.Fatal(name, "refused too early")
+			}
 		}
+		if p.push(job{size: size}) || p.waiting() != most {
+			t.Errorf("%s: %d wait", name, p.waiting())
+		}
+		p.stop()
 	}
-	if p.push(func() {}, func() {}) || p.waiting() != poolQueue {
-		t.Errorf("%d wait", p.waiting())
-	}
-	p.stop()
 
 	x := newStage(t, Options{})
 	x.verify.mu.Lock()
-	x.verify.queue = make([]job, poolQueue) // nobody is told, so nobody takes any
+	x.verify.bytes = poolBytes
 	x.verify.mu.Unlock()
 	x.with(func(c *loop.Conn) {
-		st := c.Loop().Data.(*loopState)
-		x.holdVerify(c, &wire.Envelope{Kind: wire.Publish, Token: []byte("t")})
-		if st.refused[wire.Unavailable] != 1 || st.held {
-			t.Errorf("refused %d, held %v", st.refused[wire.Unavailable], st.held)
+		r := x.request(c)
+		r.env = wire.Envelope{Kind: wire.Publish, Token: []byte("t")}
+		r.awaitSignature()
+		if n := r.loop.counts.refused[wire.Unavailable]; n != 1 || r.ses.waiting != nil {
+			t.Errorf("refused %d, waiting %v", n, r.ses.waiting)
 		}
 	})
-	x.verify.mu.Lock()
-	x.verify.queue = nil
-	x.verify.mu.Unlock()
+}
+
+// A job that nobody wants any more is not done, and gives its place back.
+func TestPoolDropsWhatIsNotWanted(t *testing.T) {
+	var p pool
+	var gone atomic.Bool
+	gone.Store(true)
+	p.some.L = &p.mu
+	ran := make(chan string, 2)
+	p.push(job{size: 10, gone: &gone, run: func() { ran <- "unwanted" }})
+	p.push(job{size: 20, run: func() { ran <- "wanted" }})
+	p.start(1)
+	if what := <-ran; what != "wanted" {
+		t.Error(what, "was done")
+	}
+	p.stop()
+	if p.bytes != 0 || p.waiting() != 0 {
+		t.Errorf("%d bytes, %d jobs are left", p.bytes, p.waiting())
+	}
+}
+
+// The notice of a token that lives shorter than three notices comes at two
+// thirds of its life, and not from its beginning on.
+func TestNoticeOfShortTokens(t *testing.T) {
+	key, err := authz.GenerateKey("HS256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := authz.New(authz.Options{Trusted: []authz.Key{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{opts: Options{ExpiryNotice: 30 * time.Second}}
+	begin := time.Now().Truncate(time.Second)
+	for _, row := range []struct {
+		name           string
+		issued, starts time.Time
+		life, before   time.Duration
+	}{
+		{"long", begin, time.Time{}, time.Hour, 30 * time.Second},
+		{"three notices", begin, time.Time{}, 90 * time.Second, 30 * time.Second},
+		{"short", begin, time.Time{}, 60 * time.Second, 20 * time.Second},
+		{"begins with nbf", begin.Add(-time.Hour), begin, 60 * time.Second, 20 * time.Second},
+		{"does not say when it begins", time.Time{}, time.Time{}, 60 * time.Second, 30 * time.Second},
+	} {
+		raw, err := authz.Sign(key, authz.Claims{IssuedAt: row.issued, NotBefore: row.starts, Expires: begin.Add(row.life)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, code := auth.Verify([]byte(raw))
+		if code != wire.OK {
+			t.Fatal(row.name, code)
+		}
+		if got := time.Duration(token.Expires() - s.noticeAt(token)); got != row.before {
+			t.Errorf("%s: %v before its end, want %v", row.name, got, row.before)
+		}
+	}
 }

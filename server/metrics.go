@@ -110,11 +110,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstHistogram(descBatch, batches, float64(st.BatchFrames), buckets)
 }
 
-// sum adds up what the loops' states hold.
-func (s *Server) sum() loopState {
-	parts := make([]loopState, len(s.engine.Loops()))
-	s.engine.Do(func(l *loop.Loop) { parts[l.Index()] = *l.Data.(*loopState) })
-	var t loopState
+// sum adds up what the loops have counted.
+func (s *Server) sum() counts {
+	parts := make([]counts, len(s.engine.Loops()))
+	s.engine.Do(func(l *loop.Loop) { parts[l.Index()] = stateOf(l).counts })
+	var t counts
 	for i := range parts {
 		t.memoHits += parts[i].memoHits
 		t.subs += parts[i].subs

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// allowed says whether a browser page of this origin may connect. A client that
+// originAllowed says whether a browser page of this origin may connect. A client that
 // sends no Origin is no browser, and not bound by it.
-func (s *Server) allowed(origin string) bool {
+func (s *Server) originAllowed(origin string) bool {
 	if origin == "" || len(s.opts.Origins) == 0 {
 		return true
 	}
@@ -47,7 +47,7 @@ func (s *Server) cors(next http.Handler) http.Handler {
 			return
 		}
 		w.Header().Add("Vary", "Origin")
-		if !s.allowed(origin) {
+		if !s.originAllowed(origin) {
 			http.Error(w, "this origin is not allowed", http.StatusForbidden)
 			return
 		}

@@ -4,10 +4,12 @@ package server
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/gobwas/ws"
 	"go.uber.org/zap"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -18,158 +20,196 @@ import (
 //	Message    a complete text message, from the loop's frames
 //	wire.Parse the envelope; its members are slices of the frame
 //	authorize  the connection's last token, then the cache, then the signature
-//	publish    grant and time, then the bus (send)
+//	act        the token's time, on every frame
+//	publish    grant, digest; then the bus
 //	ack        leaves with whatever else this connection is sent this turn
+//
+// An envelope that has to wait does so in one place, waiting.go, and goes on from
+// there.
+//
 //	Turn       what the turn published leaves for NATS
 //
 // Outbound, on a bus goroutine, then on the loops of the subscribers:
 //
 //	Event      a payload for a topic: encoded once, as a finished frame
-//	Flush      the gulp is over: each topic's frames go to the loops that have
+//	Flush      the round is over: each topic's frames go to the loops that have
 //	           subscribers for it
 //	loop       merges what its inbox holds per topic; one write a subscriber
 
 // Message implements [loop.Handler].
 func (s *Server) Message(c *loop.Conn, op ws.OpCode, payload []byte) {
-	ses := c.Data.(*session)
-	st := c.Loop().Data.(*loopState)
-	env := &st.env
-	err := parse(op, payload, env)
-	if s.opts.Rate > 0 && !s.allow(c, ses) {
+	r := s.request(c)
+	err := r.parse(op, payload)
+	switch {
+	case s.opts.Rate > 0 && !r.takeFrame():
+		return
+	case err != nil:
+		r.refuseEnvelope(err)
 		return
 	}
-	if err != nil {
-		s.badEnvelope(c, ses, err)
+	r.ses.badEnvelopes = 0
+	if !r.mayPresent() {
+		r.refuse(wire.TokenMissing, "this server requires auth before anything else")
+		s.close(c, wire.CloseUnauthenticated)
 		return
 	}
-	ses.badEnvelopes = 0
-	if !s.authenticated(c, ses, env) {
-		return
-	}
-	switch env.Kind {
+	switch r.env.Kind {
 	case wire.Publish, wire.Subscribe, wire.Auth:
-		if token, ok := s.authorize(c, ses, env); ok {
-			s.act(c, ses, env, token)
+		if r.authorize() {
+			r.act()
 		}
-	default:
-		s.control(c, ses, env)
+	case wire.Unsubscribe:
+		r.unsubscribe()
+	case wire.Ping:
+		r.pong()
 	}
 }
 
-// parse reads an envelope. What could be read is in env also when there is an
+var errBinary = &wire.Error{Code: wire.BadEnvelope, Detail: "an envelope is a text message, not a binary one"}
+
+// parse reads the envelope. What could be read is in env also when there is an
 // error.
-func parse(op ws.OpCode, payload []byte, env *wire.Envelope) *wire.Error {
+func (r *request) parse(op ws.OpCode, payload []byte) *wire.Error {
 	if op != ws.OpText {
-		*env = wire.Envelope{}
 		return errBinary
 	}
-	return wire.Parse(payload, env)
+	return wire.Parse(payload, &r.env)
 }
 
 // authorize finds the envelope's token: the one that this connection used last
 // (a compare), one that the node remembers (a look-up), or one that was never
 // seen. The signature of that one is verified here when it is cheap, or one of
-// few in this turn; else the envelope waits for a worker, and the connection is
-// not read until then, so that its order holds. ok is false when the envelope
-// waits or was refused.
-func (s *Server) authorize(c *loop.Conn, ses *session, env *wire.Envelope) (token Token, ok bool) {
-	if ses.token != nil && ses.token.Same(env.Token) {
-		c.Loop().Data.(*loopState).memoHits++
-		return ses.token, true
+// few in this turn; else the envelope waits for a worker. It returns false when
+// the envelope waits or was refused.
+func (r *request) authorize() bool {
+	ses := r.ses
+	if ses.token != nil && ses.token.Same(r.env.Token) {
+		r.loop.counts.memoHits++
+		r.token = ses.token
+		return true
 	}
-	if env.Token == nil && env.Kind == wire.Subscribe && ses.credential != nil {
-		return ses.credential.token, true // a publish may never do that
+	if r.env.Token == nil && r.env.Kind == wire.Subscribe && ses.credential != nil {
+		r.token = ses.credential.token // a publish may never do that
+		return true
 	}
-	if token = s.auth.Find(env.Token); token == nil {
-		slow := s.auth.Slow(env.Token)
-		if slow && !s.mayVerify(c, ses, env.Token) {
-			s.holdVerify(c, env)
-			return nil, false
-		}
-		var code wire.Code
-		if token, code = s.auth.Verify(env.Token); code != wire.OK {
-			if slow {
-				c.Loop().Data.(*loopState).distrust = c.Loop().Now() + int64(distrustFor)
-			}
-			s.refuse(c, ses, env, code, "")
-			if slow {
-				s.penalise(c, code)
-			}
-			return nil, false
-		}
+	if r.token = r.auth.Find(r.env.Token); r.token == nil && !r.verifyHere() {
+		return false
 	}
-	ses.token = token
-	return token, true
+	ses.token = r.token
+	return true
+}
+
+// verifyHere verifies a token that the node does not remember, unless that would
+// take the loop too long: then the envelope waits for a worker.
+func (r *request) verifyHere() bool {
+	cost := r.auth.Cost(r.env.Token)
+	if cost != authz.Cheap && !r.takeVerification(cost) {
+		r.awaitSignature()
+		return false
+	}
+	var code wire.Code
+	if r.token, code = r.auth.Verify(r.env.Token); code == wire.OK {
+		return true
+	}
+	r.refuse(code, "")
+	if cost != authz.Cheap {
+		r.loop.distrust = r.now() + int64(distrustFor)
+		r.penalise(code)
+	}
+	return false
+}
+
+const (
+	// maxVerified is how many signatures a loop verifies itself in one turn. A worker
+	// costs, beside the signature, two threads that are woken: half as much again.
+	// Two signatures are what 20 deliveries take, of which a turn may have thousands.
+	maxVerified = 2
+	// distrustFor is how long a loop verifies none after one that was bad, so that a
+	// flood of them takes a hundredth of its time; workers do the rest.
+	distrustFor = 10 * time.Millisecond
+)
+
+// takeVerification takes one of the verifications that this turn may make.
+func (r *request) takeVerification(cost authz.Cost) bool {
+	if cost != authz.Brief || r.loop.verified >= r.verifyOnLoop || r.ses.authFailures > 0 || r.now() < r.loop.distrust {
+		return false
+	}
+	r.loop.verified++
+	return true
 }
 
 // act does what an envelope with a verified token asks for. The token's time,
 // and whether it still stands, are checked on every frame.
-func (s *Server) act(c *loop.Conn, ses *session, env *wire.Envelope, token Token) {
-	if code := token.Check(c.Loop().Now()); code != wire.OK {
-		s.refuse(c, ses, env, code, "")
+func (r *request) act() {
+	if code := r.token.Check(r.now()); code != wire.OK {
+		r.refuse(code, "")
 		return
 	}
-	switch env.Kind {
+	switch r.env.Kind {
 	case wire.Publish:
-		s.publish(c, ses, env, token)
+		r.publish()
 	case wire.Subscribe:
-		s.subscribe(c, ses, env, token)
+		r.subscribe()
 	case wire.Auth:
-		s.bind(c, ses, env, token)
+		r.setCredential()
 	}
 }
 
 // publish checks a publish against its token's grants and, where the token is
 // bound to one message, against that.
-func (s *Server) publish(c *loop.Conn, ses *session, env *wire.Envelope, token Token) {
+func (r *request) publish() {
 	switch {
-	case !wire.ValidTopic(env.Topic):
-		s.refuse(c, ses, env, wire.BadTopic, "")
+	case !wire.ValidTopic(r.env.Topic):
+		r.refuse(wire.BadTopic, "")
 		return
-	case !token.MayPublish(env.Topic):
-		s.refuse(c, ses, env, wire.Forbidden, "")
+	case !r.token.MayPublish(r.env.Topic):
+		r.refuse(wire.Forbidden, "")
 		return
 	}
-	if token.Bound() {
-		if code := token.Digest(env.Topic, env.Data); code != wire.OK {
-			s.refuse(c, ses, env, code, "")
-			return
-		}
-		if _, _, once := token.Once(); once {
-			s.holdOnce(c, env, token)
+	if r.token.Bound() {
+		if code := r.token.Digest(r.env.Topic, r.env.Data); code != wire.OK {
+			r.refuse(code, "")
 			return
 		}
 	}
-	s.send(c, ses, env)
-}
-
-// send hands an event to the bus. The ack says that the bus has it.
-func (s *Server) send(c *loop.Conn, ses *session, env *wire.Envelope) {
-	if !s.bus.HasRoom() || s.engine.Congested() {
-		s.holdRoom(c, env)
+	if r.ses.unconfirmed > 0 {
+		r.awaitSubscribes() // it may be for one of them
 		return
 	}
-	s.sendNow(c, ses, env)
+	r.publishInOrder()
 }
 
-func (s *Server) sendNow(c *loop.Conn, ses *session, env *wire.Envelope) {
-	if code := s.bus.Publish(env.Topic, env.Data); code != wire.OK {
-		s.refuse(c, ses, env, code, "")
+// publishInOrder is publish when nothing that the connection sent before is under
+// way any more.
+func (r *request) publishInOrder() {
+	if r.token.Bound() {
+		if _, _, once := r.token.Once(); once {
+			r.awaitStore()
+			return
+		}
+	}
+	r.publishNow()
+}
+
+// publishNow hands an event to the bus. The ack says that the bus has it.
+func (r *request) publishNow() {
+	if !r.hasRoom() {
+		r.awaitRoom()
 		return
 	}
-	ses.authFailures = 0
-	st := c.Loop().Data.(*loopState)
-	st.published[wire.OK]++
-	st.unflushed = true
-	if len(env.ID) > 0 {
-		st.reply = wire.AppendAck(st.reply[:0], env.ID)
-		c.Send(ws.OpText, st.reply)
+	if code := r.bus.Publish(r.env.Topic, r.env.Data); code != wire.OK {
+		r.refuse(code, "")
+		return
 	}
+	r.accepted()
+	r.loop.counts.published[wire.OK]++
+	r.loop.unflushed = true
+	r.ack()
 }
 
 // Turn implements [loop.Handler]: what a turn published leaves as one write.
 func (s *Server) Turn(l *loop.Loop) bool {
-	st := l.Data.(*loopState)
+	st := stateOf(l)
 	st.verified = 0
 	if st.unflushed {
 		st.unflushed = false
@@ -178,7 +218,8 @@ func (s *Server) Turn(l *loop.Loop) bool {
 	return s.bus.Busy()
 }
 
-// shard is what one bus goroutine gathers between two flushes.
+// shard is what one bus goroutine has for the loops in a round: what it hands over
+// between two flushes.
 type shard struct {
 	due     []*topic
 	scratch []byte
@@ -222,16 +263,16 @@ func (s *Server) Event(number int, handle uint32, name string, data []byte) {
 	sh.scratch = wire.AppendEvent(sh.scratch[:0], name, pattern, data)
 	b.B = append(loop.AppendHeader(b.B, ws.OpText, len(sh.scratch)), sh.scratch...)
 	b.N++
-	if len(b.B) > maxGulp {
+	if len(b.B) > maxRoundBytes {
 		s.deliver(t)
 	}
 }
 
-// maxGulp is the size at which a topic's batch leaves without waiting for the
-// end of the gulp.
-const maxGulp = 128 << 10
+// maxRoundBytes is the size at which a topic's batch leaves without waiting for the
+// end of the round.
+const maxRoundBytes = 128 << 10
 
-// Flush ends a gulp.
+// Flush ends a round.
 func (s *Server) Flush(number int) {
 	sh := &s.shards[number]
 	for i, t := range sh.due {

@@ -8,25 +8,24 @@ import (
 	"sync"
 	"time"
 
-	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
-// A bad signature takes its sender nothing and the node tens of microseconds.
-// So whoever sends bad ones waits before its connection is read on: not after
-// the first, which may be a mistake, then longer each time. It counts by
-// address, or a new connection would be a new beginning. Those who share an
-// address with a flood and send good tokens do not notice.
+// A bad signature costs its sender nothing and the node tens of microseconds. So
+// a client that sends bad ones is read again only after a pause: not after the
+// first, which may be a mistake, then longer each time. They are counted by
+// address, or a new connection would be a new beginning. A client that shares an
+// address with a flood and sends good tokens does not notice.
 const (
 	firstPenalty = 10 * time.Millisecond // after the second; each further one doubles it
 	forgetAfter  = 30 * time.Second      // without another
-	// offenders is how many addresses are kept. Who shares a place takes it from
-	// the other, which a flood from many addresses may use; each then has to open a
-	// connection for each bad token or two.
+	// offenders is how many addresses are kept. Two that share a place take it from
+	// each other, which a flood from many addresses may use; each address then has to
+	// open a connection for each bad token or two.
 	offenders = 4096
 )
 
-// penalties are how often addresses sent bad signatures of late.
+// penalties are how often addresses sent bad signatures lately.
 type penalties struct {
 	seed maphash.Seed // random, so that nobody can aim at a place (CWE-407)
 
@@ -65,23 +64,14 @@ func pause(n int, longest time.Duration) time.Duration {
 	return min(firstPenalty<<min(n-2, 20), longest)
 }
 
-// penalise has c wait, if its token was refused for what took long to find out.
-func (s *Server) penalise(c *loop.Conn, code wire.Code) {
-	if code != wire.TokenInvalid || s.opts.Penalty == 0 {
+// penalise pauses the connection, if its token was refused for what took long to
+// find out.
+func (r *request) penalise(code wire.Code) {
+	if code != wire.TokenInvalid || r.opts.Penalty == 0 {
 		return
 	}
-	l := c.Loop()
-	d := pause(s.penalties.add(c.Addr(), l.Now()), s.opts.Penalty)
-	if d == 0 || !c.Open() {
-		return
+	d := pause(r.penalties.add(r.conn.Addr(), r.now()), r.opts.Penalty)
+	if d > 0 && r.conn.Open() {
+		r.awaitPenalty(d)
 	}
-	c.Pause()
-	l.Data.(*loopState).held = true // nobody else is to resume it
-	time.AfterFunc(d, func() {
-		l.Post(func() {
-			if c.Open() {
-				c.Resume()
-			}
-		})
-	})
 }

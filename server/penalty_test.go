@@ -88,7 +88,7 @@ func TestPenalty(t *testing.T) {
 			if _, err := x.conn.Write(turn.Bytes()); err != nil {
 				t.Fatal(err)
 			}
-			x.until(t, "the bad one is refused", func(st *loopState) bool { return st.refused[wire.TokenInvalid] == 1 })
+			x.until(t, "the bad one is refused", func(st *loopState) bool { return st.counts.refused[wire.TokenInvalid] == 1 })
 			want := uint64(1)
 			if row.read {
 				want++
@@ -102,9 +102,9 @@ func TestPenalty(t *testing.T) {
 			if err := wsutil.WriteClientText(other, publish(x.tokens[1])); err != nil {
 				t.Fatal(err)
 			}
-			x.until(t, "the good ones are published", func(st *loopState) bool { return st.published[wire.OK] >= want })
+			x.until(t, "the good ones are published", func(st *loopState) bool { return st.counts.published[wire.OK] >= want })
 			x.with(func(c *loop.Conn) {
-				if got := c.Loop().Data.(*loopState).published[wire.OK]; got != want {
+				if got := stateOf(c.Loop()).counts.published[wire.OK]; got != want {
 					t.Errorf("%d were published, want %d", got, want)
 				}
 			})
@@ -116,7 +116,7 @@ func (x *stage) until(t *testing.T, what string, ok func(*loopState) bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		done := false
-		x.with(func(c *loop.Conn) { done = ok(c.Loop().Data.(*loopState)) })
+		x.with(func(c *loop.Conn) { done = ok(stateOf(c.Loop())) })
 		if done {
 			return
 		}

@@ -23,7 +23,7 @@ type Revocation struct {
 	Before  time.Time // with Subject
 }
 
-// ErrBadRevocation is what [Options.Revoke] returns, wrapped, for a revocation
+// ErrBadRevocation is what [Store.Revoke] returns, wrapped, for a revocation
 // that says too little or too much.
 var ErrBadRevocation = errors.New("bad revocation")
 
@@ -53,7 +53,7 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 	defer cancel()
-	err := s.opts.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
+	err := s.store.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
 	switch {
 	case errors.Is(err, ErrBadRevocation):
 		http.Error(w, err.Error(), http.StatusBadRequest)

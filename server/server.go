@@ -4,11 +4,12 @@
 // envelope, publishes, keeps the subscriptions and fans events out. path.go
 // holds the way of a message; the other files hold what happens beside it.
 //
-// The package knows neither JWT nor NATS: it declares what it needs of them
-// ([Authorizer], [Token], [Bus]) and is given it.
+// Tokens are package authz's. The package does not know NATS: it declares what it
+// needs of it ([Bus], [Store]) and is given it.
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -21,65 +22,13 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
-// Authorizer verifies tokens and remembers those that it verified. Its methods
-// are called from many goroutines at once; they neither keep nor change token.
-type Authorizer interface {
-	// Find returns the remembered token with exactly these bytes, or nil. It
-	// looks neither at time nor at revocation; that is [Token.Check].
-	Find(token []byte) Token
-	// Slow says whether Verify would take longer than a loop may (an asymmetric
-	// signature). It may be wrong, and is then wasteful rather than unsafe.
-	Slow(token []byte) bool
-	// Brief says whether a token that is slow is so only for one signature of less
-	// than 100 µs or so. It too may be wrong.
-	Brief(token []byte) bool
-	// Verify checks a token and remembers it. The Token is valid when the code
-	// is wire.OK.
-	Verify(token []byte) (Token, wire.Code)
-	// NewTicket makes a ticket that nobody can guess, TicketKey the name to keep
-	// it under, from which it cannot be told.
-	NewTicket() string
-	TicketKey(ticket string) string
-	// Restore makes a Token of what [Token.Record] wrote. It may block.
-	Restore(record []byte) (Token, wire.Code)
-}
-
-// Token is a verified token. It is immutable and safe for concurrent use.
-type Token interface {
-	// Same says whether these are the bytes that the token was verified from.
-	Same(token []byte) bool
-	// Check says whether the token is valid at now (Unix nanoseconds).
-	Check(now int64) wire.Code
-	// MayPublish and MaySubscribe say whether a grant covers the topic, which
-	// has been validated.
-	MayPublish(topic []byte) bool
-	MaySubscribe(pattern []byte) bool
-	// Expires is the first instant, in Unix nanoseconds, at which Check refuses
-	// the token for its age.
-	Expires() int64
-	// ExpSeconds is the token's exp claim.
-	ExpSeconds() int64
-	Subject() string
-	Issuer() string
-	// Admin says whether the bearer may revoke.
-	Admin() bool
-	// Bound says whether the token is for one message alone: Digest says whether
-	// it is this one, Once whether the token counts once only, noted under
-	// OnceKey until that Unix second.
-	Bound() bool
-	Digest(topic, data []byte) wire.Code
-	Once() (jti string, until int64, once bool)
-	OnceKey() string
-	// Record is the token written down, for Restore on any node.
-	Record() []byte
-}
-
 // Bus carries events between nodes. Its methods may be called from any
-// goroutine. It calls the server's Event, Flush and Answered.
+// goroutine. It calls the server's Event, Flush, Answered and Room.
 type Bus interface {
 	// Publish hands an event on, at the latest with the next Flush; it keeps
 	// neither slice and does not wait.
@@ -89,16 +38,13 @@ type Bus interface {
 	// by the server's Answered in microseconds as a rule. A bus that takes longer
 	// says no.
 	Busy() bool
-	// HasRoom says whether the bus keeps up; when it does not, AwaitRoom waits
-	// until it does.
+	// HasRoom says whether the bus keeps up. After a no it calls the server's Room,
+	// from a goroutine of its own, when it does again.
 	HasRoom() bool
-	AwaitRoom()
 	// Subscribe asks for events under handle. done is called once, from a
 	// goroutine of the bus and never from within Subscribe.
 	Subscribe(handle uint32, pattern string, done func(wire.Code))
 	Unsubscribe(handle uint32)
-	// Connected says whether events flow.
-	Connected() bool
 }
 
 // Options are the limits and habits of a server; see docs/configuration.md.
@@ -138,11 +84,9 @@ type Options struct {
 	AuthDeadline      time.Duration
 	// TicketTTL is how long a ticket may be redeemed. Default 30 s.
 	TicketTTL time.Duration
-	// Store keeps tickets and used tokens for all nodes. Nil: tickets and one-use
-	// tokens are refused.
-	Store Store
-	// Revoke puts a revocation in force on every node. Nil: there are none.
-	Revoke func(context.Context, Revocation) error
+	// Shards is how many goroutines of the bus call Event and Flush, each with its own
+	// number below Shards. Default 1.
+	Shards int
 	// Origins are the origins of pages that may connect: "https://example.com",
 	// "example.com" with any scheme, "*.example.com" for all below it. Empty: any.
 	Origins []string
@@ -151,68 +95,52 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	def := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	def(&o.Subscriptions, 1000)
-	def(&o.Burst, o.Rate)
-	def(&o.BadEnvelopes, 10)
-	def(&o.AuthFailures, 10)
-	def(&o.VerifyWorkers, max(1, runtime.GOMAXPROCS(0)/2))
-	defDur := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	defDur(&o.ExpiryNotice, 30*time.Second)
-	defDur(&o.AuthDeadline, 10*time.Second)
-	defDur(&o.TicketTTL, 30*time.Second)
-	if o.Strategies == 0 {
-		o.Strategies = DefaultStrategies
-	}
-	if o.Store == nil {
-		o.Store = noStore{}
-	}
-	if o.Revoke == nil {
-		o.Revoke = func(context.Context, Revocation) error { return errNoStore }
-	}
+	o.Subscriptions = cmp.Or(o.Subscriptions, 1000)
+	o.Burst = cmp.Or(o.Burst, o.Rate)
+	o.BadEnvelopes = cmp.Or(o.BadEnvelopes, 10)
+	o.AuthFailures = cmp.Or(o.AuthFailures, 10)
+	o.VerifyWorkers = cmp.Or(o.VerifyWorkers, max(1, runtime.GOMAXPROCS(0)/2))
+	o.ExpiryNotice = cmp.Or(o.ExpiryNotice, 30*time.Second)
+	o.AuthDeadline = cmp.Or(o.AuthDeadline, 10*time.Second)
+	o.TicketTTL = cmp.Or(o.TicketTTL, 30*time.Second)
+	o.Strategies = cmp.Or(o.Strategies, DefaultStrategies)
+	o.Shards = cmp.Or(o.Shards, 1)
 	// The loops would choose the same; the welcome tells clients.
-	def(&o.Loop.MessageBytes, 64<<10)
-	if o.Loop.PingInterval == 0 {
-		o.Loop.PingInterval = 25 * time.Second
-	}
+	o.Loop.MessageBytes = cmp.Or(o.Loop.MessageBytes, 64<<10)
+	o.Loop.PingInterval = cmp.Or(o.Loop.PingInterval, 25*time.Second)
 	o.Loop.SlowCode = int(wire.CloseSlowConsumer)
 	return o
 }
 
-// Server is a node's WebSocket side. Make it with [New], give its Event and
-// Flush to a bus, then [Server.Start] it with that bus.
+// Server is a node's WebSocket side. Make it with [New], give it to a bus as its
+// sink, then [Server.Start] it with that bus.
 type Server struct {
-	opts     Options
-	log      *zap.Logger
-	auth     Authorizer
-	bus      Bus
-	engine   *loop.Engine
-	topics   topics
-	verify   pool // signatures: bounded by cores
-	blocking pool // questions to the store
-	hand     *loop.Hand
-	http     *http.Server
-	served   sync.WaitGroup
-	shards   []shard
-	conns    connIDs
+	opts    Options
+	log     *zap.Logger
+	auth    *authz.Verifier
+	bus     Bus
+	store   Store
+	engine  *loop.Engine
+	topics  topics
+	verify  pool // signatures: bounded by cores
+	tickets pool // questions to the store about tickets
+	once    pool // questions to the store about one-use tokens
+	hand    *loop.Hand
+	http    *http.Server
+	served  sync.WaitGroup
+	shards  []shard
+	conns   connIDs
 
-	penalties penalties
+	verifyOnLoop int // signatures that a loop verifies in a turn
+	penalties    penalties
 }
 
-// New makes a server. shards is how many goroutines of the bus will call Event
-// and Flush, each with its own number below shards.
-func New(opts Options, auth Authorizer, shards int, log *zap.Logger) (*Server, error) {
+// New makes a server that verifies tokens with auth.
+func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	opts = opts.withDefaults()
-	s := &Server{opts: opts, log: log, auth: auth, shards: make([]shard, shards)}
+	s := &Server{opts: opts, log: log, auth: auth, shards: make([]shard, opts.Shards), verifyOnLoop: maxVerified}
 	s.penalties.seed = maphash.MakeSeed()
+	opts.Loop.OnRoom = s.Room
 	opts.Loop.HTTP = func(c net.Conn) { s.hand.Give(c) }
 	opts.Loop.AcceptError = func(err error) {
 		log.Warn("not accepting connections for a second", zap.Error(err))
@@ -229,9 +157,13 @@ func New(opts Options, auth Authorizer, shards int, log *zap.Logger) (*Server, e
 }
 
 // Start serves the socket of ln, a TCP listener that it takes over, and returns
-// at once.
-func (s *Server) Start(ln net.Listener, bus Bus) error {
-	s.bus = bus
+// at once. store keeps tickets, used tokens and revocations for all nodes; where it
+// is nil, they are refused.
+func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
+	if store == nil {
+		store = noStore{}
+	}
+	s.bus, s.store = bus, store
 	s.topics.bus = bus
 	s.hand = loop.NewHand(ln.Addr())
 	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)
@@ -244,7 +176,8 @@ func (s *Server) Start(ln net.Listener, bus Bus) error {
 		ErrorLog:          errorLog,
 	}
 	s.verify.start(s.opts.VerifyWorkers)
-	s.blocking.start(storeWorkers)
+	s.tickets.start(storeWorkers)
+	s.once.start(storeWorkers)
 	s.served.Go(func() {
 		if err := s.http.Serve(s.hand); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			s.log.Error("http", zap.Error(err))
@@ -264,7 +197,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.served.Wait()
 	s.verify.stop()
-	s.blocking.stop()
+	s.tickets.stop()
+	s.once.stop()
 	return err
 }
 

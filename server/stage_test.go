@@ -29,30 +29,9 @@ func (nowhere) Busy() bool { return false }
 
 func (nowhere) HasRoom() bool { return true }
 
-func (nowhere) AwaitRoom() {}
-
 func (nowhere) Subscribe(_ uint32, _ string, done func(wire.Code)) { go done(wire.OK) }
 
 func (nowhere) Unsubscribe(uint32) {}
-
-func (nowhere) Connected() bool { return true }
-
-type verifier struct{ *authz.Verifier }
-
-func (v verifier) Find(token []byte) Token {
-	if t := v.Verifier.Find(token); t != nil {
-		return t
-	}
-	return nil
-}
-
-func (v verifier) Verify(token []byte) (Token, wire.Code) { return v.Verifier.Verify(token) }
-
-func (v verifier) Restore(record []byte) (Token, wire.Code) { return v.Verifier.Restore(record) }
-
-func (verifier) NewTicket() string { return authz.NewTicket() }
-
-func (verifier) TicketKey(ticket string) string { return authz.TicketKey(ticket) }
 
 // stage is a server with one client, whose stages a test calls itself.
 type stage struct {
@@ -85,14 +64,14 @@ func newStage(t *testing.T, opts Options) *stage {
 		}
 	}
 	opts.Loop.Loops = 1
-	if x.Server, err = New(opts, verifier{auth}, 1, zap.NewNop()); err != nil {
+	if x.Server, err = New(opts, auth, zap.NewNop()); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := loop.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Start(ln, nowhere{}); err != nil {
+	if err := x.Start(ln, nowhere{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

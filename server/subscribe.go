@@ -6,8 +6,7 @@ import (
 	"bytes"
 	"math"
 
-	"github.com/gobwas/ws"
-
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -16,78 +15,96 @@ import (
 type sub struct {
 	loop.Member // in a group once the bus has confirmed; Until is when the token expires
 	topic       *topic
-	token       Token
+	token       *authz.Token
 	next        *sub
-	warned      bool // the client knows that the token expires soon
-	gone        bool // it has ended, maybe before the bus has confirmed it
-	relies      bool // token is the connection's credential
+	unconfirmed int32 // subscribes for it that the bus has not answered
+
+	warned       bool // the client knows that the token expires soon
+	ended        bool // maybe before the bus has confirmed it
+	onCredential bool // token is the connection's credential
 }
 
 const never = math.MaxInt64
 
 // subscribe adds a subscription, or gives the one that is there a new token.
-func (s *Server) subscribe(c *loop.Conn, ses *session, env *wire.Envelope, token Token) {
-	x := ses.find(env.Topic)
-	relies := env.Token == nil
+func (r *request) subscribe() {
+	x := r.ses.find(r.env.Topic)
+	onCredential := r.env.Token == nil
 	switch {
-	case !relies && s.opts.Strategies&Message == 0:
-		s.refuse(c, ses, env, wire.Forbidden, "the strategy message is not enabled here: leave the token out")
+	case !onCredential && r.opts.Strategies&Message == 0:
+		r.refuse(wire.Forbidden, "the strategy message is not enabled here: leave the token out")
 		return
-	case !wire.ValidPattern(env.Topic):
-		s.refuse(c, ses, env, wire.BadTopic, "")
+	case !wire.ValidPattern(r.env.Topic):
+		r.refuse(wire.BadTopic, "")
 		return
-	case !token.MaySubscribe(env.Topic):
-		s.refuse(c, ses, env, wire.Forbidden, "")
+	case !r.token.MaySubscribe(r.env.Topic):
+		r.refuse(wire.Forbidden, "")
 		return
-	case env.Since.Kind != wire.SinceNone:
-		s.refuse(c, ses, env, wire.HistoryUnavailable, "")
+	case r.env.Since.Kind != wire.SinceNone:
+		r.refuse(wire.HistoryUnavailable, "")
 		return
-	case x == nil && int(ses.count) >= s.opts.Subscriptions:
-		s.refuse(c, ses, env, wire.TooManySubscriptions, "")
+	case x == nil && int(r.ses.count) >= r.opts.Subscriptions:
+		r.refuse(wire.TooManySubscriptions, "")
 		return
 	}
-	ses.authFailures = 0
-	fresh := x == nil
-	if fresh {
-		x = &sub{Member: loop.Member{Conn: c}, topic: s.topics.acquire(env.Topic)}
-		ses.add(x)
-		c.Loop().Data.(*loopState).subs++
+	r.accepted()
+	if x == nil {
+		x = &sub{Member: loop.Member{Conn: r.conn}, topic: r.topics.acquire(r.env.Topic)}
+		r.ses.add(x)
+		r.loop.counts.subs++
 	}
-	x.token, x.Until, x.warned, x.relies = token, token.Expires(), false, relies
-	ses.due = min(ses.due, x.Until-int64(s.opts.ExpiryNotice))
+	x.setToken(r.token)
+	x.onCredential = onCredential
+	r.ses.due = min(r.ses.due, r.noticeAt(r.token))
 
 	if x.topic.isLive() {
-		s.confirmed(c, x, env.ID, wire.OK)
+		r.confirmed(x, wire.OK)
 		return
 	}
-	// The ack waits for the bus: what is published after it must arrive.
-	id := bytes.Clone(env.ID)
-	if code, waits := s.topics.await(x.topic, func(code wire.Code) {
-		c.Loop().Post(func() { s.confirmed(c, x, id, code) })
-	}); !waits {
-		s.confirmed(c, x, id, code)
+	// The ack waits for the bus: what is published after it must arrive. The
+	// connection is read on, so that many subscribes wait together.
+	s, id := r.Server, bytes.Clone(r.env.ID)
+	code, waits := s.topics.await(x.topic, func(code wire.Code) {
+		x.Conn.Loop().Post(func() { s.confirmedLater(x, id, code) })
+	})
+	if !waits {
+		r.confirmed(x, code)
+		return
+	}
+	r.ses.unconfirmed++
+	x.unconfirmed++
+}
+
+// confirmedLater ends a subscribe that has waited for the bus. With the last one
+// of the connection, what was sent behind it goes on.
+func (s *Server) confirmedLater(x *sub, id []byte, code wire.Code) {
+	c := x.Conn
+	if !c.Open() {
+		return
+	}
+	r := s.request(c)
+	r.ses.unconfirmed--
+	x.unconfirmed--
+	r.env.Kind, r.env.ID, r.env.Topic = wire.Subscribe, id, []byte(x.topic.name)
+	r.confirmed(x, code)
+	if ses := r.ses; ses.waiting != nil && ses.waiting.stage == forSubscribes && ses.unconfirmed == 0 && c.Open() {
+		s.goOn(ses.waiting, wire.OK)
 	}
 }
 
 // confirmed ends a subscribe: the bus delivers the topic, or cannot.
-func (s *Server) confirmed(c *loop.Conn, x *sub, id []byte, code wire.Code) {
-	if !c.Open() {
-		return
-	}
-	ses := c.Data.(*session)
-	st := c.Loop().Data.(*loopState)
-	env := wire.Envelope{Kind: wire.Subscribe, ID: id, Topic: []byte(x.topic.name)}
+func (r *request) confirmed(x *sub, code wire.Code) {
 	switch {
-	case x.gone:
-		s.refuse(c, ses, &env, wire.Unavailable, "the subscription ended before it began")
+	case x.ended:
+		r.refuse(wire.Unavailable, "the subscription ended before it began")
 		return
 	case code != wire.OK:
-		s.drop(c, ses, x)
-		s.refuse(c, ses, &env, code, "")
+		r.drop(x)
+		r.refuse(code, "")
 		return
 	}
 	if x.Group() == nil {
-		slot := &x.topic.groups[c.Loop().Index()]
+		slot := &x.topic.groups[r.conn.Loop().Index()]
 		g := slot.Load()
 		if g == nil {
 			g = new(loop.Group)
@@ -95,46 +112,48 @@ func (s *Server) confirmed(c *loop.Conn, x *sub, id []byte, code wire.Code) {
 		g.Join(&x.Member)
 		slot.Store(g)
 	}
-	if len(id) > 0 {
-		st.reply = wire.AppendSubscribeAck(st.reply[:0], id, x.token.ExpSeconds())
-		c.Send(ws.OpText, st.reply)
-	}
+	r.ackUntil(x.token)
 }
 
-func (s *Server) unsubscribe(c *loop.Conn, ses *session, env *wire.Envelope) {
-	if !wire.ValidPattern(env.Topic) {
-		s.refuse(c, ses, env, wire.BadTopic, "")
+func (r *request) unsubscribe() {
+	if !wire.ValidPattern(r.env.Topic) {
+		r.refuse(wire.BadTopic, "")
 		return
 	}
-	if x := ses.find(env.Topic); x != nil {
-		s.drop(c, ses, x)
+	if x := r.ses.find(r.env.Topic); x != nil {
+		if x.unconfirmed > 0 {
+			r.awaitSubscribes() // its subscribe comes first
+			return
+		}
+		r.drop(x)
 	}
-	if len(env.ID) > 0 {
-		st := c.Loop().Data.(*loopState)
-		st.reply = wire.AppendAck(st.reply[:0], env.ID)
-		c.Send(ws.OpText, st.reply)
-	}
+	r.ack()
 }
 
-// drop ends a subscription.
-func (s *Server) drop(c *loop.Conn, ses *session, x *sub) {
-	if x.gone {
+// setToken has a subscription rely on another token.
+func (x *sub) setToken(token *authz.Token) {
+	x.token, x.Until, x.warned = token, token.Expires(), false
+}
+
+// drop ends a subscription of an open connection.
+func (s *Server) drop(x *sub) {
+	if x.ended {
 		return // closing the connection has ended them all
 	}
-	ses.remove(x)
-	s.leave(c, x)
+	sessionOf(x.Conn).remove(x)
+	s.leave(x)
 }
 
 // leave takes a subscription out of its topic.
-func (s *Server) leave(c *loop.Conn, x *sub) {
-	x.gone = true
+func (s *Server) leave(x *sub) {
+	x.ended = true
 	if g := x.Group(); g != nil {
 		x.Leave()
 		if g.Len() == 0 {
-			x.topic.groups[c.Loop().Index()].Store(nil)
+			x.topic.groups[x.Conn.Loop().Index()].Store(nil)
 		}
 	}
-	c.Loop().Data.(*loopState).subs--
+	stateOf(x.Conn.Loop()).counts.subs--
 	s.topics.release(x.topic)
 }
 

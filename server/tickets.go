@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -25,6 +26,9 @@ type Store interface {
 	TakeTicket(ctx context.Context, key string) (value []byte, ok bool, err error)
 	// UseOnce notes key until then, and says whether it was not noted before.
 	UseOnce(ctx context.Context, key string, until time.Time) (first bool, err error)
+	// Revoke keeps a revocation for every node and puts it in force on this one. An
+	// error that wraps ErrBadRevocation says what is wrong with it.
+	Revoke(ctx context.Context, r Revocation) error
 }
 
 var errNoStore = errors.New("there is no store")
@@ -37,22 +41,24 @@ func (noStore) TakeTicket(context.Context, string) ([]byte, bool, error) {
 	return nil, false, errNoStore
 }
 
+func (noStore) Revoke(context.Context, Revocation) error { return errNoStore }
+
 func (noStore) UseOnce(context.Context, string, time.Time) (bool, error) { return false, errNoStore }
 
 const (
 	// storeTimeout bounds a question to the store.
 	storeTimeout = 2 * time.Second
-	// storeWorkers is how many questions of connections may be open at once; they
-	// wait for NATS and cost no CPU meanwhile.
+	// storeWorkers is how many questions about tickets may be open at once, and how
+	// many about one-use tokens; they wait for NATS and cost no CPU meanwhile.
 	storeWorkers = 16
 )
 
 // useOnce notes that a token with notify.once is used.
-func (s *Server) useOnce(token Token) wire.Code {
+func (s *Server) useOnce(token *authz.Token) wire.Code {
 	_, until, _ := token.Once()
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	first, err := s.opts.Store.UseOnce(ctx, token.OnceKey(), time.Unix(until, 0))
+	first, err := s.store.UseOnce(ctx, token.OnceKey(), time.Unix(until, 0))
 	switch {
 	case err != nil:
 		s.log.Warn("a one-use token cannot be checked", zap.Error(err))
@@ -71,10 +77,10 @@ type ticketRecord struct {
 }
 
 // takeTicket redeems a ticket. why is for the log alone.
-func (s *Server) takeTicket(ticket string, addr netip.Addr) (token Token, code wire.Code, why string) {
+func (s *Server) takeTicket(ticket string, addr netip.Addr) (token *authz.Token, code wire.Code, why string) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	value, ok, err := s.opts.Store.TakeTicket(ctx, s.auth.TicketKey(ticket))
+	value, ok, err := s.store.TakeTicket(ctx, authz.TicketKey(ticket))
 	switch {
 	case err != nil:
 		return nil, wire.Unavailable, err.Error()
@@ -107,13 +113,13 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		s.httpError(w, code)
 		return
 	}
-	record, err := json.Marshal(ticketRecord{Addr: s.httpClient(r), Token: token.Record()})
+	record, err := json.Marshal(ticketRecord{Addr: s.httpClientAddr(r), Token: token.Record()})
 	ttl := min(s.opts.TicketTTL, time.Duration(token.Expires()-now))
-	ticket := s.auth.NewTicket()
+	ticket := authz.NewTicket()
 	if err == nil {
 		ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 		defer cancel()
-		err = s.opts.Store.PutTicket(ctx, s.auth.TicketKey(ticket), record, ttl)
+		err = s.store.PutTicket(ctx, authz.TicketKey(ticket), record, ttl)
 	}
 	if err != nil {
 		s.log.Warn("no ticket can be kept", zap.Error(err))

@@ -27,9 +27,9 @@ type topic struct {
 	refs    int // subscriptions, waiting ones included
 	waiting []func(wire.Code)
 
-	// answer is what the bus has said, once it has: wire.OK plus one for a live
-	// topic, so that zero is "not yet". Stored under topics.mu, read without.
-	answer atomic.Uint32
+	// answer is what the bus has said; nil: nothing yet. Stored under topics.mu, read
+	// without.
+	answer atomic.Pointer[wire.Code]
 }
 
 // matches says whether an event on a topic of that name is for t. When t is a
@@ -87,15 +87,18 @@ func (x *topics) acquire(name []byte) *topic {
 }
 
 // isLive says whether the bus has confirmed that it delivers t.
-func (t *topic) isLive() bool { return t.answer.Load() == uint32(wire.OK)+1 }
+func (t *topic) isLive() bool {
+	code := t.answer.Load()
+	return code != nil && *code == wire.OK
+}
 
 // await has f called with what the bus says of t, from a goroutine of the bus.
 // When it has said so already, f is not called and its answer returned.
 func (x *topics) await(t *topic, f func(wire.Code)) (code wire.Code, waits bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if a := t.answer.Load(); a != 0 {
-		return wire.Code(a - 1), false
+	if code := t.answer.Load(); code != nil {
+		return *code, false
 	}
 	t.waiting = append(t.waiting, f)
 	return wire.OK, true
@@ -106,10 +109,10 @@ func (x *topics) confirm(t *topic, code wire.Code) {
 	x.mu.Lock()
 	waiting := t.waiting
 	t.waiting = nil
-	t.answer.Store(uint32(code) + 1)
+	t.answer.Store(&code)
 	if code != wire.OK && x.byName[t.name] == t {
-		// The interest is gone. Who comes next asks the bus anew; those who
-		// wait release this one.
+		// The interest is gone. The next subscribe asks the bus anew; those
+		// that wait release this one.
 		delete(x.byName, t.name)
 	}
 	x.mu.Unlock()

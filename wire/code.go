@@ -30,6 +30,10 @@ const (
 	UnknownCode
 )
 
+// NumCodes is the number of codes that a server uses, OK included: an array of
+// that length has a place for each.
+const NumCodes = int(UnknownCode)
+
 type codeInfo struct {
 	name, text  string
 	retry, auth bool

@@ -26,6 +26,7 @@ type Sink interface {
 	Event(shard int, handle uint32, topic string, data []byte)
 	Flush(shard int)
 	Answered()
+	Room()
 }
 
 // patience is when a test gives up. Nothing is expected to take long.
@@ -44,6 +45,7 @@ type Recorder struct {
 	open     map[int][]Event
 	events   []Event
 	answered int
+	rooms    int
 	arrived  chan struct{}
 }
 
@@ -74,6 +76,21 @@ func (r *Recorder) Answered() {
 	r.answered++
 	r.mu.Unlock()
 	r.tell()
+}
+
+// Room implements Sink.
+func (r *Recorder) Room() {
+	r.mu.Lock()
+	r.rooms++
+	r.mu.Unlock()
+	r.tell()
+}
+
+// Rooms is how often Room was called.
+func (r *Recorder) Rooms() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rooms
 }
 
 func (r *Recorder) tell() {

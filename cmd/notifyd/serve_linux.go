@@ -100,22 +100,19 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 	authOptions.Trusted = dev
 	authOptions.OnChange = n.rechecker.ask
 	authOptions.OnKeyError = n.keysFailed
+	verifying := newVerifyTime()
+	authOptions.OnVerify = func(took time.Duration) { verifying.Observe(took.Seconds()) }
 	if n.verifier, err = authz.New(authOptions); err != nil {
 		if c.Auth.fetches() {
 			return nil, err // another attempt may do
 		}
 		return nil, usageError{err}
 	}
-	verifying := newVerifyTime()
 	options, err := c.serverOptions(id)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	var kept store // filled in below, before the first client can ask
-	options.Store = &kept
-	options.Revoke = func(ctx context.Context, r server.Revocation) error { return n.revocations.revoke(ctx, r) }
-	n.server, err = server.New(options, authorizer{n.verifier, verifying}, busShards, n.log)
-	if err != nil {
+	if n.server, err = server.New(options, n.verifier, n.log); err != nil {
 		return nil, err
 	}
 	// Both ports are taken before anything runs, so that a port in use is told at once.
@@ -135,13 +132,12 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 		}
 		return nil, fmt.Errorf("nats: %w", err)
 	}
-	kept.Bus = n.bus
 	n.revocations = newRevocations(n.verifier, n.bus, n.rechecker, n.log)
 	n.bus.WatchRevocations(n.revocations.apply, n.revocations.loaded)
 	n.background.Go(func() { n.verifier.Run(life) })
 	n.background.Go(func() { n.revocations.run(life) })
 	n.revocations.await(startCtx)
-	if err = n.server.Start(n.listener, n.bus); err != nil {
+	if err = n.server.Start(n.listener, n.bus, store{n.bus, n.revocations}); err != nil {
 		return nil, err
 	}
 	n.background.Go(func() { n.rechecker.run(life) })
@@ -209,8 +205,14 @@ func (n *node) keysFailed(err error) {
 	n.log.Error("keys not reloaded, the old ones stay", zap.Error(err))
 }
 
-// store is the bus, which there is not yet when the server is made.
-type store struct{ *bus.Bus }
+// store is what the nodes keep together: tickets and used tokens are the bus's, revocations take effect here too.
+type store struct {
+	*bus.Bus
+	revocations *revocations
+}
+
+// Revoke implements [server.Store].
+func (s store) Revoke(ctx context.Context, r server.Revocation) error { return s.revocations.revoke(ctx, r) }
 
 func (c *config) serverOptions(id string) (server.Options, error) {
 	var names []string
@@ -228,6 +230,7 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 	}
 	return server.Options{
 		Node:          id,
+		Shards:        busShards,
 		Subscriptions: c.Limits.Subscriptions,
 		Rate:          c.Limits.Rate,
 		Burst:         c.Limits.Burst,

@@ -68,7 +68,7 @@ type stored struct {
 	Revocation json.RawMessage `json:"revocation"`
 }
 
-// revoke is [server.Options.Revoke]. When it returns nil the revocation is kept for all nodes, and in force on this one.
+// revoke is [server.Store.Revoke]. When it returns nil the revocation is kept for all nodes, and in force on this one.
 func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err error) {
 	called := time.Now()
 	result := "ok"

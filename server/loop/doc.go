@@ -2,8 +2,9 @@
 //
 // An [Engine] runs a few loops, each on its own goroutine. A connection
 // belongs to one loop for life, and only that loop's goroutine touches it, so
-// nothing on the way of a message takes a lock. Other goroutines reach a loop
-// through its inbox ([Loop.Post], [Loop.Deliver]).
+// reading, handling and writing take no lock. Other goroutines reach a loop
+// through its inbox ([Loop.Post], [Loop.Deliver]), which has one; the loop takes
+// it once a turn.
 //
 // A turn of a loop is: wait for sockets, read and parse what came, take what
 // the inbox holds, merge it into one contiguous batch a [Group], write each

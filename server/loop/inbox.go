@@ -59,34 +59,33 @@ const (
 // a loop's may call it; it waits while the inbox is full. It allocates nothing.
 func (l *Loop) Deliver(g *Group, b *Batch) {
 	x := &l.inbox
+	waited := false
 	x.mu.Lock()
 	if x.bytes > inboxBytes && !x.closed {
 		l.eng.behind.Add(1)
 		for x.bytes > inboxBytes && !x.closed {
 			x.room.Wait()
 		}
-		l.eng.behind.Add(-1)
+		waited = true
 	}
 	if x.closed {
 		x.mu.Unlock()
 		b.Release()
-		return
+	} else {
+		x.items = append(x.items, item{group: g, batch: b})
+		x.bytes += len(b.B)
+		x.mu.Unlock()
+		x.wake()
 	}
-	x.items = append(x.items, item{group: g, batch: b})
-	x.bytes += len(b.B)
-	x.mu.Unlock()
-	x.wake()
-}
-
-// Congested says whether a caller of [Loop.Deliver] waits for room.
-func (e *Engine) Congested() bool { return e.behind.Load() > 0 }
-
-// AwaitRoom waits until it does not. No loop's goroutine may call it.
-func (e *Engine) AwaitRoom() {
-	for e.Congested() {
-		time.Sleep(time.Millisecond)
+	if waited && l.eng.behind.Add(-1) == 0 && l.eng.opts.OnRoom != nil {
+		l.eng.opts.OnRoom()
 	}
 }
+
+// HasRoom reports whether the loops keep up with what is delivered: no caller of
+// [Loop.Deliver] waits. After it was false, [Options.OnRoom] is called. Any
+// goroutine may call it.
+func (e *Engine) HasRoom() bool { return e.behind.Load() == 0 }
 
 // Post has l call fn on its goroutine, in the order of posts. Any goroutine may
 // call it, l's own included; it never waits. After the loop has stopped it

@@ -119,6 +119,9 @@ func (l *Loop) run() {
 		l.readClock()
 		began, wrote := l.now, l.stat.writes
 		for i := range events[:n] {
+			if i%clockEvery == clockEvery-1 {
+				l.readClock() // a token may expire within a long turn
+			}
 			l.event(&events[i])
 		}
 		l.take()

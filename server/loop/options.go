@@ -58,6 +58,9 @@ type Options struct {
 	// conn reads what was already received first; the callee owns it. It is
 	// called on the loop's goroutine and must not block. Nil: they get 426.
 	HTTP func(net.Conn)
+	// OnRoom is called, from a caller of [Loop.Deliver], when [Engine.HasRoom] is true
+	// again. It may be nil.
+	OnRoom func()
 	// AcceptError is told when accept(2) fails for want of descriptors or
 	// memory; accepting goes on by itself. It may be nil.
 	AcceptError func(error)
