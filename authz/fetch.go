@@ -15,31 +15,32 @@ const maxFetchWait = 2 * time.Second
 // keyFor finds the key that a token names by its header, which leads to r, and
 // its iss. If its issuer publishes keys at a URL and the kid is not known, they are
 // fetched first, so that a token by a key which was changed just now does not
-// have to come twice. Unavailable says that they could not be fetched, or, after
-// an outage, that they are being fetched just now.
-func (v *Verifier) keyFor(r *route, iss string) (*route, *candidate, wire.Code) {
+// have to come twice. Unavailable says that no fetch has looked for the kid yet,
+// or that none could.
+func (v *Verifier) keyFor(r *route, iss, raw string) (*route, *candidate, wire.Code) {
 	is := v.issuerOf(iss)
 	if is == nil {
 		return nil, nil, wire.TokenInvalid
 	}
-	if c := r.of(is); c != nil {
+	fits := func(c *candidate) bool { return c.signed(raw) }
+	if c := r.of(is, fits); c != nil {
 		return r, c, wire.OK
 	}
-	return v.findKey(is, r.header)
+	return v.findKey(is, r.header, fits)
 }
 
-// findKey finds the issuer's key for a header, and waits for it where it has to
-// be fetched.
-func (v *Verifier) findKey(is *issuer, h header) (*route, *candidate, wire.Code) {
+// findKey finds the issuer's key for a header, the one that fits where there are
+// several, and waits for it where it has to be fetched.
+func (v *Verifier) findKey(is *issuer, h header, fits func(*candidate) bool) (*route, *candidate, wire.Code) {
 	set := v.keys.Load()
 	r := set.lead(h)
-	if c := r.of(is); c != nil {
+	if c := r.of(is, fits); c != nil {
 		return r, c, wire.OK
 	}
 	if !set.lacks(is, h) {
 		return nil, nil, wire.TokenInvalid
 	}
-	return v.awaitKey(is, h)
+	return v.awaitKey(is, h, fits)
 }
 
 // issuerOf is the issuer whose keys count for a token: the one it names, where
@@ -57,22 +58,22 @@ func (v *Verifier) issuerOf(iss string) *issuer {
 	return nil
 }
 
-// awaitKey fetches the issuer's keys until there is one for the header, or
-// nothing is left to fetch before the cooldown ends.
-func (v *Verifier) awaitKey(is *issuer, h header) (*route, *candidate, wire.Code) {
+// awaitKey fetches the issuer's keys until there is one for the header. The token
+// is invalid only when every URL of the issuer has been asked since the kid first
+// came: before that, its key may be one that was published just now.
+func (v *Verifier) awaitKey(is *issuer, h header, fits func(*candidate) bool) (*route, *candidate, wire.Code) {
 	timer := time.NewTimer(min(v.options.JWKSTimeout, maxFetchWait))
 	defer timer.Stop()
 	for {
 		var flights []<-chan struct{}
-		down := false
+		looked, waits := true, false
 		for _, from := range is.remote {
 			failed, _ := from.endpoint.state()
-			// A fetch that had begun before may have been too early for this kid.
-			// It ends, and the next turn begins another.
-			flight := v.beginFetch(from, true)
+			has, flight := from.endpoint.seek(h.kid, func() <-chan struct{} { return v.beginFetch(from, true) })
+			looked = looked && has
 			// Nobody waits for an issuer that did not answer last time.
-			if down = down || failed; flight != nil && !failed {
-				flights = append(flights, flight)
+			if flight != nil && !failed {
+				flights, waits = append(flights, flight), true
 			}
 		}
 		for _, flight := range flights {
@@ -83,14 +84,14 @@ func (v *Verifier) awaitKey(is *issuer, h header) (*route, *candidate, wire.Code
 			}
 		}
 		r := v.keys.Load().lead(h)
-		if c := r.of(is); c != nil {
+		if c := r.of(is, fits); c != nil {
 			return r, c, wire.OK
 		}
 		switch {
-		case down:
-			return nil, nil, wire.Unavailable
-		case len(flights) == 0:
+		case looked && h.hasKid:
 			return nil, nil, wire.TokenInvalid
+		case !waits:
+			return nil, nil, wire.Unavailable
 		}
 	}
 }
@@ -99,11 +100,14 @@ func (v *Verifier) awaitKey(is *issuer, h header) (*route, *candidate, wire.Code
 // After an error those that were there before stay.
 func (v *Verifier) beginFetch(from *source, forKid bool) <-chan struct{} {
 	return from.endpoint.begin(forKid, func() error {
-		keys, err := from.endpoint.get(context.Background()) // the client has a timeout
+		keys, skipped, err := from.endpoint.get(context.Background()) // the client has a timeout
 		fell := false
 		if err == nil {
 			v.reload.Lock()
-			fell, err = v.install(map[*source]reading{from: {keys: keys}})
+			before := from.keys
+			if fell, err = v.install(map[*source]reading{from: {keys: keys, skipped: skipped}}); err == nil {
+				from.endpoint.removed(before, keys)
+			}
 			v.reload.Unlock()
 		}
 		v.loaded(fell, err)

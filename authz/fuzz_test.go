@@ -146,10 +146,10 @@ func (v *Verifier) sameByParts(t *testing.T, raw string) {
 		return // such a header is never known
 	}
 	r, code := v.keys.Load().route([]byte(head))
-	if code != wire.OK || r.of(v.issuers[0]) == nil {
+	if code != wire.OK || r.of(v.issuers[0], nil) == nil {
 		return
 	}
-	key := r.of(v.issuers[0])
+	key := r.of(v.issuers[0], nil)
 	whole, parts := v.newClaims(), v.newClaims()
 	want := verdict(key.examine(raw, whole, false), whole.bad)
 	if parts.read([]byte(payload)) != nil {

@@ -41,5 +41,6 @@ func parseHeader(segment []byte) (header, wire.Code) {
 	if err != nil {
 		return header{}, wire.TokenMalformed
 	}
+	h.alg = algorithmName(h.alg)
 	return h, code
 }

@@ -43,53 +43,82 @@ type jwkSet struct {
 }
 
 // parseJSONKeys reads one JWK or a JWK Set. Keys of a set that are for another
-// purpose are skipped (RFC 7517 §5), as an issuer publishes them side by side;
-// a weak or broken one is an error, as it is among those to be trusted.
-func parseJSONKeys(b []byte) ([]Key, error) {
+// purpose are passed over (RFC 7517 §5), as an issuer publishes them side by side.
+// Public ones that are weak or broken are skipped, with an error each that names
+// the key: they are not trusted, and the others are what they were before. A
+// broken private or secret key is an error, since it is somebody's to mend.
+func parseJSONKeys(b []byte) (keys []Key, skipped []error, err error) {
 	// Strict: a key with two values for one member is nobody's intention.
 	var probe map[string]jsontext.Value
 	if err := json.Unmarshal(b, &probe); err != nil {
-		return nil, errors.New("the file is not a JSON object in good order; it must be a JWK, a JWK Set or PEM")
+		return nil, nil, errors.New("the file is not a JSON object in good order; it must be a JWK, a JWK Set or PEM")
 	}
 	if _, isSet := probe["keys"]; !isSet {
 		key, err := parseJWK(b)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return []Key{key}, nil
+		return []Key{key}, nil, nil
 	}
 	var set jwkSet
 	if err := json.Unmarshal(b, &set); err != nil {
-		return nil, errors.New(`"keys" of a JWK Set must be an array of JWKs`)
+		return nil, nil, errors.New(`"keys" of a JWK Set must be an array of JWKs`)
 	}
-	var keys []Key
 	for i, raw := range set.Keys {
 		key, err := parseJWK(raw)
 		switch {
+		case err == nil:
+			keys = append(keys, key)
 		case errors.Is(err, errUnsupported):
-			continue
-		case err != nil:
-			return nil, fmt.Errorf("key %d of the set: %w", i, err)
+		case isSecret(raw):
+			return nil, nil, fmt.Errorf("key %d of the set: %w", i, err)
+		default:
+			skipped = append(skipped, fmt.Errorf("key %d of the set: %w", i, err))
 		}
-		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("the JWK Set holds no key for signatures by one of %v; add one", algorithms)
+		err := fmt.Errorf("the JWK Set holds no key for signatures by one of %v; add one", algorithms)
+		return nil, nil, errors.Join(append(skipped, err)...)
 	}
-	return keys, nil
+	return keys, skipped, nil
+}
+
+// isSecret reports whether an entry of a set holds a private or secret key, in
+// whatever order it is otherwise.
+func isSecret(raw jsontext.Value) bool {
+	var members map[string]jsontext.Value
+	if json.Unmarshal(raw, &members) != nil {
+		return false
+	}
+	_, private := members["d"]
+	_, secret := members["k"]
+	return private || secret
 }
 
 func parseJWK(b []byte) (Key, error) {
 	var j jwk
 	if err := json.Unmarshal(b, &j); err != nil {
 		// The library's message may quote the member, which may be secret.
-		return Key{}, errors.New("a member of the JWK has the wrong type; see RFC 7517 §4")
+		err = errors.New("a member of the JWK has the wrong type; see RFC 7517 §4")
+		if kid := kidOf(b); kid != "" {
+			err = fmt.Errorf("kid %q: %w", kid, err)
+		}
+		return Key{}, err
 	}
 	key, err := j.key()
 	if err != nil && j.Kid != "" {
 		return Key{}, fmt.Errorf("kid %q: %w", j.Kid, err)
 	}
 	return key, err
+}
+
+// kidOf is the kid of a JWK in bad order, or "".
+func kidOf(b []byte) (kid string) {
+	var members map[string]jsontext.Value
+	if json.Unmarshal(b, &members) == nil {
+		_ = json.Unmarshal(members["kid"], &kid) // may be missing or no string
+	}
+	return kid
 }
 
 func (j *jwk) key() (Key, error) {

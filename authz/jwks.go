@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,10 +27,13 @@ type endpoint struct {
 	now                func() time.Time
 
 	mu     sync.Mutex
-	flight chan struct{} // closed when the fetch under way ends; nil when there is none
-	again  time.Time     // before that, an unknown kid starts no fetch
-	due    time.Time     // of the next fetch in the background
-	failed bool          // the last fetch
+	flight chan struct{}     // closed when the fetch under way ends; nil when there is none
+	again  time.Time         // before that, an unknown kid starts no fetch
+	begun  uint64            // fetches
+	ended  uint64            // fetches that brought a set
+	sought map[string]uint64 // unknown kids: how many fetches had begun when they first came
+	due    time.Time         // of the next fetch in the background
+	failed bool              // the last fetch
 }
 
 // isURL tells the URLs in a list of keys from the files.
@@ -108,26 +112,29 @@ func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// get fetches the keys once. One key that is weak, broken or no secret any more
-// refuses the whole set: what an issuer publishes by mistake is for it to mend.
-func (e *endpoint) get(ctx context.Context) ([]Key, error) {
-	keys, err := e.read(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("JWK Set %s: %w", e.name, err)
+// get fetches the keys once. skipped are the entries that are not trusted. A key
+// that is no secret any more refuses the whole set: whoever has read it can make
+// tokens, so that somebody has to look.
+func (e *endpoint) get(ctx context.Context) (keys []Key, skipped []error, err error) {
+	if keys, skipped, err = e.read(ctx); err != nil {
+		return nil, nil, fmt.Errorf("JWK Set %s: %w", e.name, err)
 	}
 	for i := range keys {
 		if keys[i].CanSign() {
-			return nil, fmt.Errorf("JWK Set %s: %v is a private or secret key, and everybody can read it; publish public keys", e.name, keys[i])
+			return nil, nil, fmt.Errorf("JWK Set %s: %v is a private or secret key, and everybody can read it; publish public keys", e.name, keys[i])
 		}
 		keys[i].source = e.name
 	}
-	return keys, nil
+	for i, err := range skipped {
+		skipped[i] = fmt.Errorf("JWK Set %s: %w", e.name, err)
+	}
+	return keys, skipped, nil
 }
 
-func (e *endpoint) read(ctx context.Context) ([]Key, error) {
+func (e *endpoint) read(ctx context.Context) (keys []Key, skipped []error, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := e.client.Do(request)
@@ -135,20 +142,27 @@ func (e *endpoint) read(ctx context.Context) ([]Key, error) {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 			err = wrapped.Err // it quotes the URL
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = response.Body.Close() }() // only read
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("status %d instead of 200", response.StatusCode)
+		return nil, nil, fmt.Errorf("status %d instead of 200", response.StatusCode)
 	}
 	b, err := io.ReadAll(io.LimitReader(response.Body, maxKeyFileBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(b) > maxKeyFileBytes {
-		return nil, fmt.Errorf("over %d bytes; is it the right address?", maxKeyFileBytes)
+		return nil, nil, fmt.Errorf("over %d bytes; is it the right address?", maxKeyFileBytes)
 	}
 	return parseJSONKeys(b)
+}
+
+// missed notes that the first fetch did not succeed: the next one is due soon.
+func (e *endpoint) missed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failed, e.due = true, e.now().Add(min(e.cooldown, e.interval))
 }
 
 // begin starts a fetch, or joins the one under way; the channel is closed at its
@@ -169,10 +183,15 @@ func (e *endpoint) begin(forKid bool, fetch func() error) <-chan struct{} {
 	}
 	flight := make(chan struct{})
 	e.flight = flight
+	e.begun++
+	number := e.begun
 	go func() {
 		err := fetch()
 		e.mu.Lock()
 		e.flight, e.failed = nil, err != nil
+		if !e.failed {
+			e.ended = number
+		}
 		e.due = e.now().Add(e.interval)
 		if e.failed {
 			e.due = e.now().Add(min(e.cooldown, e.interval))
@@ -181,6 +200,64 @@ func (e *endpoint) begin(forKid bool, fetch func() error) <-chan struct{} {
 		close(flight)
 	}()
 	return flight
+}
+
+const (
+	// maxSought bounds the kids that are remembered as sought. Those of strangers
+	// push others out, which are then unavailable once more before they are invalid.
+	maxSought = 1024
+	// maxKidBytes bounds a kid that is worth a fetch, as those of issuers are short.
+	maxKidBytes = 256
+)
+
+// seek reports whether a fetch that began after kid first came has brought a set,
+// which then did not hold it. If not, begin begins one, or joins the one that is
+// under way; that may be too early for kid, and then it is to be sought again.
+func (e *endpoint) seek(kid string, begin func() <-chan struct{}) (looked bool, flight <-chan struct{}) {
+	if len(kid) > maxKidBytes {
+		return true, nil
+	}
+	e.mu.Lock()
+	since, known := e.sought[kid]
+	if !known {
+		since = e.begun
+		if len(e.sought) >= maxSought {
+			for other := range e.sought {
+				delete(e.sought, other)
+				break
+			}
+		}
+		if e.sought == nil {
+			e.sought = map[string]uint64{}
+		}
+		e.sought[kid] = since
+	}
+	// One that was not there may be published later, and is looked for again then.
+	stale := known && e.ended > since && !e.now().Before(e.again)
+	if stale {
+		e.sought[kid] = e.begun
+	}
+	looked = !stale && e.ended > since
+	e.mu.Unlock()
+	if looked {
+		return true, nil
+	}
+	return false, begin()
+}
+
+// removed notes the kids that the fetch under way has not found any more: it has
+// looked for them.
+func (e *endpoint) removed(before, now []Key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, key := range before {
+		if len(e.sought) < maxSought && !slices.ContainsFunc(now, func(other Key) bool { return other.kid == key.kid }) {
+			if e.sought == nil {
+				e.sought = map[string]uint64{}
+			}
+			e.sought[key.kid] = e.begun - 1
+		}
+	}
 }
 
 // state reports whether the last fetch did not succeed, and whether it is time

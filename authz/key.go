@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // Lower bounds of key strength. They stop guessing a secret offline (RFC 7518
@@ -25,6 +27,23 @@ const (
 // which messages name them.
 var algorithms = []string{"EdDSA", "ES256", "ES384", "RS256", "PS256", "HS256"}
 
+// fullySpecified is the name that RFC 9864 gives to EdDSA with Ed25519, the only
+// EdDSA here: both names mean one algorithm, in keys and in tokens.
+const fullySpecified = "Ed25519"
+
+func init() {
+	// golang-jwt looks a token's method up by the name in its header.
+	jwt.RegisterSigningMethod(fullySpecified, func() jwt.SigningMethod { return jwt.SigningMethodEdDSA })
+}
+
+// algorithmName is the one name that an algorithm has here.
+func algorithmName(alg string) string {
+	if alg == fullySpecified {
+		return "EdDSA"
+	}
+	return alg
+}
+
 // errUnsupported marks a key that is sound but not for us: another type,
 // curve, algorithm or use. A JWK Set may hold such keys (RFC 7517 §5).
 var errUnsupported = errors.New("unsupported key")
@@ -35,6 +54,7 @@ var errUnsupported = errors.New("unsupported key")
 // its algorithm and kid, never as its material; only MarshalJSON gives that.
 type Key struct {
 	kid, alg string
+	named    bool   // kid was given; otherwise it is the thumbprint
 	thumb    string // RFC 7638 thumbprint: what makes two keys the same key
 	verify   any    // ed25519.PublicKey, *ecdsa.PublicKey, *rsa.PublicKey or []byte
 	sign     any    // the private counterpart; nil for a public key
@@ -77,6 +97,7 @@ func newKey(kid, alg string, verify, sign any) (Key, error) {
 	default:
 		return Key{}, fmt.Errorf("%w: use Ed25519, P-256, P-384, RSA or oct", errUnsupported)
 	}
+	alg = algorithmName(alg)
 	switch {
 	case alg == "":
 		alg = own[0]
@@ -85,7 +106,7 @@ func newKey(kid, alg string, verify, sign any) (Key, error) {
 	case !slices.Contains(own, alg):
 		return Key{}, fmt.Errorf("alg %q contradicts the key, which is for %v; correct or remove alg", alg, own)
 	}
-	key := Key{kid: kid, alg: alg, verify: verify, sign: sign}
+	key := Key{kid: kid, alg: alg, named: kid != "", verify: verify, sign: sign}
 	key.thumb = key.thumbprint()
 	if kid == "" {
 		key.kid = key.thumb
@@ -96,6 +117,12 @@ func newKey(kid, alg string, verify, sign any) (Key, error) {
 // GenerateKey makes a private or secret key for alg: EdDSA, ES256, ES384,
 // RS256, PS256 (2048 bits) or HS256 (256 bits). Its kid is its thumbprint.
 func GenerateKey(alg string) (Key, error) {
+	key, err := generate(alg)
+	key.named = true // tokens that it signs have its kid
+	return key, err
+}
+
+func generate(alg string) (Key, error) {
 	switch alg {
 	case "EdDSA":
 		public, private, err := ed25519.GenerateKey(rand.Reader)

@@ -17,20 +17,31 @@ const maxKeyFileBytes = 1 << 20
 func LoadKeys(files ...string) ([]Key, error) {
 	var keys []Key
 	for _, name := range files {
-		b, err := readKeyFile(name)
+		found, _, err := loadKeys(name)
 		if err != nil {
 			return nil, err
-		}
-		found, err := ParseKeys(b)
-		if err != nil {
-			return nil, fmt.Errorf("key file %s: %w", name, err)
-		}
-		for i := range found {
-			found[i].source = name
 		}
 		keys = append(keys, found...)
 	}
 	return keys, nil
+}
+
+// loadKeys reads one file. skipped are the entries of a set that are not trusted.
+func loadKeys(name string) (keys []Key, skipped []error, err error) {
+	b, err := readKeyFile(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if keys, skipped, err = parseKeys(b); err != nil {
+		return nil, nil, fmt.Errorf("key file %s: %w", name, err)
+	}
+	for i := range keys {
+		keys[i].source = name
+	}
+	for i, err := range skipped {
+		skipped[i] = fmt.Errorf("key file %s: %w", name, err)
+	}
+	return keys, skipped, nil
 }
 
 func readKeyFile(name string) ([]byte, error) {
@@ -50,16 +61,22 @@ func readKeyFile(name string) ([]byte, error) {
 }
 
 // ParseKeys reads the keys of one JWK, JWK Set or PEM file, given its content;
-// at least one, unless there is an error. It refuses weak keys.
+// at least one, unless there is an error. It refuses weak keys; in a set it leaves
+// weak and broken public keys out.
 func ParseKeys(file []byte) ([]Key, error) {
+	keys, _, err := parseKeys(file)
+	return keys, err
+}
+
+func parseKeys(file []byte) (keys []Key, skipped []error, err error) {
 	if bytes.HasPrefix(bytes.TrimSpace(file), []byte("{")) {
 		return parseJSONKeys(file)
 	}
 	key, err := parsePEM(file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return []Key{key}, nil
+	return []Key{key}, nil, nil
 }
 
 // ParseKey reads the only key of a file, given its content.

@@ -77,8 +77,8 @@ func (k *trusted) examine(raw string, c *claims, headerPassed bool) error {
 type keySet struct {
 	issuers []*issuer
 	all     []*candidate
-	byKid   map[string][]*candidate // at most one of each issuer
-	byAlg   map[string][]*candidate // of issuers with one key for that algorithm
+	byKid   map[string][]*candidate
+	byAlg   map[string][]*candidate
 }
 
 // candidate is a trusted key within one key set.
@@ -94,19 +94,50 @@ type candidate struct {
 type route struct {
 	segment string
 	header  header
-	keys    []*candidate // at most one of each issuer
+	keys    []*candidate // of each issuer that it may be; as a rule one of each
 	slow    bool         // for some issuer it takes long to verify, or to find the key
 	brief   bool         // it is not long, whoever the issuer is
 }
 
-// of gives the issuer's key, or nil.
-func (r *route) of(is *issuer) *candidate {
+// maxTries bounds the keys of one issuer that are tried for one token. More than
+// one fits where the issuer gives its keys no kid, or one kid to several.
+const maxTries = 8
+
+// of gives the issuer's key, or nil. Where several may be meant, it is the one
+// that fits or, if none does, any of them.
+func (r *route) of(is *issuer, fits func(*candidate) bool) *candidate {
+	var first *candidate
+	several, tries := false, 0
 	for _, c := range r.keys {
 		if c.issuer == is {
+			several = first != nil
+			if first == nil {
+				first = c
+			}
+		}
+	}
+	if !several {
+		return first
+	}
+	for _, c := range r.keys {
+		if c.issuer != is {
+			continue
+		}
+		if tries++; tries > maxTries {
+			break
+		}
+		if fits(c) {
 			return c
 		}
 	}
-	return nil
+	return first
+}
+
+// signed reports whether the signature of a token holds.
+func (k *trusted) signed(raw string) bool {
+	input := raw[:strings.LastIndexByte(raw, '.')]
+	signature, err := k.parser.DecodeSegment(raw[len(input)+1:])
+	return err == nil && k.method.Verify(input, signature, k.verify) == nil
 }
 
 // newKeySet gathers the keys of all issuers. It keeps those members of old that
@@ -114,31 +145,25 @@ func (r *route) of(is *issuer) *candidate {
 func newKeySet(issuers []*issuer, old *keySet, trust func(*issuer, Key) *trusted) (*keySet, error) {
 	set := &keySet{issuers: issuers, byKid: map[string][]*candidate{}, byAlg: map[string][]*candidate{}}
 	for _, is := range issuers {
-		own := map[string]*candidate{}
-		count := map[string]int{}
+		own := 0
 		for _, from := range is.sources {
 			for _, key := range from.keys {
-				if twin := own[key.kid]; twin != nil {
-					return nil, fmt.Errorf("kid %q stands for a key of %s and for one of %s; give each key its own kid, and name each file once", key.kid, twin.origin(), key.origin())
+				if set.find(is, key) != nil {
+					continue // the same key, from another file or URL
 				}
+				own++
 				k := old.find(is, key)
 				if k == nil {
 					k = trust(is, key)
 				}
 				c := &candidate{trusted: k}
-				own[key.kid] = c
-				count[key.alg]++
 				set.all = append(set.all, c)
 				set.byKid[key.kid] = append(set.byKid[key.kid], c)
+				set.byAlg[key.alg] = append(set.byAlg[key.alg], c)
 			}
 		}
-		if len(own) == 0 {
+		if own == 0 && len(is.remote) == 0 {
 			return nil, fmt.Errorf("auth.keys of %v is empty; name at least one JWK, JWK Set or PEM file", is)
-		}
-		for _, c := range own {
-			if count[c.alg] == 1 {
-				set.byAlg[c.alg] = append(set.byAlg[c.alg], c)
-			}
 		}
 	}
 	return set, nil
@@ -177,7 +202,9 @@ func (s *keySet) retire(next *keySet) (fell bool) {
 // may be meant; there may be none. The header only
 // selects among configured keys: kid is a name in a map, never a path or an
 // address, and the algorithm is the key's own (RFC 8725 §3.1, §3.10). Without a
-// kid, the key is the only one of its issuer for the token's algorithm.
+// kid, every key of the issuer for the token's algorithm may be meant. A kid that
+// names none of an issuer's keys may mean those that were configured without one
+// (a PEM file, a shared secret).
 func (s *keySet) route(segment []byte) (*route, wire.Code) {
 	for _, c := range s.all {
 		if known := c.route.Load(); known != nil && known.segment == string(segment) {
@@ -193,19 +220,28 @@ func (s *keySet) route(segment []byte) (*route, wire.Code) {
 
 // lead is the route of a header that was read.
 func (s *keySet) lead(h header) *route {
-	keys := s.byAlg[h.alg]
-	if h.hasKid {
-		keys = s.byKid[h.kid]
-	}
 	r := &route{header: h, brief: true}
-	for _, c := range keys {
-		if c.alg == h.alg && c.issuer.takes(h) {
-			r.keys = append(r.keys, c)
-			r.slow = r.slow || c.slow()
-			r.brief = r.brief && c.brief()
-		}
-	}
 	for _, is := range s.issuers {
+		if !is.takes(h) {
+			continue
+		}
+		before := len(r.keys)
+		for _, c := range s.byAlg[h.alg] {
+			if c.issuer == is && (!h.hasKid || c.kid == h.kid) {
+				r.keys = append(r.keys, c)
+			}
+		}
+		if h.hasKid && len(r.keys) == before && !s.lacks(is, h) {
+			for _, c := range s.byAlg[h.alg] {
+				if c.issuer == is && !c.named {
+					r.keys = append(r.keys, c)
+				}
+			}
+		}
+		for _, c := range r.keys[before:] {
+			r.slow = r.slow || c.slow()
+			r.brief = r.brief && c.brief() && len(r.keys) == before+1
+		}
 		if s.lacks(is, h) {
 			r.slow, r.brief = true, false
 		}
@@ -216,8 +252,14 @@ func (s *keySet) lead(h header) *route {
 // lacks reports whether the issuer may have published a key for the header that
 // is not known here. A URL serves no secrets, so that HS256 is not among them.
 func (s *keySet) lacks(is *issuer, h header) bool {
-	return len(is.remote) > 0 && h.hasKid && h.alg != "HS256" && slices.Contains(algorithms, h.alg) && is.takes(h) &&
-		!slices.ContainsFunc(s.byKid[h.kid], func(c *candidate) bool { return c.issuer == is })
+	if len(is.remote) == 0 || h.alg == "HS256" || !slices.Contains(algorithms, h.alg) || !is.takes(h) {
+		return false
+	}
+	known := s.byKid[h.kid]
+	if !h.hasKid { // any key may do, once there are some
+		known = s.all
+	}
+	return !slices.ContainsFunc(known, func(c *candidate) bool { return c.issuer == is })
 }
 
 // learn notes where the header segment of a token that verified led.

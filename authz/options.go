@@ -62,6 +62,10 @@ type Options struct {
 	// OnKeyError, if not nil, is called from any goroutine when keys could not be
 	// read again, with the file or URL and the remedy.
 	OnKeyError func(error)
+	// OnKeySkipped, if not nil, is called from any goroutine for each entry of a key
+	// set that is not trusted because it is weak or broken, with the key, its place
+	// and what is wrong with it.
+	OnKeySkipped func(error)
 	// OnVerify, if not nil, is called from any goroutine at the end of each Verify,
 	// with how long it took.
 	OnVerify func(took time.Duration)

@@ -18,14 +18,16 @@ type source struct {
 
 // reading is what a source held when it was last read.
 type reading struct {
-	keys []Key
-	info os.FileInfo // which state of the file that was
+	keys    []Key
+	skipped []error     // entries of a set that are not trusted
+	info    os.FileInfo // which state of the file that was
 }
 
 // load fills the sources of every issuer for the first time.
 func (v *Verifier) load() error {
 	v.reload.Lock()
 	defer v.reload.Unlock()
+	var away []error
 	for _, is := range v.issuers {
 		for _, name := range is.Keys {
 			from := &source{file: name}
@@ -34,11 +36,13 @@ func (v *Verifier) load() error {
 				if err != nil {
 					return err
 				}
-				keys, err := to.get(context.Background()) // the client has a timeout
-				if err != nil {
-					return err
+				from = &source{endpoint: to}
+				// The client has a timeout. An issuer that does not answer now does not
+				// stop the others; its tokens are unavailable until it does.
+				if from.keys, from.skipped, err = to.get(context.Background()); err != nil {
+					to.missed()
+					away = append(away, err)
 				}
-				from = &source{endpoint: to, reading: reading{keys: keys}}
 				is.remote = append(is.remote, from)
 			}
 			is.sources = append(is.sources, from)
@@ -49,7 +53,19 @@ func (v *Verifier) load() error {
 	if err == nil {
 		_, err = v.install(read)
 	}
-	return err
+	switch {
+	case err != nil:
+		return err
+	case len(v.keys.Load().all) == 0:
+		return errors.Join(away...) // nothing could be accepted
+	}
+	for _, err := range away {
+		v.loadErrors.Add(1)
+		if v.options.OnKeyError != nil {
+			v.options.OnKeyError(err)
+		}
+	}
+	return nil
 }
 
 // read reads the file of a source.
@@ -57,7 +73,7 @@ func (s *source) read() (r reading, err error) {
 	if r.info, err = os.Stat(s.file); err != nil {
 		return r, fmt.Errorf("key file: %w", err)
 	}
-	r.keys, err = LoadKeys(s.file)
+	r.keys, r.skipped, err = loadKeys(s.file)
 	return r, err
 }
 
@@ -200,5 +216,24 @@ func (v *Verifier) install(read map[*source]reading) (fell bool, err error) {
 		return false, err
 	}
 	v.keys.Store(next)
+	v.tellSkipped()
 	return old.retire(next), nil
+}
+
+// tellSkipped tells of the entries that are not trusted, each once for as long as
+// it stays as it is. v.reload is held.
+func (v *Verifier) tellSkipped() {
+	told := map[string]bool{}
+	for _, is := range v.issuers {
+		for _, from := range is.sources {
+			for _, err := range from.skipped {
+				text := err.Error()
+				if !v.skipped[text] && !told[text] && v.options.OnKeySkipped != nil {
+					v.options.OnKeySkipped(err)
+				}
+				told[text] = true
+			}
+		}
+	}
+	v.skipped = told
 }

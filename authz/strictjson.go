@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -33,9 +34,15 @@ type document struct {
 
 var documents = sync.Pool{New: func() any {
 	d := &document{}
-	d.dec.Reset(&d.source)
+	d.dec.Reset(&d.source, lenient)
 	return d
 }}
+
+// lenient lets lone surrogates pass (\ud83d without its partner), which stand in
+// claims that nobody here reads, such as a name that was cut off. Where a string
+// is read, they are refused ([document.string]); bytes that are not UTF-8 are
+// refused everywhere ([document.read]).
+var lenient = jsontext.AllowInvalidUTF8(true)
 
 // readObject hands over the names of the one JSON object in b, unescaped, so
 // that \u0065xp is exp. member may read the value; name is valid until it does.
@@ -58,11 +65,14 @@ func readSegment(segment []byte, member func(d *document, name []byte)) error {
 
 func (d *document) free() {
 	d.source, d.text, d.failed = bytes.Buffer{}, "", false
-	d.dec.Reset(&d.source)
+	d.dec.Reset(&d.source, lenient)
 	documents.Put(d)
 }
 
 func (d *document) read(b []byte, member func(d *document, name []byte)) error {
+	if !utf8.Valid(b) {
+		return errNotObject
+	}
 	d.text = string(b)
 	d.source = *bytes.NewBuffer(b)
 	isObject := d.object(func(name []byte) { member(d, name) })

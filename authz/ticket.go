@@ -102,7 +102,7 @@ func (v *Verifier) Restore(b []byte) (*Token, wire.Code) {
 	}
 	is := v.issuers[i]
 	h.typ, h.hasTyp = is.Type, is.Type != "" // was checked when there was a header
-	_, key, code := v.findKey(is, h)
+	_, key, code := v.findKey(is, h, func(c *candidate) bool { return c.thumb == thumb })
 	if code != wire.OK {
 		return nil, code
 	}

@@ -54,8 +54,9 @@ type Verifier struct {
 	filePoll    time.Duration
 
 	keys      atomic.Pointer[keySet]
-	reload    sync.Mutex // held while keys and what it is made from are being replaced
-	fileError string     // of the last look at the files; guarded by reload
+	reload    sync.Mutex      // held while keys and what it is made from are being replaced
+	fileError string          // of the last look at the files; guarded by reload
+	skipped   map[string]bool // what was told of entries that are not trusted; guarded by reload
 
 	verified, refused, stales atomic.Uint64
 	loads, loadErrors         atomic.Uint64
@@ -206,11 +207,11 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	if c.read(payload) != nil {
 		return nil, wire.TokenMalformed
 	}
-	r, key, code := v.keyFor(r, c.iss)
+	raw := string(token)
+	r, key, code := v.keyFor(r, c.iss, raw)
 	if code != wire.OK {
 		return nil, code
 	}
-	raw := string(token)
 	err := key.examine(raw, c, r.segment != "")
 	now := v.options.Now()
 	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held

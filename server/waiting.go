@@ -92,8 +92,9 @@ func (r *request) awaitWorker(p *pool, at waitStage, work func(w *waiting) wire.
 
 // awaitSignature has a worker verify the token.
 func (r *request) awaitSignature() {
-	r.awaitWorker(&r.verify, forSignature, func(w *waiting) (code wire.Code) {
-		w.token, code = r.Server.auth.Verify(w.env.Token)
+	s := r.Server
+	r.awaitWorker(&s.verify, forSignature, func(w *waiting) (code wire.Code) {
+		w.token, code = s.auth.Verify(w.env.Token)
 		return code
 	})
 }

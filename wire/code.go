@@ -49,7 +49,7 @@ var codes = [...]codeInfo{
 	TokenMalformed:       {name: "token_malformed", text: "the token is not a JWT in compact form", auth: true},
 	TokenInvalid:         {name: "token_invalid", text: "the token was not accepted: check its key, algorithm, issuer, audience and type", auth: true},
 	TokenExpired:         {name: "token_expired", text: "the token has expired: send a fresh one", auth: true},
-	TokenNotYetValid:     {name: "token_not_yet_valid", text: "the token is not valid yet: check nbf, iat and the issuer's clock", auth: true},
+	TokenNotYetValid:     {name: "token_not_yet_valid", text: "the token is not valid yet: try again, or check nbf, iat and the issuer's clock", retry: true, auth: true},
 	TokenRevoked:         {name: "token_revoked", text: "the token was revoked: send a fresh one", auth: true},
 	TokenReplayed:        {name: "token_replayed", text: "the token was good for one message and has been used", auth: true},
 	DigestMismatch:       {name: "digest_mismatch", text: "the token was made for another topic or other data", auth: true},

@@ -100,6 +100,7 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 	authOptions.Trusted = dev
 	authOptions.OnChange = n.rechecker.ask
 	authOptions.OnKeyError = n.keysFailed
+	authOptions.OnKeySkipped = func(err error) { n.log.Warn("a key is not trusted, the others are", zap.Error(err)) }
 	verifying := newVerifyTime()
 	authOptions.OnVerify = func(took time.Duration) { verifying.Observe(took.Seconds()) }
 	if n.verifier, err = authz.New(authOptions); err != nil {
@@ -202,7 +203,7 @@ func (n *node) reload() {
 }
 
 func (n *node) keysFailed(err error) {
-	n.log.Error("keys not reloaded, the old ones stay", zap.Error(err))
+	n.log.Error("keys not loaded, those that there are stay", zap.Error(err))
 }
 
 // store is what the nodes keep together: tickets and used tokens are the bus's, revocations take effect here too.
