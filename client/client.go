@@ -88,8 +88,12 @@ func (c *Client) run(s *session) {
 		if time.Since(began) >= c.opts.MaxBackoff {
 			attempt = 0 // it held: this is a new outage, not the same one
 		}
+		refused := 0
 		for s = nil; s == nil; attempt++ {
-			if c.ctx.Err() == nil && c.final(err) {
+			if c.unauthenticated(err) {
+				refused++
+			}
+			if c.ctx.Err() == nil && c.final(err, refused) {
 				c.end(err)
 			}
 			if c.ctx.Err() != nil {
@@ -97,7 +101,7 @@ func (c *Client) run(s *session) {
 				return
 			}
 			c.state(StateReconnecting, err)
-			if sleep(c.ctx, backoff(attempt, c.opts.MinBackoff, c.opts.MaxBackoff)) {
+			if attempt == 0 && restarts(err) || sleep(c.ctx, backoff(attempt, c.opts.MinBackoff, c.opts.MaxBackoff)) {
 				s, err = c.connect(c.ctx)
 			}
 		}

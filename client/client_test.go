@@ -80,15 +80,44 @@ func TestPublishIsRefused(t *testing.T) {
 	p := f.peer(t)
 	for _, code := range wire.Codes() {
 		result := background(func() error { return c.Publish(t.Context(), "a", []byte("1")) })
-		r := p.next(t, wire.Publish)
-		if err := p.send(wire.AppendError(nil, []byte(r.id), []byte("a"), code, "because")); err != nil {
-			t.Fatal(err)
+		times := 1
+		if code == wire.TokenExpired {
+			times = 2 // another token is asked for, once
+		}
+		for range times {
+			r := p.next(t, wire.Publish)
+			if err := p.send(wire.AppendError(nil, []byte(r.id), []byte("a"), code, "because")); err != nil {
+				t.Fatal(err)
+			}
 		}
 		err := receive(t, result, "Publish")
 		wantCode(t, err, code)
 		if !strings.Contains(err.Error(), "because") {
 			t.Errorf("%v does not hold the server's text", err)
 		}
+	}
+}
+
+func TestPublishAsksForAnotherToken(t *testing.T) {
+	f := newFake(t)
+	n := 0
+	c := f.dial(t, Options{Token: func(context.Context, Request) (string, error) {
+		n++
+		return fmt.Sprint("token ", n), nil
+	}})
+	p := f.peer(t)
+	result := background(func() error { return c.Publish(t.Context(), "a", []byte("1")) })
+	r := p.next(t, wire.Publish)
+	if err := p.send(wire.AppendError(nil, []byte(r.id), []byte("a"), wire.TokenExpired, "")); err != nil {
+		t.Fatal(err)
+	}
+	r = p.next(t, wire.Publish)
+	if r.token != "token 2" {
+		t.Errorf("token %s", r.token)
+	}
+	p.ack(t, r)
+	if err := receive(t, result, "Publish"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -135,14 +135,67 @@ func TestCredentialRefused(t *testing.T) {
 	wantCode(t, receive(t, first, "Dial"), wire.TokenRevoked)
 
 	c := f.dial(t, Options{Strategy: StrategyHeader, MinBackoff: time.Millisecond})
-	// The end of a credential is not the end of the client, but the refusal of the next is.
+	// The end of a credential is not the end of the client, nor is one that is refused; but several in a row are.
 	p = f.peer(t)
 	_ = p.conn.Close(websocket.StatusCode(wire.CloseUnauthenticated), "")
 	p = f.peer(t)
-	f.refuseWith(func() int { return http.StatusUnauthorized })
+	var refused atomic.Int64
+	f.refuseWith(func() int {
+		if refused.Add(1) == 1 {
+			return http.StatusUnauthorized
+		}
+		return 0
+	})
 	_ = p.conn.Close(websocket.StatusCode(wire.CloseUnauthenticated), "")
+	p = f.peer(t)
+	refused.Store(0)
+	f.refuseWith(func() int {
+		refused.Add(1)
+		return http.StatusUnauthorized
+	})
+	_ = p.conn.CloseNow()
 	receive(t, c.Done(), "the end of the client")
 	wantCode(t, c.Err(), wire.TokenInvalid)
+	if n := refused.Load(); n != tokenAttempts {
+		t.Errorf("%d attempts", n)
+	}
+}
+
+// Handshakes that are refused for now do not end a client, however many.
+func TestHandshakeThatHeals(t *testing.T) {
+	f := newFake(t)
+	c := f.dial(t, Options{Strategy: StrategyHeader, MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond})
+	p := f.peer(t)
+	answers := []int{503, 429, -401, -401, -401, -401, -401, 503}
+	var n atomic.Int64
+	f.refuseWith(func() int {
+		if i := int(n.Add(1)); i <= len(answers) {
+			return answers[i-1]
+		}
+		return 0
+	})
+	_ = p.conn.CloseNow()
+	f.peer(t)
+	if c.Err() != nil {
+		t.Error(c.Err())
+	}
+}
+
+// A server that restarts has chosen the moment: its clients come back at once.
+func TestRestartIsNoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newPipeFake(t)
+		f.welcome(0)
+		c := f.dial(t, Options{MinBackoff: time.Hour, MaxBackoff: time.Hour})
+		p := f.peer(t)
+		began := time.Now()
+		_ = p.conn.Close(websocket.StatusCode(wire.CloseRestart), "")
+		f.peer(t)
+		if !time.Now().Equal(began) { // of the test's own clock
+			t.Error("it waited")
+		}
+		c.Close()
+	})
 }
 
 // When the server says that the credential expires, the client sends the next one; given the same again, it stops.

@@ -35,13 +35,32 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("server closed the connection: %d %s", e.Code, reason)
 }
 
-// final reports whether err forbids to connect again. The end of a credential does not, since the source may have the
-// next one; that one's refusal does.
-func (c *Client) final(err error) bool {
-	if closed := (*CloseError)(nil); errors.As(err, &closed) {
-		expired := closed.Code == wire.CloseUnauthenticated && c.opts.Strategy != StrategyMessage
-		return !closed.Code.Reconnect() && !expired
+// tokenAttempts is how often in a row tokens may be refused before a client, or a subscription, gives up. The source is
+// asked anew each time: it may have given a token that it had kept for too long, or one that was revoked just now.
+const tokenAttempts = 3
+
+// final reports whether err forbids to connect again. refused is how many attempts in a row, this one included, failed
+// because of their credential.
+func (c *Client) final(err error, refused int) bool {
+	if closed := (*CloseError)(nil); errors.As(err, &closed) && !c.unauthenticated(err) {
+		return !closed.Code.Reconnect()
 	}
-	var refused *wire.Error
-	return errors.As(err, &refused) && refused.Code.Auth()
+	return c.unauthenticated(err) && refused >= tokenAttempts
+}
+
+// unauthenticated reports whether err says that the connection's credential was not accepted, or has ended, so that
+// only another one can help.
+func (c *Client) unauthenticated(err error) bool {
+	if closed := (*CloseError)(nil); errors.As(err, &closed) {
+		return closed.Code == wire.CloseUnauthenticated && c.opts.Strategy != StrategyMessage
+	}
+	var refusal *wire.Error
+	return errors.As(err, &refusal) && refusal.Code.Auth() && !refusal.Code.Retry()
+}
+
+// restarts reports whether the server has asked the client to come back: it restarts, and has spread its clients over
+// a while itself.
+func restarts(err error) bool {
+	closed := (*CloseError)(nil)
+	return errors.As(err, &closed) && closed.Code == wire.CloseRestart
 }

@@ -131,6 +131,10 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		call(w, r)
 		return
 	}
+	if status < 0 { // not now
+		status = -status
+		w.Header().Set("Retry-After", "2")
+	}
 	if status != 0 {
 		w.WriteHeader(status)
 		return

@@ -10,7 +10,17 @@ import (
 
 // Publish sends one event and waits for the server's ack. data is any JSON value and reaches subscribers byte for byte;
 // it is not kept. While there is no connection, Publish waits for one, as long as ctx allows.
+//
+// When the server answers that the token has expired, the source is asked once more: it may have kept one for too long.
 func (c *Client) Publish(ctx context.Context, topic string, data []byte) error {
+	err := c.publishOnce(ctx, topic, data)
+	if errors.Is(err, wire.TokenExpired) { // it was not published
+		err = c.publishOnce(ctx, topic, data)
+	}
+	return err
+}
+
+func (c *Client) publishOnce(ctx context.Context, topic string, data []byte) error {
 	ack, err := c.PublishAsync(ctx, topic, data)
 	if err != nil {
 		return err

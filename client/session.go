@@ -78,7 +78,10 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 	})
 	if err != nil {
 		if resp != nil && resp.StatusCode == http.StatusUnauthorized {
-			err = &wire.Error{Code: wire.TokenInvalid, Detail: "the server refused the handshake for want of a valid credential (401)"}
+			err = &wire.Error{Code: wire.TokenInvalid, Detail: "the server did not accept the credential of the handshake (401)"}
+			if resp.Header.Get("Retry-After") != "" {
+				err = &wire.Error{Code: wire.TokenNotYetValid}
+			}
 			return nil, dialError(c.url, err)
 		}
 		if cause := errors.Unwrap(err); cause != nil { // without the library's prefix

@@ -148,7 +148,7 @@ func (s *Subscription) keep() error {
 		case errors.Is(err, ErrDisconnected), errors.Is(err, errOver):
 			<-session.down
 			continue // the next connection, which has its own back-off
-		case !confirmed || refused(err) || s.ctx.Err() != nil:
+		case !confirmed || refused(err, attempt) || s.ctx.Err() != nil:
 			return err
 		}
 		s.c.report(fmt.Errorf("subscription to %s: %w", s.pattern, err))
@@ -158,10 +158,14 @@ func (s *Subscription) keep() error {
 	return nil
 }
 
-// refused reports whether the server said no in a way that asking again with the next token will not change.
-func refused(err error) bool {
+// refused reports whether the server said no for good. attempt counts those before it: a token that is not accepted is
+// asked for again a few times.
+func refused(err error, attempt int) bool {
 	var refusal *wire.Error
-	return errors.As(err, &refusal) && !refusal.Code.Retry()
+	if !errors.As(err, &refusal) || refusal.Code.Retry() {
+		return false
+	}
+	return !refusal.Code.Auth() || attempt+1 >= tokenAttempts
 }
 
 func (s *Subscription) subscribe(session *session) error {

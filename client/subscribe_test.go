@@ -89,14 +89,45 @@ func TestResubscribesOnANewConnection(t *testing.T) {
 			t.Fatalf("event %s after reconnect %d", e.Data, i)
 		}
 	}
-	// A token that the server refuses for good ends it.
+	// A token that the server refuses is asked for again, a few times.
 	_ = p.conn.CloseNow()
 	p = f.peer(t)
-	if err := p.send(wire.AppendError(nil, []byte(p.next(t, wire.Subscribe).id), nil, wire.TokenExpired, "")); err != nil {
-		t.Fatal(err)
+	for range tokenAttempts {
+		if err := p.send(wire.AppendError(nil, []byte(p.next(t, wire.Subscribe).id), nil, wire.TokenExpired, "")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	receive(t, sub.Done(), "the subscription's end")
 	wantCode(t, sub.Err(), wire.TokenExpired)
+}
+
+// What heals by itself is tried again for as long as it takes, and ends nothing; nor does one refused token.
+func TestRefusalsThatHeal(t *testing.T) {
+	f := newFake(t)
+	c := f.dial(t, Options{MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond})
+	p := f.peer(t)
+	sub := subscribe(t, c, p, "a", func(Event) {})
+	heal := []wire.Code{wire.Unavailable, wire.TokenNotYetValid, wire.RateLimited}
+	for range 5 {
+		heal = append(heal, heal[:3]...)
+	}
+	for _, codes := range [][]wire.Code{heal, {wire.TokenExpired, wire.TokenInvalid}} {
+		_ = p.conn.CloseNow()
+		p = f.peer(t)
+		for _, code := range codes {
+			if err := p.send(wire.AppendError(nil, []byte(p.next(t, wire.Subscribe).id), []byte("a"), code, "")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.ack(t, p.next(t, wire.Subscribe))
+	}
+	select {
+	case <-sub.Done():
+		t.Error(sub.Err())
+	case <-c.Done():
+		t.Error(c.Err())
+	default:
+	}
 }
 
 func TestSlowHandler(t *testing.T) {
@@ -166,9 +197,11 @@ func TestSubscriptionThatTheServerDrops(t *testing.T) {
 	}})
 	p := f.peer(t)
 	sub := subscribe(t, c, p, "a.*", func(Event) {})
-	for want := 2; want < 5; want++ {
-		if err := p.send(wire.AppendError(nil, nil, []byte("a.*"), wire.TokenInvalid, "")); err != nil {
-			t.Fatal(err)
+	for want := 2; want < 4+tokenAttempts; want++ {
+		if want <= 4 {
+			if err := p.send(wire.AppendError(nil, nil, []byte("a.*"), wire.TokenInvalid, "")); err != nil {
+				t.Fatal(err)
+			}
 		}
 		r := p.next(t, wire.Subscribe)
 		if r.token != fmt.Sprint(want) {

@@ -183,8 +183,10 @@ func TestRefreshWithTheSameTokenIsNoLoop(t *testing.T) {
 		}
 		time.Sleep(time.Until(exp))
 		_ = p.send(wire.AppendExpired(nil, "a"))
-		r := p.next(t, wire.Subscribe)
-		_ = p.send(wire.AppendError(nil, []byte(r.id), nil, wire.TokenExpired, ""))
+		for range tokenAttempts {
+			r := p.next(t, wire.Subscribe)
+			_ = p.send(wire.AppendError(nil, []byte(r.id), nil, wire.TokenExpired, ""))
+		}
 		receive(t, sub.Done(), "the subscription's end")
 		wantCode(t, sub.Err(), wire.TokenExpired)
 		c.Close()

@@ -95,6 +95,7 @@ var (
 	errNone        = reject(http.StatusUnauthorized, "a credential is required", "WWW-Authenticate: Bearer")
 	errDisabled    = reject(http.StatusUnauthorized, "this way to authenticate is not enabled here", "WWW-Authenticate: Bearer")
 	errCredential  = reject(http.StatusUnauthorized, "the credential is not valid", `WWW-Authenticate: Bearer error="invalid_token"`)
+	errNotYet      = reject(http.StatusUnauthorized, "the credential is not valid yet", `WWW-Authenticate: Bearer error="invalid_token"`, "Retry-After: 2")
 	errTryLater    = reject(http.StatusServiceUnavailable, "the credential cannot be checked now", "Retry-After: 2")
 )
 
@@ -138,8 +139,11 @@ func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
 	}
 	s.log.Debug("handshake refused", zap.Stringer("addr", s.clientAddr(c, r)), zap.Stringer("code", hs.code), zap.String("why", hs.why))
 	stateOf(c.Loop()).counts.refused[hs.code]++
-	if hs.code == wire.Unavailable {
+	switch hs.code {
+	case wire.Unavailable:
 		return errTryLater
+	case wire.TokenNotYetValid: // heals by itself, and tells a forger nothing
+		return errNotYet
 	}
 	return errCredential
 }

@@ -78,6 +78,9 @@ func (s *Server) httpError(w http.ResponseWriter, code wire.Code) {
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "2")
 	}
+	if code == wire.TokenNotYetValid {
+		w.Header().Set("Retry-After", "2")
+	}
 	writeJSON(w, status, struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`

@@ -213,7 +213,9 @@ type store struct {
 }
 
 // Revoke implements [server.Store].
-func (s store) Revoke(ctx context.Context, r server.Revocation) error { return s.revocations.revoke(ctx, r) }
+func (s store) Revoke(ctx context.Context, r server.Revocation) error {
+	return s.revocations.revoke(ctx, r)
+}
 
 func (c *config) serverOptions(id string) (server.Options, error) {
 	var names []string
