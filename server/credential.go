@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/gobwas/ws"
 	"go.uber.org/zap"
@@ -79,11 +80,12 @@ type offer struct {
 }
 
 func reject(status int, reason string, headers ...string) error {
-	o := []ws.RejectOption{ws.RejectionStatus(status), ws.RejectionReason(reason)}
+	var all strings.Builder
 	for _, h := range headers {
-		o = append(o, ws.RejectionHeader(ws.HandshakeHeaderString(h+"\r\n")))
+		all.WriteString(h + "\r\n")
 	}
-	return ws.RejectConnectionError(o...)
+	return ws.RejectConnectionError(ws.RejectionStatus(status), ws.RejectionReason(reason),
+		ws.RejectionHeader(ws.HandshakeHeaderString(all.String())))
 }
 
 var (
@@ -102,7 +104,7 @@ var (
 // Request implements [loop.Handler]: path, origin, subprotocol and credential. A
 // wrong credential is refused, never treated as absent.
 func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
-	path, query, _ := bytes.Cut(r.URI, []byte("?"))
+	path, query, _ := bytes.Cut(originForm(r.URI), []byte("?"))
 	if string(path) != wire.Path {
 		return errNotFound
 	}
@@ -169,24 +171,25 @@ func offered(query string, r *loop.Request) (o offer, err error) {
 		switch {
 		case bytes.IndexByte(r.Authorization, ',') >= 0: // several headers; no token has one
 			return o, errTwo
-		case !bytes.EqualFold(scheme, []byte("Bearer")):
+		case bytes.EqualFold(scheme, []byte("Bearer")):
+			add(Header, bytes.TrimSpace(value))
+		case !isProxyScheme(scheme):
 			return o, errCredential
 		}
-		add(Header, bytes.TrimSpace(value))
 	}
-	if query != "" {
-		values, err := url.ParseQuery(query)
-		if err != nil {
+	// Other parameters are not ours, in whatever order they are.
+	for pair := range strings.SplitSeq(query, "&") {
+		strategy, value, ours := queryCredential(pair)
+		v, err := url.QueryUnescape(value)
+		switch {
+		case !ours:
+		case strategy == 0 || err != nil:
 			return o, errQuery
-		}
-		for _, v := range values["access_token"] {
-			add(Query, []byte(v))
-		}
-		for _, v := range values["ticket"] {
-			add(Ticket, []byte(v))
+		default:
+			add(strategy, []byte(v))
 		}
 	}
-	if r.Protocols != nil {
+	if len(bytes.Trim(r.Protocols, ", \t")) > 0 { // an empty list offers nothing
 		// RFC 6455 §4.2.2: answer with one of those offered or refuse. Nothing
 		// else of the header is echoed: the rest may be a credential.
 		for p := range bytes.SplitSeq(r.Protocols, []byte(",")) {
@@ -207,6 +210,54 @@ func offered(query string, r *loop.Request) (o offer, err error) {
 		return o, errTwo
 	}
 	return o, nil
+}
+
+// queryCredential is the credential in one parameter of a query. ours is false for
+// a parameter of somebody else's; strategy is 0 where two readers would disagree
+// about one of ours: some take a semicolon for an ampersand.
+func queryCredential(pair string) (strategy Strategy, value string, ours bool) {
+	for part := range strings.SplitSeq(pair, ";") {
+		var name string
+		name, value, _ = strings.Cut(part, "=")
+		switch name, _ := url.QueryUnescape(name); name {
+		case "access_token":
+			strategy, ours = Query, true
+		case "ticket":
+			strategy, ours = Ticket, true
+		}
+	}
+	if strings.Contains(pair, ";") {
+		strategy = 0
+	}
+	return strategy, value, ours
+}
+
+// originForm is a request target as most clients send it: without the scheme and
+// the authority of the absolute form, which a server has to accept too (RFC 9112
+// §3.2.2).
+func originForm(target []byte) []byte {
+	if len(target) > 0 && target[0] == '/' {
+		return target
+	}
+	_, rest, found := bytes.Cut(target, []byte("://"))
+	if !found {
+		return target
+	}
+	if at := bytes.IndexAny(rest, "/?"); at >= 0 {
+		return rest[at:]
+	}
+	return nil
+}
+
+// isProxyScheme says whether an Authorization of this scheme is a proxy's on the
+// way, such as that of a staging site, and not for us.
+func isProxyScheme(scheme []byte) bool {
+	for _, other := range []string{"Basic", "Digest", "Negotiate", "NTLM"} {
+		if strings.EqualFold(string(scheme), other) {
+			return true
+		}
+	}
+	return false
 }
 
 // redeem finds the token that an offer stands for. It returns true when a worker

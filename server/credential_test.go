@@ -168,13 +168,20 @@ func TestOddCredentials(t *testing.T) {
 		{"a query that nobody can read", head("?access_token=%zz"), 400},
 		{"a semicolon in the query", head("?x=1;access_token=" + a), 400},
 		{"no subprotocol but the token", head("", "Sec-WebSocket-Protocol: bearer."+a), 400},
-		{"Basic", head("", "Authorization: Basic dTpw"), 401},
+		{"Basic, of a proxy on the way", head("", "Authorization: Basic dTpw"), 101},
+		{"negotiate, of a proxy on the way", head("", "Authorization: negotiate YII"), 101},
+		{"a scheme of nobody's", head("", "Authorization: Token x"), 401},
 		{"a token without a scheme", head("", "Authorization: "+a), 401},
 		{"the scheme alone", head("", "Authorization: Bearer"), 401},
 		{"Bearer twice", head("", "Authorization: Bearer Bearer "+a), 401},
 		{"a tab", head("", "Authorization: Bearer\t"+a), 401},
 		{"an item of another case", head("", protocols+", Bearer."+a), 101}, // just another subprotocol
 		{"another parameter", head("?token=" + a), 101},
+		{"a semicolon in another parameter", head("?utm=a;b&x=%zz&%&=&&y"), 101},
+		{"a semicolon before a ticket", head("?utm=a;ticket=x"), 400},
+		{"a semicolon behind a ticket", head("?ticket=x;utm=a"), 400},
+		{"no subprotocol at all", head("", "Sec-WebSocket-Protocol:"), 101},
+		{"an empty list of subprotocols", head("", "Sec-WebSocket-Protocol: , ,"), 101},
 		{"a parameter of another case", head("?Access_Token=" + a), 101},
 	} {
 		t.Run(x.name, func(t *testing.T) {

@@ -84,7 +84,7 @@ func TestHeldHandshake(t *testing.T) {
 				if _, err := io.WriteString(c, rest); err != nil {
 					t.Fatal(err)
 				}
-				h.ask(t, head("", "Authorization: Basic x")).wantStatus(401) // others go on
+				h.ask(t, head("", "Authorization: Other x")).wantStatus(401) // others go on
 				_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 				if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
 					t.Fatal("answered before the signature was verified")

@@ -3,9 +3,14 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/wire"
@@ -14,7 +19,11 @@ import (
 // handler answers what is no WebSocket upgrade.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc(wire.Path, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc(wire.Path, func(w http.ResponseWriter, r *http.Request) {
+		if asksForUpgrade(r) {
+			s.upgrade(w, r)
+			return
+		}
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
 		http.Error(w, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)", http.StatusUpgradeRequired)
@@ -22,6 +31,48 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/tickets", s.ticketsHandler)
 	mux.HandleFunc("POST /v1/revocations", s.revocationsHandler)
 	return s.cors(mux)
+}
+
+// asksForUpgrade says whether a request wants a WebSocket. As the first of a
+// connection it would not have come here.
+func asksForUpgrade(r *http.Request) bool {
+	if r.Method != http.MethodGet || r.ProtoMajor != 1 {
+		return false
+	}
+	for _, line := range r.Header.Values("Upgrade") {
+		for item := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(item), "websocket") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// upgrade hands a connection back to the loops that has carried other requests:
+// proxies keep connections alive, and browsers send the upgrade on one that had a
+// fetch. The request is written down again and judged there like any other.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, "this connection cannot be upgraded", http.StatusUpgradeRequired)
+		return
+	}
+	var head bytes.Buffer
+	fmt.Fprintf(&head, "GET %s %s\r\nHost: %s\r\n", r.RequestURI, r.Proto, r.Host)
+	if err = r.Header.Write(&head); err == nil {
+		head.WriteString("\r\n")
+		behind, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // what is there
+		head.Write(behind)
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	if err := s.engine.Adopt(conn, head.Bytes()); err != nil {
+		s.log.Debug("an upgrade behind other requests", zap.Error(err))
+	}
 }
 
 // bearer verifies the request's token, or answers and returns false. Signatures

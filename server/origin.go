@@ -14,7 +14,7 @@ func (s *Server) originAllowed(origin string) bool {
 		return true
 	}
 	scheme, host, ok := strings.Cut(strings.ToLower(origin), "://")
-	if !ok || strings.ContainsAny(host, "/,@ ") {
+	if !ok || !isHostPort(host) {
 		return false // "null", a sandboxed page or a file; or no browser's
 	}
 	for _, o := range s.opts.Origins {
@@ -36,6 +36,20 @@ func (s *Server) originAllowed(origin string) bool {
 	return false
 }
 
+// isHostPort says whether b holds nothing but what a serialized origin may have
+// behind its scheme (RFC 6454 §6.2): two readers of anything else, such as # or a
+// backslash before an allowed suffix, may see two hosts.
+func isHostPort(host string) bool {
+	for _, b := range []byte(host) {
+		switch {
+		case 'a' <= b && b <= 'z', '0' <= b && b <= '9', b == '.', b == '-', b == '_', b == ':', b == '[', b == ']':
+		default:
+			return false
+		}
+	}
+	return host != ""
+}
+
 // cors lets pages of allowed origins use the HTTP calls (Fetch standard, CORS
 // protocol). Tokens stand in a header that pages set themselves; cookies are
 // never part of it, so credentials are not allowed.
@@ -47,7 +61,7 @@ func (s *Server) cors(next http.Handler) http.Handler {
 			return
 		}
 		w.Header().Add("Vary", "Origin")
-		if !s.originAllowed(origin) {
+		if len(r.Header.Values("Origin")) > 1 || !s.originAllowed(origin) {
 			http.Error(w, "this origin is not allowed", http.StatusForbidden)
 			return
 		}

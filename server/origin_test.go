@@ -12,7 +12,7 @@ import (
 // Pages of other origins than those of the list neither connect nor call. The
 // answers to pages of the list say so, to them alone, and never allow cookies.
 func TestOrigins(t *testing.T) {
-	list := []string{"https://app.example.com:8443", "plain.example", "*.wild.example", "http://*.dev.example", "HTTPS://Case.Example"}
+	list := []string{"https://app.example.com:8443", "plain.example", "*.wild.example", "http://*.dev.example", "HTTPS://Case.Example", "capacitor://localhost"}
 	n := start(t, setup{alg: "HS256", server: server.Options{Origins: list}})
 	anyone := start(t, setup{alg: "HS256"})
 	token := n.all(t)
@@ -39,6 +39,14 @@ func TestOrigins(t *testing.T) {
 		{"https://a.wild.example.evil.example", false},
 		{"https://evil.example/.wild.example", false},
 		{"https://user@.wild.example", false},
+		{"https://evil.example#.wild.example", false},
+		{"https://evil.example?.wild.example", false},
+		{`https://evil.example\.wild.example`, false},
+		{"https://evil.example%23.wild.example", false},
+		{"https://evil.example;.wild.example", false},
+		{"capacitor://localhost", true},
+		{"ionic://localhost", false},
+		{"capacitor://localhost.evil.example", false},
 		{"https://evil.example, https://a.wild.example", false},
 		{"http://a.dev.example", true},
 		{"https://a.dev.example", false},
@@ -75,7 +83,8 @@ func TestOrigins(t *testing.T) {
 		})
 	}
 	_ = n.ask(t, head("", "Origin: https://a.wild.example", "Origin: https://b.wild.example")).wantStatus(403)
-	// Who sends none is no browser.
+	_ = n.ask(t, request("POST", "/v1/tickets", "", "Origin: https://a.wild.example", "Origin: https://evil.example", "Authorization: Bearer "+token)).wantStatus(403)
+	// A client that sends none is no browser.
 	_ = n.ask(t, head("")).wantStatus(101).conn.Close()
 	r := n.ask(t, request("POST", "/v1/tickets", "", "Authorization: Bearer "+token)).wantStatus(201)
 	if r.header.Get("Access-Control-Allow-Origin") != "" {

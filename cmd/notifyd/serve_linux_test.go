@@ -250,7 +250,7 @@ func TestReload(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	reload("keys not reloaded, the old ones stay")
+	reload("keys not loaded, those that there are stay")
 	if p := invoke(t, token(old), "", "pub", "--url", r.url, "b", "1"); p != (result{}) {
 		t.Fatalf("pub after a bad reload: %+v", p)
 	}

@@ -198,7 +198,8 @@ func inspectHead(head []byte) headKind {
 		return headHTTP
 	}
 	var hosts, keys int
-	var upgrade, bad bool
+	var upgrade bool
+	bad := !soundLines(head)
 	for name, value := range headerLines(head) {
 		switch {
 		case !isToken(name), bytes.ContainsFunc(value, isControl):
@@ -221,6 +222,18 @@ func inspectHead(head []byte) headKind {
 		return headBad
 	}
 	return headUpgrade
+}
+
+// soundLines reports whether each line ends with CR LF, and the first with a
+// version of HTTP as RFC 9112 §2.3 has it. Between two parsers that read a bare LF,
+// or HTTP/1.01, in two ways, a second request can be hidden (CWE-444).
+func soundLines(head []byte) bool {
+	first, _, _ := bytes.Cut(head, []byte("\r\n"))
+	version := first[bytes.LastIndexByte(first, ' ')+1:]
+	if len(version) != len("HTTP/1.1") || !bytes.HasPrefix(version, []byte("HTTP/")) || version[6] != '.' {
+		return false
+	}
+	return bytes.Count(head, []byte("\n")) == bytes.Count(head, []byte("\r\n"))
 }
 
 // plain rewrites in place what is legal (RFC 9110 §5.3, §7.8) but not to

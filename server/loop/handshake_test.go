@@ -44,7 +44,13 @@ func TestInspectHead(t *testing.T) {
 	}{
 		{"plain", "GET / HTTP/1.1\r\nHost: h\r\n" + up + key, headUpgrade},
 		{"capitals", "GET / HTTP/1.1\r\nHOST: h\r\nUPGRADE:WebSocket\r\n" + key, headUpgrade},
-		{"bare line feeds", "GET / HTTP/1.1\nHost: h\nUpgrade: websocket\n" + key, headUpgrade},
+		{"bare line feeds", "GET / HTTP/1.1\nHost: h\nUpgrade: websocket\n" + key, headBad},
+		{"one bare line feed", "GET / HTTP/1.1\r\nHost: h\nX: y\r\n" + up + key, headBad},
+		{"HTTP/1.01", "GET / HTTP/1.01\r\nHost: h\r\n" + up + key, headBad},
+		{"HTTP/11.1", "GET / HTTP/11.1\r\nHost: h\r\n" + up + key, headBad},
+		{"HTTP/1,1", "GET / HTTP/1,1\r\nHost: h\r\n" + up + key, headBad},
+		{"no version", "GET /\r\nHost: h\r\n" + up + key, headBad},
+		{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: h\r\n" + up + key, headUpgrade}, // ws.Upgrader refuses it
 		{"h2c too", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c, websocket\r\n" + key, headUpgrade},
 		{"h2c on another line", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n" + up + key, headUpgrade},
 		{"empty body", "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n" + up + key, headUpgrade},

@@ -3,15 +3,19 @@
 package loop
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // httpConn is a connection that net/http took over from a loop. It still
 // counts towards the connection limits until it is closed.
 type httpConn struct {
 	net.Conn
+	addr     [16]byte // by which it counts
 	received []byte   // read by the loop, not yet by net/http
 	client   net.Addr // what the proxy in front has told; nil: nothing
 	once     sync.Once
@@ -29,7 +33,7 @@ func newHTTPConn(c *Conn, received []byte) net.Conn {
 		eng.gone(addr)
 		return nil
 	}
-	h := &httpConn{Conn: conn, received: received, release: func() { eng.gone(addr) }}
+	h := &httpConn{Conn: conn, addr: addr, received: received, release: func() { eng.gone(addr) }}
 	if eng.opts.ProxyProtocol {
 		h.client = &net.TCPAddr{IP: c.Addr().AsSlice()}
 	}
@@ -62,6 +66,57 @@ func (c *httpConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite(
 func (c *httpConn) Close() error {
 	c.once.Do(c.release)
 	return c.Conn.Close()
+}
+
+// Adopt takes a connection back from net/http: one that [Options.HTTP] was given,
+// and that was hijacked because it asks for an upgrade behind other requests. head
+// is that request and what came behind it. It is handled as if it were the first
+// request of a new connection. The caller gives conn up, also when there is an
+// error. Any goroutine may call it.
+func (e *Engine) Adopt(conn net.Conn, head []byte) error {
+	h, ok := conn.(*httpConn)
+	if !ok {
+		_ = conn.Close()
+		return errors.New("not a connection of this engine")
+	}
+	raw, err := h.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		_ = h.Close()
+		return err
+	}
+	fd := -1
+	var dupErr error
+	err = raw.Control(func(was uintptr) { fd, dupErr = unix.FcntlInt(was, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, dupErr); err != nil {
+		_ = h.Close()
+		return err
+	}
+	// Behind a request that was sent before this one, unread bytes may be left.
+	head = append(head, h.received...)
+	h.once.Do(func() {}) // it goes on counting towards the limits
+	_ = h.Conn.Close()
+	to := e.least()
+	e.load[to.index].Add(1)
+	if !to.Post(func() { to.adopt(fd, h.addr, head) }) {
+		e.load[to.index].Add(-1)
+		e.gone(h.addr)
+		_ = unix.Close(fd)
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// adopt goes on with a connection that has been net/http's.
+func (l *Loop) adopt(fd int, addr [16]byte, head []byte) {
+	c := l.add(fd, addr)
+	if c.state == stateProxy {
+		c.state = stateHead // the proxy's header was the first that came
+	}
+	if c.state != stateHead {
+		return
+	}
+	c.in = &inbound{tail: head}
+	l.parseTail(c)
 }
 
 // Hand is a [net.Listener] for net/http whose connections are handed to it

@@ -210,7 +210,7 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 }
 
 // add makes a connection of an accepted socket.
-func (l *Loop) add(fd int, addr [16]byte) {
+func (l *Loop) add(fd int, addr [16]byte) *Conn {
 	c := &Conn{loop: l, fd: int32(fd), addr: addr, heard: l.sec, since: l.sec, events: unix.EPOLLIN, state: stateHead}
 	if l.eng.opts.ProxyProtocol {
 		c.state = stateProxy
@@ -227,11 +227,12 @@ func (l *Loop) add(fd int, addr [16]byte) {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.slot}
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		c.kill()
-		return
+		return c
 	}
 	if l.drain.active {
 		l.refuse(c, responseUnavailable)
 	}
+	return c
 }
 
 // detach forgets a connection without closing its socket.
