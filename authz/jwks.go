@@ -123,7 +123,6 @@ func (e *endpoint) get(ctx context.Context) (keys []Key, skipped []error, err er
 		if keys[i].CanSign() {
 			return nil, nil, fmt.Errorf("JWK Set %s: %v is a private or secret key, and everybody can read it; publish public keys", e.name, keys[i])
 		}
-		keys[i].source = e.name
 	}
 	for i, err := range skipped {
 		skipped[i] = fmt.Errorf("JWK Set %s: %w", e.name, err)

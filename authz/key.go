@@ -58,7 +58,6 @@ type Key struct {
 	thumb    string // RFC 7638 thumbprint: what makes two keys the same key
 	verify   any    // ed25519.PublicKey, *ecdsa.PublicKey, *rsa.PublicKey or []byte
 	sign     any    // the private counterpart; nil for a public key
-	source   string // the file it came from, or ""
 }
 
 // newKey checks the strength of a key and settles its algorithm. An empty alg
@@ -172,14 +171,6 @@ func (k Key) String() string { return fmt.Sprintf("%s key %q", k.alg, k.kid) }
 
 // GoString keeps the material out of %#v too.
 func (k Key) GoString() string { return k.String() }
-
-// origin is where the key came from, for messages.
-func (k Key) origin() string {
-	if k.source == "" {
-		return "those in memory"
-	}
-	return k.source
-}
 
 // same reports whether both are the same key under the same name, so that what
 // was verified with one stays verified with the other.

@@ -35,9 +35,6 @@ func loadKeys(name string) (keys []Key, skipped []error, err error) {
 	if keys, skipped, err = parseKeys(b); err != nil {
 		return nil, nil, fmt.Errorf("key file %s: %w", name, err)
 	}
-	for i := range keys {
-		keys[i].source = name
-	}
 	for i, err := range skipped {
 		skipped[i] = fmt.Errorf("key file %s: %w", name, err)
 	}

@@ -134,12 +134,12 @@ func (v *Verifier) Find(token []byte) *Token {
 type Cost uint8
 
 const (
-	// Cheap: some microseconds. The signature is a shared secret's, or the token
+	// Cheap is some microseconds. The signature is a shared secret's, or the token
 	// is refused for its length or header before any signature is looked at.
 	Cheap Cost = iota
-	// Brief: one asymmetric signature, of less than 100 µs or so on today's machines.
+	// Brief is one asymmetric signature, of less than 100 µs or so on today's machines.
 	Brief
-	// Slow: a signature that takes longer, or the fetch of a key that is not known.
+	// Slow is a signature that takes longer, or the fetch of a key that is not known.
 	Slow
 )
 

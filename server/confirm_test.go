@@ -202,7 +202,7 @@ func TestPublishBehindRefusedSubscribe(t *testing.T) {
 // event is not published after the token's end.
 func TestTokenEndsWhilePublishWaits(t *testing.T) {
 	for name, waitFor := range map[string]func(t *testing.T, n *node, b *memBus, p *peer, publish string) (release func()){
-		"room": func(t *testing.T, n *node, b *memBus, p *peer, publish string) func() {
+		"room": func(_ *testing.T, _ *node, b *memBus, p *peer, publish string) func() {
 			b.fill(true)
 			p.send("%s", publish)
 			return func() { b.fill(false) }

@@ -62,7 +62,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(&head, "GET %s %s\r\nHost: %s\r\n", r.RequestURI, r.Proto, r.Host)
 	if err = r.Header.Write(&head); err == nil {
 		head.WriteString("\r\n")
-		behind, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // what is there
+		behind, _ := buffered.Peek(buffered.Reader.Buffered()) // what is there
 		head.Write(behind)
 		err = conn.SetDeadline(time.Time{})
 	}
