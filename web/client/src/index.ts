@@ -1,0 +1,5 @@
+export { Client } from './client.js'
+export type { Subscribed } from './client.js'
+export { ClosedError, RefusedError, UnansweredError } from './errors.js'
+export type { Options, State, Strategy, TokenProvider, TokenRequest } from './options.js'
+export type { Event, Handler } from './subscription.js'
