@@ -68,7 +68,7 @@ func TestHeaderCredential(t *testing.T) {
 	p.awaitEvents(t, 1)
 
 	for name, value := range map[string]string{
-		"damaged": "Bearer " + token[:len(token)-8], "of another kind": "Basic " + token,
+		"damaged": "Bearer " + token[:len(token)-8], "of another kind": "Token " + token,
 	} {
 		says := startScript(t, "ws.mjs", node.url, header(value)).says
 		says.await(t, "401 to a credential "+name, 0, func(line string) bool { return line == `{"close":401}` })

@@ -108,7 +108,7 @@ func (o *revocationOutage) UnmarshalText(text []byte) error {
 // origin is a scheme and host, or a host for any scheme, whose first label may be *.
 type origin string
 
-var originForm = regexp.MustCompile(`^([a-z][a-z0-9+.-]*://)?(\*\.)?([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
+var originForm = regexp.MustCompile(`^((https?|capacitor|ionic|tauri|app|chrome-extension|moz-extension)://)?(\*\.)?([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
 
 // UnmarshalText refuses what no browser sends: a path, a slash at the end. Apps in a web view have schemes of their own,
 // such as capacitor.
