@@ -415,6 +415,8 @@ func TestAbuseOfPayload(t *testing.T) {
 		row("iss null", `{"iss":null,"aud":"notifyd","exp":1800000060}`, wire.TokenInvalid),
 		row("ISS alone", `{"ISS":"https://id.example","aud":"notifyd","exp":1800000060}`, wire.TokenInvalid),
 		row("iss twice", `{"iss":"x","iss":"https://id.example","aud":"notifyd","exp":1800000060}`, wire.TokenMalformed),
+		row("aud wrong and expired", `{"iss":"https://id.example","aud":"x","exp":1}`, wire.TokenInvalid),
+		row("aud missing and expired", `{"iss":"https://id.example","exp":1}`, wire.TokenInvalid),
 		row("iss wrong and expired", `{"iss":"x","aud":"notifyd","exp":1}`, wire.TokenInvalid),
 		row("aud missing", `{"iss":"https://id.example","exp":1800000060}`, wire.TokenInvalid),
 		row("aud of another", `{"iss":"https://id.example","aud":"other","exp":1800000060}`, wire.TokenInvalid),

@@ -96,6 +96,30 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
+// A token counts for a while after exp where a leeway is set, and can be revoked
+// for as long.
+func TestRevokeWithinTheLeeway(t *testing.T) {
+	for name, r := range map[string]Revocation{
+		"by jti":                       {JTI: "1"},
+		"by sub":                       {Subject: "ann"},
+		"until exp, as its holder has": {JTI: "1", Expires: start - 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newTestVerifier(t, newClock(), Options{Leeway: time.Minute})
+			token, code := v.Verify([]byte(signed(t, "HS256", `{"jti":"1","sub":"ann","iat":1799999000,"exp":1799999990}`)))
+			if code != wire.OK {
+				t.Fatal("within the leeway:", code)
+			}
+			if err := v.Revoke(r); err != nil {
+				t.Fatal(err)
+			}
+			if code := token.Check(start * 1e9); code != wire.TokenRevoked {
+				t.Error(code)
+			}
+		})
+	}
+}
+
 // A token that was pushed out of the cache, and is held by a subscription, is
 // revoked as well.
 func TestRevokeReachesForgottenTokens(t *testing.T) {

@@ -76,8 +76,9 @@ type Stats struct {
 }
 
 // New loads the keys, those of URLs included, and makes a Verifier. It refuses
-// weak keys, files and URLs that it cannot read, and options out of bounds; the
-// error names the file or option and the remedy.
+// weak keys, files that it cannot read, and options out of bounds; the error names
+// the file or option and the remedy. A URL that does not answer is told to
+// OnKeyError, and is an error only when no key at all could be loaded.
 func New(options Options) (*Verifier, error) {
 	if err := options.settle(); err != nil {
 		return nil, err

@@ -75,6 +75,34 @@ func TestAuthRefresh(t *testing.T) {
 	}
 }
 
+// A refresh comes from the issuer of the credential: two issuers may have a subject
+// of one name.
+func TestAuthRefreshByAnotherIssuer(t *testing.T) {
+	other := newKey(t, "HS256")
+	n := start(t, setup{alg: "HS256", fake: new(memBus), auth: authz.Options{
+		Issuer: "a", Issuers: []authz.Issuer{{Name: "b", Trusted: []authz.Key{other}, Publish: []string{">"}, Subscribe: []string{">"}}},
+	}})
+	mint := func(key authz.Key, issuer string) string {
+		return sign(t, key, authz.Claims{Issuer: issuer, Subject: "ann", ID: fmt.Sprint(serial.Add(1)), Expires: time.Now().Add(hour), Subscribe: []string{">"}})
+	}
+	p := n.dial(t)
+	for _, x := range []struct {
+		token string
+		code  wire.Code
+	}{
+		{mint(n.key, "a"), wire.OK},
+		{mint(other, "b"), wire.Forbidden},
+		{mint(n.key, "a"), wire.OK},
+	} {
+		p.send(`{"type":"auth","id":"1","token":%q}`, x.token)
+		if x.code == wire.OK {
+			p.want(`{"type":"ack","id":"1","exp":`)
+		} else {
+			p.wantError(x.code, "1")
+		}
+	}
+}
+
 // A credential that runs out is announced once, for the connection and not for
 // each subscription; events flow until then, and then the connection ends. One
 // that is refreshed in time goes on and loses nothing.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"regexp"
 	"strings"
 
 	"github.com/gobwas/ws"
@@ -230,11 +231,13 @@ func inspectHead(head []byte) headKind {
 func soundLines(head []byte) bool {
 	first, _, _ := bytes.Cut(head, []byte("\r\n"))
 	version := first[bytes.LastIndexByte(first, ' ')+1:]
-	if len(version) != len("HTTP/1.1") || !bytes.HasPrefix(version, []byte("HTTP/")) || version[6] != '.' {
+	if !httpVersion.Match(version) {
 		return false
 	}
 	return bytes.Count(head, []byte("\n")) == bytes.Count(head, []byte("\r\n"))
 }
+
+var httpVersion = regexp.MustCompile(`^HTTP/[0-9]\.[0-9]$`)
 
 // plain rewrites in place what is legal (RFC 9110 §5.3, §7.8) but not to
 // [ws.Upgrader]: other protocols beside "websocket" in Upgrade, and Connection

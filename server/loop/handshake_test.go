@@ -49,6 +49,8 @@ func TestInspectHead(t *testing.T) {
 		{"HTTP/1.01", "GET / HTTP/1.01\r\nHost: h\r\n" + up + key, headBad},
 		{"HTTP/11.1", "GET / HTTP/11.1\r\nHost: h\r\n" + up + key, headBad},
 		{"HTTP/1,1", "GET / HTTP/1,1\r\nHost: h\r\n" + up + key, headBad},
+		{"HTTP/x.1", "GET / HTTP/x.1\r\nHost: h\r\n" + up + key, headBad},
+		{"http/1.1", "GET / http/1.1\r\nHost: h\r\n" + up + key, headBad},
 		{"no version", "GET /\r\nHost: h\r\n" + up + key, headBad},
 		{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: h\r\n" + up + key, headUpgrade}, // ws.Upgrader refuses it
 		{"h2c too", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c, websocket\r\n" + key, headUpgrade},
