@@ -10,7 +10,7 @@ run: ## a server that needs nothing, with tokens and lines to paste
 	$(GO) run ./cmd/notifyd serve --dev
 
 test: ## every test; says at the end what was left out
-	$(GO) run ./e2e/all
+	$(GO) run ./tools/test
 
 lint: ## format and lint, as CI does
 	$(GOLANGCI_LINT) fmt --diff

@@ -25,7 +25,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	commands := firstCommands(string(readme))
-	if want := []string{"go run ./cmd/notifyd serve --dev", "go run ./e2e/all"}; !slices.Equal(commands, want) {
+	if want := []string{"go run ./cmd/notifyd serve --dev", "go run ./tools/test"}; !slices.Equal(commands, want) {
 		t.Fatalf("README.md opens with %q, want %q", commands, want)
 	}
 

@@ -1,7 +1,7 @@
-// Command all runs every test of the project and says plainly what was left out. Plain "go test ./..." hides skipped
+// Command test runs every test of the project and says plainly what was left out. Plain "go test ./..." hides skipped
 // tests, and its -race needs a C compiler, which a machine with only Go does not have:
 //
-//	go run ./e2e/all [flags of go test]
+//	go run ./tools/test [flags of go test]
 //
 // With NOTIFYD_E2E=required, as in CI, leaving anything out is a failure.
 package main
