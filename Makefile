@@ -3,8 +3,10 @@
 GO ?= go
 GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
+MUTANTS ?= 150
+PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 
-.PHONY: run test lint bench bench-idle bench-auth bench-peers bench-goals fuzz e2e
+.PHONY: run test lint bench bench-idle bench-auth bench-peers bench-goals fuzz mutate e2e
 
 run: ## a server that needs nothing, with tokens and lines to paste
 	$(GO) run ./cmd/notifyd serve --dev
@@ -40,6 +42,9 @@ fuzz: ## each fuzz target for FUZZTIME
 	$(GO) test -run '^$$' -fuzz '^FuzzFrames$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./server/loop
 	$(GO) test -run '^$$' -fuzz '^FuzzHead$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./server/loop
 	$(GO) test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(FUZZTIME) ./authz
+
+mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see which the tests notice; hours
+	$(GO) run ./tools/mutate --n $(MUTANTS) --min 95 $(PACKAGES)
 
 e2e: ## only the end-to-end tests, and none may be left out
 	cd e2e/js && npm ci --ignore-scripts --no-audit --no-fund
