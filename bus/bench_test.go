@@ -23,7 +23,7 @@ func newCounter(shards int) *counter {
 	return &counter{n: make([]int, shards), gulps: make(chan int, 1<<16)}
 }
 
-func (c *counter) Event(shard int, _ uint32, _ string, _ []byte) { c.n[shard]++ }
+func (c *counter) Event(shard int, _ []uint32, _ string, _ []byte) { c.n[shard]++ }
 
 func (c *counter) Flush(shard int) {
 	c.gulps <- c.n[shard]

@@ -25,6 +25,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 )
 
@@ -41,10 +42,11 @@ const (
 // A Sink receives events. Calls with one shard number come from one goroutine, so that a sink needs no
 // lock per shard; they must not block, since everything else in that shard waits.
 type Sink interface {
-	// Event brings an event for the subscription that was made with handle. topic has the prefix cut
-	// off and may be kept. data is the payload as NATS brought it, not validated: any NATS client can
-	// have sent it. It must not be changed, nor kept after Event returns.
-	Event(shard int, handle uint32, topic string, data []byte)
+	// Event brings an event for the subscriptions that were made with handles, of which there may be
+	// thousands: all patterns that match topic, or the one subscription to topic itself. topic has the
+	// prefix cut off and may be kept. data is the payload as NATS brought it, not validated: any NATS
+	// client can have sent it. It must not be changed. Neither slice may be kept after Event returns.
+	Event(shard int, handles []uint32, topic string, data []byte)
 	// Flush ends a gulp: everything that waited has been handed over.
 	Flush(shard int)
 	// Answered says that what was flushed some time before has been brought, as far as it is for this node,
@@ -62,6 +64,7 @@ type Bus struct {
 	embedded *embedded // nil with an external NATS
 	conn     *nats.Conn
 	node     string
+	group    string // the queue group of this node's patterns
 	subject  string // prefix of every subject, "notify.ev."
 	linger   time.Duration
 	sink     Sink
@@ -112,6 +115,7 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 		url:        o.URL,
 		prefix:     o.Prefix,
 		up:         make(chan struct{}),
+		group:      nuid.Next(),
 		closed:     make(chan struct{}),
 		quit:       make(chan struct{}),
 	}

@@ -12,9 +12,10 @@ const maxGulp = 1024
 // A shard is a queue that many NATS subscriptions share, and the goroutine that empties it. All messages
 // of one subscription go through one shard, which keeps their order.
 type shard struct {
-	number int
-	sink   Sink
-	queue  chan *nats.Msg
+	number  int
+	sink    Sink
+	queue   chan *nats.Msg
+	handles []uint32 // of the event in hand
 }
 
 // read hands over events until Close: one when it comes, then whatever waits behind it.
@@ -60,15 +61,18 @@ func (s *shard) poll() *nats.Msg {
 }
 
 func (b *Bus) event(s *shard, m *nats.Msg) {
-	sub := b.interest.find(m.Sub)
-	if sub == nil {
-		return // unsubscribed; NATS had sent this before it knew
+	if len(m.Subject) <= len(b.subject) {
+		return // a mapping of NATS's made another subject of it
 	}
-	handle := sub.handle.Load()
-	if handle == 0 {
-		return // lingers
+	topic := m.Subject[len(b.subject):]
+	if m.Sub.Queue != "" {
+		s.handles = b.interest.patterns.match(s.handles[:0], topic)
+	} else {
+		s.handles = b.interest.find(m.Sub).append(s.handles[:0])
 	}
-	s.sink.Event(s.number, uint32(handle), m.Subject[len(b.subject):], m.Data)
+	if len(s.handles) > 0 { // else it lingers, or was unsubscribed and NATS had sent this before it knew
+		s.sink.Event(s.number, s.handles, topic, m.Data)
+	}
 }
 
 // find gives the subscription that a message came for, without a lock unless there is none.

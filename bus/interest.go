@@ -15,9 +15,14 @@ import (
 // confirmTimeout bounds the wait for NATS's answer to new subscriptions.
 const confirmTimeout = 5 * time.Second
 
-// interest is the set of NATS subscriptions: one for each pattern.
+// maxLingering bounds how many subscriptions without a subscriber NATS keeps. When there are more the earliest
+// ends at once: clients that subscribe to ever new topics and leave them must not fill memory.
+const maxLingering = 4 << 10
+
+// interest is the set of NATS subscriptions: one for each topic and pattern.
 type interest struct {
-	bySub sync.Map // *nats.Subscription → *subscription of a remote, read by the shards without mu
+	patterns patterns // those with wildcards
+	bySub    sync.Map // *nats.Subscription → *subscription of a remote, read by the shards without mu
 
 	mu        sync.Mutex
 	ended     bool // no more Subscribe
@@ -83,6 +88,11 @@ func wake(c chan struct{}) {
 // confirmed: with wire.OK, or with wire.Unavailable, after which the interest is gone (NATS was
 // unreachable or slow, or its permissions forbid the subject, which is logged).
 //
+// NATS sends an event once for all patterns with wildcards that match it, however many they are: for NATS
+// they are one queue group, whose only member is this node
+// (https://docs.nats.io/nats-concepts/core-nats/queue). A topic without wildcards is a subscription of its own,
+// so an event comes at most twice.
+//
 // Confirmed interest survives reconnects. A pattern that still lingers after Unsubscribe is taken over,
 // with the events that are just under way.
 func (b *Bus) Subscribe(handle uint32, pattern string, done func(wire.Code)) {
@@ -113,7 +123,13 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 	if sub == nil {
 		sub = &subscription{pattern: pattern, wild: wire.HasWildcard([]byte(pattern))}
 		sub.handle.Store(live | uint64(handle))
+		if sub.wild {
+			in.patterns.add(sub) // before its first event can come
+		}
 		if err := b.events.subscribe(sub); err != nil {
+			if sub.wild {
+				in.patterns.remove(sub)
+			}
 			return nil, err
 		}
 		in.byPattern[pattern] = sub
@@ -141,7 +157,7 @@ func (b *Bus) Unsubscribe(handle uint32) {
 	sub.handle.Store(0)
 	sub.owner++
 	in.lingering = append(in.lingering, linger{sub, sub.owner, time.Now().Add(b.linger)})
-	if len(in.lingering) == 1 {
+	if n := len(in.lingering); n == 1 || n > maxLingering {
 		wake(in.reap)
 	}
 }
@@ -153,6 +169,9 @@ func (in *interest) forget(sub *subscription) {
 		delete(in.byHandle, uint32(h))
 	}
 	delete(in.byPattern, sub.pattern)
+	if sub.wild {
+		in.patterns.remove(sub)
+	}
 	if sub.nats == nil {
 		return
 	}
@@ -250,7 +269,7 @@ func (b *Bus) reap() {
 				break
 			}
 			head := in.lingering[0]
-			if wait := time.Until(head.until); wait > 0 {
+			if wait := time.Until(head.until); wait > 0 && len(in.lingering) <= maxLingering {
 				in.mu.Unlock()
 				timer.Reset(wait)
 				break

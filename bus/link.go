@@ -36,7 +36,8 @@ type link struct {
 	underWay                atomic.Bool // something was flushed, and a PONG is due behind it
 
 	// The reader's own.
-	events, eventBytes int // handed over since the last Flush
+	events, eventBytes int      // handed over since the last Flush
+	handles            []uint32 // of the event in hand
 
 	mu                        sync.Mutex
 	some                      sync.Cond
@@ -47,7 +48,7 @@ type link struct {
 	kicked                    bool   // out is to leave now
 	closed                    bool
 	subs                      map[uint64]*subscription
-	sid                       uint64
+	sid                       uint64       // the last one, but for ofPatterns
 	pongs                     []chan error // for each PING under way, who waits for it, if anybody
 	published, publishedBytes uint64
 	reconnects                uint64
@@ -66,6 +67,8 @@ const (
 	kickBytes = 128 << 10
 	// linkRead is what the reader takes at once, and the server writes at once.
 	linkRead = 64 << 10
+	// ofPatterns is the lowest bit in the sid of a pattern.
+	ofPatterns = 1
 )
 
 var errLink = errors.New("embedded NATS closed the connection")
@@ -112,8 +115,8 @@ func (l *link) connect() error {
 	}
 	l.conn = conn
 	l.out = l.out[:0]
-	for sid, sub := range l.subs {
-		l.appendSub(sid, sub.pattern)
+	for _, sub := range l.subs {
+		l.appendSub(sub)
 	}
 	l.kicked = true
 	l.some.Signal()
@@ -132,9 +135,12 @@ func awaitPong(conn net.Conn, buf []byte) error {
 	return nil
 }
 
-func (l *link) appendSub(sid uint64, pattern string) {
-	l.out = append(append(append(l.out, "SUB "...), l.b.subject...), pattern...)
-	l.out = append(strconv.AppendUint(append(l.out, ' '), sid, 10), "\r\n"...)
+func (l *link) appendSub(sub *subscription) {
+	l.out = append(append(append(l.out, "SUB "...), l.b.subject...), sub.pattern...)
+	if sub.wild {
+		l.out = append(append(l.out, ' '), l.b.group...)
+	}
+	l.out = append(strconv.AppendUint(append(l.out, ' '), sub.sid, 10), "\r\n"...)
 }
 
 // run writes and reads until close.
@@ -440,21 +446,25 @@ func decimal(p []byte) (n uint64, ok bool) {
 func (l *link) event(m msg, data []byte) {
 	l.events++
 	l.eventBytes += len(data)
-	l.mu.Lock()
-	sub := l.subs[m.sid]
-	l.mu.Unlock()
-	if sub == nil || len(m.subject) <= len(l.b.subject) {
-		return // unsubscribed; NATS had sent this before it knew
+	if len(m.subject) <= len(l.b.subject) {
+		return // a mapping of NATS's made another subject of it
 	}
-	handle := sub.handle.Load()
-	if handle == 0 {
-		return // lingers
-	}
-	topic := sub.pattern
-	if sub.wild {
+	var topic string
+	if m.sid&1 == ofPatterns {
+		// It came by one of the patterns that match, maybe by one that has been unsubscribed since.
 		topic = string(m.subject[len(l.b.subject):])
+		l.handles = l.b.interest.patterns.match(l.handles[:0], topic)
+	} else {
+		l.mu.Lock()
+		sub := l.subs[m.sid]
+		l.mu.Unlock()
+		if l.handles = sub.append(l.handles[:0]); sub != nil {
+			topic = sub.pattern
+		}
 	}
-	l.b.sink.Event(0, uint32(handle), topic, data)
+	if len(l.handles) > 0 { // else it lingers, or was unsubscribed and NATS had sent this before it knew
+		l.b.sink.Event(0, l.handles, topic, data)
+	}
 }
 
 // subscribe implements events.
@@ -464,10 +474,13 @@ func (l *link) subscribe(sub *subscription) error {
 	if l.closed {
 		return errLink
 	}
-	l.sid++
+	l.sid += 2
 	sub.sid = l.sid
+	if sub.wild {
+		sub.sid |= ofPatterns
+	}
 	l.subs[sub.sid] = sub
-	l.appendSub(sub.sid, sub.pattern)
+	l.appendSub(sub)
 	l.kick()
 	return nil
 }

@@ -173,7 +173,7 @@ type stuck struct {
 	once    sync.Once
 }
 
-func (s *stuck) Event(int, uint32, string, []byte) {
+func (s *stuck) Event(int, []uint32, string, []byte) {
 	s.once.Do(func() { close(s.entered) })
 	<-s.release
 }
@@ -309,9 +309,11 @@ func (m *matcher) Room() {
 	m.room.Broadcast()
 }
 
-func (m *matcher) Event(_ int, handle uint32, topic string, _ []byte) {
-	if want := fmt.Sprintf("t.%d", handle%7); topic != want {
-		m.t.Errorf("handle %d got %s", handle, topic)
+func (m *matcher) Event(_ int, handles []uint32, topic string, _ []byte) {
+	for _, handle := range handles {
+		if want := fmt.Sprintf("t.%d", handle%7); topic != want {
+			m.t.Errorf("handle %d got %s", handle, topic)
+		}
 	}
 	m.n.Add(1)
 }
@@ -393,7 +395,7 @@ type gated struct {
 	release chan struct{}
 }
 
-func (g *gated) Event(shard int, handle uint32, topic string, data []byte) {
+func (g *gated) Event(shard int, handles []uint32, topic string, data []byte) {
 	<-g.release
-	g.Recorder.Event(shard, handle, topic, data)
+	g.Recorder.Event(shard, handles, topic, data)
 }

@@ -59,16 +59,26 @@ func (r remote) busy() bool { return false }
 func (r remote) hasRoom() bool { return true }
 
 func (r remote) subscribe(sub *subscription) error {
-	s := r.b.shards[int(uint32(sub.handle.Load()))%len(r.b.shards)]
 	var err error
-	if sub.nats, err = r.b.conn.ChanSubscribe(r.b.subject+sub.pattern, s.queue); err == nil {
+	if sub.wild {
+		// An event comes by any of the patterns that match it; one shard keeps the order of them all.
+		sub.nats, err = r.b.conn.ChanQueueSubscribe(r.b.subject+sub.pattern, r.b.group, r.b.shards[0].queue)
+	} else {
+		s := r.b.shards[int(uint32(sub.handle.Load()))%len(r.b.shards)]
+		sub.nats, err = r.b.conn.ChanSubscribe(r.b.subject+sub.pattern, s.queue)
+	}
+	if err == nil {
 		r.b.interest.bySub.Store(sub.nats, sub)
 	}
 	return err
 }
 
 func (r remote) unsubscribe(sub *subscription) error {
-	err := sub.nats.Unsubscribe()
+	end := sub.nats.Unsubscribe
+	if sub.wild {
+		end = sub.nats.Drain // an event that NATS sends by this pattern meanwhile may be for others too
+	}
+	err := end()
 	if errors.Is(err, nats.ErrConnectionClosed) {
 		return nil
 	}

@@ -113,12 +113,12 @@ func BenchmarkEvent(b *testing.B) {
 	for _, pattern := range []string{"rooms.42", "rooms.*"} {
 		b.Run(pattern, func(b *testing.B) {
 			s, _, _ := benchServer(b)
-			handle := s.topics.acquire([]byte(pattern)).handle
+			handles := []uint32{s.topics.acquire([]byte(pattern)).handle}
 			data := []byte(`{"any":"JSON","number":[1,2,3],"text":"some of it, and an escape: \n"}`)
 			events := 0
 			b.ReportAllocs()
 			for b.Loop() {
-				s.Event(0, handle, "rooms.42", data)
+				s.Event(0, handles, "rooms.42", data)
 				if events++; events%32 == 0 {
 					s.Flush(0)
 				}

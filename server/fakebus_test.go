@@ -91,19 +91,27 @@ func (b *memBus) Publish(topic, data []byte) wire.Code {
 		return b.publish
 	}
 	name, payload := string(topic), append([]byte(nil), data...)
+	b.do(func() {
+		if handles := b.matching(name, false); len(handles) > 0 {
+			b.sink.Event(0, handles, name, payload)
+		}
+		if handles := b.matching(name, true); len(handles) > 0 {
+			b.sink.Event(0, handles, name, payload)
+		}
+	})
+	return wire.OK
+}
+
+// matching gives the topic, or the patterns, that match name.
+func (b *memBus) matching(name string, wild bool) (handles []uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for handle, pattern := range b.interest {
-		if wire.Covers(pattern, name) {
-			b.do(func() {
-				b.mu.Lock()
-				live := b.interest[handle] == pattern
-				b.mu.Unlock()
-				if live {
-					b.sink.Event(0, handle, name, payload)
-				}
-			})
+		if wire.HasWildcard(pattern) == wild && wire.Covers(pattern, name) {
+			handles = append(handles, handle)
 		}
 	}
-	return wire.OK
+	return handles
 }
 
 func (b *memBus) Flush() {

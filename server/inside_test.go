@@ -70,12 +70,12 @@ func TestHandles(t *testing.T) {
 		}
 	}
 	tp := x.topics.acquire([]byte("now"))
-	x.Event(0, tp.handle, "before", []byte("1"))
-	x.Event(0, tp.handle+1000, "now", []byte("1"))
+	x.Event(0, []uint32{tp.handle}, "before", []byte("1"))
+	x.Event(0, []uint32{tp.handle + 1000}, "now", []byte("1"))
 	if tp.due != nil {
 		t.Error("an event for another topic was taken")
 	}
-	x.Event(0, tp.handle, "now", []byte("1"))
+	x.Event(0, []uint32{tp.handle}, "now", []byte("1"))
 	if tp.due == nil || tp.due.N != 1 {
 		t.Error("the event was not taken")
 	}
@@ -153,7 +153,7 @@ func TestLargeGulp(t *testing.T) {
 	}
 	large := []byte(`"` + strings.Repeat("x", 60_000) + `"`)
 	for i, left := range []int{1, 2, 0, 1, 2, 0, 1} {
-		x.Event(0, tp.handle, "rooms.1", large)
+		x.Event(0, []uint32{tp.handle}, "rooms.1", large)
 		if n := batched(tp); n != left {
 			t.Fatalf("after event %d the gulp holds %d", i+1, n)
 		}

@@ -227,45 +227,74 @@ type shard struct {
 	_       [64]byte      // shards are next to each other and written by different cores
 }
 
-// Event encodes an event for the subscribers of a topic on this node. It is
-// called by the goroutine of that shard alone; the events of one topic always
-// come from one shard. topic and data are not kept.
+// Event encodes an event for the subscribers that this node has for a topic, or
+// for the patterns that match it. It is called by the goroutine of that shard
+// alone; the events of one topic or pattern always come from one shard. handles,
+// name and data are not kept.
 //
 // Whoever can reach NATS can send any bytes there, so subject and payload are
 // checked again: a payload that is not one JSON value could forge envelopes.
-func (s *Server) Event(number int, handle uint32, name string, data []byte) {
-	t := s.topics.byHandle(handle)
+func (s *Server) Event(number int, handles []uint32, name string, data []byte) {
 	sh := &s.shards[number]
-	switch {
-	case t == nil:
-		return // the last subscriber has left
-	case t.wild && !wire.ValidTopic(name):
-		sh.invalid.Add(1)
-		s.log.Warn("dropped a message from NATS whose subject is no topic", zap.String("topic", name))
-		return
-	case !t.matches(name):
-		return // the handle is another's by now
-	case !wire.ValidJSON(data):
-		sh.invalid.Add(1)
-		s.log.Warn("dropped a message from NATS that is not JSON", zap.String("topic", name))
+	if len(handles) > manyPatterns {
+		s.eventForMany(sh, handles, name, data)
 		return
 	}
+	valid := false
+	for _, h := range handles {
+		t := s.topics.byHandle(h)
+		if t == nil {
+			continue // the last subscriber has left
+		}
+		if !valid && !s.validEvent(sh, t.wild, name, data) {
+			return
+		}
+		valid = true
+		if t.matches(name) { // else the handle is another's by now
+			s.encode(sh, t, name, data)
+		}
+	}
+}
+
+func (s *Server) validEvent(sh *shard, wild bool, name string, data []byte) bool {
+	problem := ""
+	switch {
+	case wild && !wire.ValidTopic(name):
+		problem = "its subject is no topic"
+	case !wire.ValidJSON(data):
+		problem = "it is not JSON"
+	default:
+		return true
+	}
+	sh.invalid.Add(1)
+	s.log.Warn("dropped a message from NATS", zap.String("reason", problem), zap.String("topic", name))
+	return false
+}
+
+// encode appends an event to what a topic is due in this round.
+func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 	b := t.due
 	if b == nil {
 		b = loop.NewBatch()
 		t.due = b
 		sh.due = append(sh.due, t)
 	}
+	sh.scratch = t.appendEvent(b, sh.scratch, name, data)
+	if len(b.B) > maxRoundBytes {
+		s.deliver(t)
+	}
+}
+
+// appendEvent appends an event to b as one frame. It uses scratch and returns it.
+func (t *topic) appendEvent(b *loop.Batch, scratch []byte, name string, data []byte) []byte {
 	pattern := ""
 	if t.wild {
 		pattern = t.name
 	}
-	sh.scratch = wire.AppendEvent(sh.scratch[:0], name, pattern, data)
-	b.B = append(loop.AppendHeader(b.B, ws.OpText, len(sh.scratch)), sh.scratch...)
+	scratch = wire.AppendEvent(scratch[:0], name, pattern, data)
+	b.B = append(loop.AppendHeader(b.B, ws.OpText, len(scratch)), scratch...)
 	b.N++
-	if len(b.B) > maxRoundBytes {
-		s.deliver(t)
-	}
+	return scratch
 }
 
 // maxRoundBytes is the size at which a topic's batch leaves without waiting for the

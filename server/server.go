@@ -108,6 +108,7 @@ func (o Options) withDefaults() Options {
 	// The loops would choose the same; the welcome tells clients.
 	o.Loop.MessageBytes = cmp.Or(o.Loop.MessageBytes, 64<<10)
 	o.Loop.PingInterval = cmp.Or(o.Loop.PingInterval, 25*time.Second)
+	o.Loop.PendingBytes = cmp.Or(o.Loop.PendingBytes, 1<<20)
 	o.Loop.SlowCode = int(wire.CloseSlowConsumer)
 	return o
 }

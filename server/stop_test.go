@@ -50,7 +50,7 @@ func TestLogsHoldNoToken(t *testing.T) {
 	p.send(`{"type":"publish","id":"1","topic":"a","token":%q,"data":1`, good)
 	p.wantError(wire.BadEnvelope, "1")
 	newSpy(t, nats).publish("notify.ev.a", []byte(good))
-	eventually(t, "it was dropped", func() bool { return lines.FilterMessageSnippet("not JSON").Len() == 1 })
+	eventually(t, "it was dropped", func() bool { return lines.FilterMessage("dropped a message from NATS").Len() == 1 })
 	_ = p.conn.Close()
 	eventually(t, "the end was logged", func() bool { return lines.FilterMessage("connection closed").Len() == 1 })
 	n.stop()

@@ -23,7 +23,7 @@ type Bus interface {
 
 // Sink is what a bus delivers to.
 type Sink interface {
-	Event(shard int, handle uint32, topic string, data []byte)
+	Event(shard int, handles []uint32, topic string, data []byte)
 	Flush(shard int)
 	Answered()
 	Room()
@@ -55,10 +55,12 @@ func NewRecorder() *Recorder {
 }
 
 // Event implements Sink.
-func (r *Recorder) Event(shard int, handle uint32, topic string, data []byte) {
+func (r *Recorder) Event(shard int, handles []uint32, topic string, data []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.open[shard] = append(r.open[shard], Event{handle, topic, string(data)})
+	for _, h := range handles {
+		r.open[shard] = append(r.open[shard], Event{h, topic, string(data)})
+	}
 }
 
 // Flush implements Sink.

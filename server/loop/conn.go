@@ -62,6 +62,7 @@ type outbound struct {
 	queue []owed
 	off   int
 	bytes int
+	large int // bytes of a batch that is larger than Options.PendingBytes by itself, if one waits
 }
 
 // owed is a batch that waits for room, and the member that it is for; nil for

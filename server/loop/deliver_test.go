@@ -111,6 +111,120 @@ func TestOrder(t *testing.T) {
 	l.bury()
 }
 
+// One message over PendingBytes may wait beside as much as may wait otherwise, two may not.
+func TestOneLargeMessageMakesNobodySlow(t *testing.T) {
+	const limit = 64 << 10
+	large, small := strings.Repeat("l", 4*limit), strings.Repeat("s", limit/2-100)
+	for name, test := range map[string]struct {
+		messages []string
+		slow     bool
+	}{
+		"alone":            {[]string{large}, false},
+		"and small ones":   {[]string{small, large, small}, false},
+		"and too many":     {[]string{small, large, small, small}, true},
+		"two":              {[]string{large, large}, true},
+		"small, too many":  {[]string{small, small, small}, true},
+		"small, as may be": {[]string{small, small}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := idle(t, Options{PendingBytes: limit}, &hooks{})
+			fd, theirs := pair(t)
+			c := l.member(fd)
+			for n, zeros := 1, make([]byte, 1<<20); n > 0; {
+				n, _ = rawWrite(int32(fd), zeros)
+			}
+			g := new(Group)
+			g.Join(&Member{Conn: c, Until: forever})
+			for _, m := range test.messages {
+				l.DeliverNow(g, batch(m))
+				l.flush()
+			}
+			if c.Open() == test.slow || l.stat.slow != map[bool]uint64{true: 1}[test.slow] {
+				t.Errorf("slow: %v, want %v", !c.Open(), test.slow)
+			}
+			// Once the large one has gone another may wait.
+			buf := make([]byte, 1<<20)
+			for n := 1; n > 0; {
+				c.writable()
+				n, _ = unix.Read(theirs, buf)
+			}
+			if c.out != nil || l.stat.pending != 0 {
+				t.Errorf("%d bytes are left", l.stat.pending)
+			}
+			c.kill()
+			l.bury()
+		})
+	}
+}
+
+// What may be sent from a call in its place among deliveries is in order, and does not gather without bound.
+func TestDeliverFuncInOrder(t *testing.T) {
+	l := idle(t, Options{PendingBytes: 64 << 20}, &hooks{})
+	fd, theirs := pair(t)
+	var g Group
+	c := l.member(fd)
+	g.Join(&Member{Conn: c, Until: forever})
+	l.Deliver(&g, batch("1"))
+	l.DeliverFunc(10, func() {
+		l.DeliverNow(&g, batch("2"))
+		for range 3 {
+			l.DeliverNow(&g, batch(strings.Repeat("x", maxGathered/2)))
+			if l.gathered > maxGathered {
+				t.Errorf("%d bytes wait", l.gathered)
+			}
+		}
+	})
+	l.Deliver(&g, batch("3"))
+	if l.inbox.bytes != len("1")+2+10+len("3")+2 {
+		t.Errorf("the inbox counts %d bytes", l.inbox.bytes)
+	}
+	l.take()
+	l.flush()
+	var got []byte
+	for n, buf := 1, make([]byte, 1<<20); n > 0; {
+		c.writable()
+		if n, _ = unix.Read(theirs, buf); n > 0 {
+			got = append(got, buf[:n]...)
+		}
+	}
+	want := string(batch("1", "2").B)
+	if !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), string(batch("3").B)) || len(got) < 3*maxGathered/2 {
+		t.Errorf("got %d bytes: %.40q … %.10q", len(got), got, got[len(got)-10:])
+	}
+	c.kill()
+	l.bury()
+}
+
+// A connection that is closed as slow is told, whether something waits for it or not.
+func TestCloseSlow(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		l := idle(t, Options{SlowCode: 4410}, &hooks{})
+		fd, theirs := pair(t)
+		c := l.member(fd)
+		if waits {
+			for c.out == nil {
+				c.sendFrame(batch(strings.Repeat("x", 1<<17)).B)
+				l.uncork()
+			}
+		}
+		c.CloseSlow()
+		c.CloseSlow()
+		l.bury()
+		var got []byte
+		for n, buf := 1, make([]byte, 1<<20); n > 0; {
+			c.writable()
+			if n, _ = unix.Read(theirs, buf); n > 0 {
+				got = append(got, buf[:n]...)
+			}
+		}
+		if end := string(appendClose(nil, 4410, slowReason)); !strings.HasSuffix(string(got), end) || l.stat.slow != 1 || l.stat.pending != 0 {
+			t.Errorf("waits %v: got …%.20q, %d slow, %d bytes pending", waits, got[max(0, len(got)-20):], l.stat.slow, l.stat.pending)
+		}
+		c.kill()
+		l.bury()
+	}
+}
+
 // An expired member gets nothing and its handler is asked; the others get it
 // all, once, whoever expires, leaves, is slow or breaks within the walk, and whether
 // one group is due something or two with the same connections.

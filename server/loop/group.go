@@ -31,6 +31,10 @@ func (m *Member) Group() *Group { return m.group }
 // Len is the number of members.
 func (g *Group) Len() int { return len(g.members) }
 
+// Members are the members, in no order. The slice is g's; it changes with the
+// next Join or Leave.
+func (g *Group) Members() []*Member { return g.members }
+
 // Join puts m into g. m must not be in a group, and m.Conn not in g already.
 func (g *Group) Join(m *Member) {
 	m.group = g
@@ -55,6 +59,18 @@ func (m *Member) Leave() {
 		g.members = append(make([]*Member, 0, cap(g.members)/2), g.members...)
 	}
 }
+
+// DeliverNow is [Loop.Deliver] from l's own goroutine: b is written in this turn,
+// behind what came before it.
+func (l *Loop) DeliverNow(g *Group, b *Batch) {
+	l.gathered += len(b.B)
+	if l.gather(g, b); l.gathered > maxGathered {
+		l.flush()
+	}
+}
+
+// maxGathered bounds what DeliverNow gathers before it is written.
+const maxGathered = 1 << 20
 
 // gather adds b to what g is due this turn. It takes over a reference of b.
 // Past mergeBytes the group is flushed at once and a new batch begun, so that a
@@ -82,6 +98,7 @@ func (l *Loop) gather(g *Group, b *Batch) {
 
 // flush writes what every group is due.
 func (l *Loop) flush() {
+	l.gathered = 0
 	switch len(l.due) {
 	case 0:
 		return

@@ -58,6 +58,18 @@ const (
 // before. It takes over one of the caller's references of b. Any goroutine but
 // a loop's may call it; it waits while the inbox is full. It allocates nothing.
 func (l *Loop) Deliver(g *Group, b *Batch) {
+	if !l.put(item{group: g, batch: b}, len(b.B)) {
+		b.Release()
+	}
+}
+
+// DeliverFunc has l call fn, in its place among what is delivered: fn may call
+// [Loop.DeliverNow]. bytes is the memory that fn holds on to. Like Deliver it
+// waits while the inbox is full. After the loop has stopped fn is not called.
+func (l *Loop) DeliverFunc(bytes int, fn func()) { l.put(item{fn: fn}, bytes) }
+
+// put waits until the inbox has room, and returns false when it has been shut.
+func (l *Loop) put(it item, bytes int) (ok bool) {
 	x := &l.inbox
 	waited := false
 	x.mu.Lock()
@@ -68,18 +80,18 @@ func (l *Loop) Deliver(g *Group, b *Batch) {
 		}
 		waited = true
 	}
-	if x.closed {
-		x.mu.Unlock()
-		b.Release()
-	} else {
-		x.items = append(x.items, item{group: g, batch: b})
-		x.bytes += len(b.B)
-		x.mu.Unlock()
+	if ok = !x.closed; ok {
+		x.items = append(x.items, it)
+		x.bytes += bytes
+	}
+	x.mu.Unlock()
+	if ok {
 		x.wake()
 	}
 	if waited && l.eng.behind.Add(-1) == 0 && l.eng.opts.OnRoom != nil {
 		l.eng.opts.OnRoom()
 	}
+	return ok
 }
 
 // HasRoom reports whether the loops keep up with what is delivered: no caller of

@@ -30,13 +30,14 @@ type Loop struct {
 	free  []int32
 	count int
 
-	buf     []byte // what a read reads into
-	cork    []byte // frames for corked that are not written yet
-	corked  *Conn
-	awaits  bool // Turn said so
-	due     []*Group
-	touched int32 // of no meaning, so that touch reads
-	spare   []item
+	buf      []byte // what a read reads into
+	cork     []byte // frames for corked that are not written yet
+	corked   *Conn
+	awaits   bool // Turn said so
+	due      []*Group
+	gathered int   // bytes that DeliverNow has gathered since the last flush
+	touched  int32 // of no meaning, so that touch reads
+	spare    []item
 
 	// Of flushGroups; empty between flushes, but for firsts.
 	shares  []share

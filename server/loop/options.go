@@ -29,7 +29,8 @@ type Options struct {
 	// no bytes, so MessageBytes does not stop them. Default 1,024.
 	Fragments int
 	// PendingBytes bounds what a peer that does not read may be owed; over it
-	// the connection is closed with SlowCode. Default 1 MiB.
+	// the connection is closed with SlowCode. One message that is larger by itself
+	// may wait beside, so that it alone makes no peer slow. Default 1 MiB.
 	PendingBytes int
 	// SlowCode is the close code for a slow peer. Default 1008.
 	SlowCode int

@@ -117,16 +117,38 @@ func (c *Conn) owe(b *Batch, off int, m *Member) *Batch {
 }
 
 // owes counts n more bytes that c is owed, and closes it when that is more than
-// it may be.
+// it may be. One message that is larger than that by itself is not counted: it
+// alone makes nobody slow.
 func (c *Conn) owes(n int) {
-	c.out.bytes += n
+	o, limit := c.out, c.loop.eng.opts.PendingBytes
+	o.bytes += n
 	c.loop.stat.pending += int64(n)
-	if c.out.bytes > c.loop.eng.opts.PendingBytes && c.state == stateOpen {
+	if n > limit && o.large == 0 {
+		o.large = n
+	}
+	if o.bytes-o.large > limit && c.state == stateOpen {
 		c.slow()
 		return
 	}
 	c.watch()
 }
+
+// CloseSlow closes a connection as one that takes less than it is due
+// ([Options.SlowCode]). [Handler.Closed] is called at the end of the turn.
+func (c *Conn) CloseSlow() {
+	switch {
+	case c.state != stateOpen:
+	case c.out == nil:
+		c.loop.stat.slow++
+		code := ws.StatusCode(c.loop.eng.opts.SlowCode)
+		c.sendFrame(appendClose(make([]byte, 0, 127), code, slowReason))
+		c.endLater(stateClosing, code)
+	default:
+		c.slow()
+	}
+}
+
+const slowReason = "slow consumer"
 
 // slow closes a connection that does not read. Whole frames that it is owed
 // are dropped; the rest of one that is half sent must go first, or the close
@@ -136,7 +158,7 @@ func (c *Conn) slow() {
 	l.stat.slow++
 	code := ws.StatusCode(l.eng.opts.SlowCode)
 	first := o.queue[0].B
-	last := appendClose(bytes.Clone(first[o.off:frameEnd(first, o.off)]), code, "slow consumer")
+	last := appendClose(bytes.Clone(first[o.off:frameEnd(first, o.off)]), code, slowReason)
 	c.disown()
 	c.endLater(stateClosing, code)
 	c.owe(exactBatch(last, 0), 0, nil).Release()
@@ -183,6 +205,9 @@ func (c *Conn) writable() {
 		c.loop.stat.pending -= int64(n)
 		if o.off < end {
 			break
+		}
+		if len(b.B) > c.loop.eng.opts.PendingBytes {
+			o.large = 0
 		}
 		b.Release()
 		o.queue[0] = owed{}
