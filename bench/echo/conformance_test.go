@@ -174,6 +174,8 @@ func cases() (all []test) {
 	add("6.3.1", 0, f(text(bad)), nil, 1007)
 	add("6.3.2", 0, fragments(bad, 1), nil, 1007)
 	add("6.4.1", 0, f(part(ws.OpText, "κόσμε"), more("\xf4\x90\x80\x80"), end("edited")), nil, 1007)
+	add("6.4.1, the end does not come", 0, f(part(ws.OpText, "κόσμε"), more("\xf4\x90\x80\x80")), nil, 1007)
+	add("6.4.2, the end does not come", 0, f(part(ws.OpText, "κόσμε\xf4"), more("\x90")), nil, 1007)
 	for _, s := range valid {
 		same(fmt.Sprintf("6.5–6.23 valid %+q", s), 0, text(s))
 		add(fmt.Sprintf("6.5–6.23 valid %+q, fragmented", s), 1, fragments(s, 1), f(text(s)), 0)

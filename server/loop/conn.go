@@ -55,6 +55,8 @@ type inbound struct {
 	message   []byte // the fragments so far, unmasked
 	fragments int    // how many; 0: no fragmented message is under way
 	op        ws.OpCode
+	text      textCheck // of the message under way
+	unmasked  int       // bytes of the frame that tail begins with, which text has seen if it is for text
 }
 
 // outbound is what a connection is owed: batches, the first from byte off on.

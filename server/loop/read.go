@@ -145,13 +145,21 @@ func (l *Loop) frames(c *Conn, b []byte) int {
 			return len(b)
 		}
 		if int64(len(b)-at-n) < h.Length {
+			l.part(c, h, b[at+n:])
 			break
 		}
 		payload := b[at+n : at+n+int(h.Length)]
-		ws.Cipher(payload, h.Mask, 0)
 		at += n + int(h.Length)
 		l.stat.framesIn++
-		l.frame(c, h, payload)
+		if c.in == nil {
+			ws.Cipher(payload, h.Mask, 0)
+			l.frame(c, h, payload, 0)
+		} else {
+			seen := c.in.unmasked
+			c.in.unmasked = 0
+			ws.Cipher(payload[seen:], h.Mask, seen)
+			l.frame(c, h, payload, seen)
+		}
 		if c.state == stateOpen && (c.in == nil || c.in.fragments == 0) {
 			c.since = 0
 		}
@@ -161,6 +169,26 @@ func (l *Loop) frames(c *Conn, b []byte) int {
 	}
 	return at
 }
+
+// part looks at what has come of a frame: the server fails a connection at the
+// first byte that makes a text wrong, not only when all of it has come.
+func (l *Loop) part(c *Conn, h ws.Header, payload []byte) {
+	if len(payload) == 0 || h.OpCode.IsControl() || c.state != stateOpen {
+		return
+	}
+	if c.in == nil {
+		c.in = new(inbound)
+	}
+	in := c.in
+	seen := in.unmasked
+	in.unmasked = len(payload)
+	ws.Cipher(payload[seen:], h.Mask, seen)
+	if (h.OpCode == ws.OpText || h.OpCode == ws.OpContinuation && in.op == ws.OpText) && !in.text.next(payload[seen:]) {
+		c.notUTF8()
+	}
+}
+
+func (c *Conn) notUTF8() { c.fail(ws.StatusInvalidFramePayloadData, "text is not UTF-8") }
 
 // wsState is what [ws.CheckHeader] needs to know of c.
 func (c *Conn) wsState() ws.State {
@@ -180,8 +208,8 @@ func (l *Loop) fits(c *Conn, h ws.Header) bool {
 }
 
 // frame acts on one frame whose header has been checked and whose payload is
-// unmasked.
-func (l *Loop) frame(c *Conn, h ws.Header, payload []byte) {
+// unmasked. Of that part has seen the first bytes.
+func (l *Loop) frame(c *Conn, h ws.Header, payload []byte, seen int) {
 	switch h.OpCode {
 	case ws.OpPing:
 		c.Send(ws.OpPong, payload) // RFC 6455 §5.5.3
@@ -193,15 +221,29 @@ func (l *Loop) frame(c *Conn, h ws.Header, payload []byte) {
 			return // after our close frame data has no meaning
 		}
 		if h.Fin && h.OpCode != ws.OpContinuation {
+			if h.OpCode == ws.OpText && !validText(c.in, payload, seen) {
+				c.notUTF8() // RFC 6455 §8.1
+				return
+			}
 			l.message(c, h.OpCode, payload)
 			return
 		}
-		l.fragment(c, h, payload)
+		l.fragment(c, h, payload, seen)
 	}
 }
 
+// validText checks a text of one frame.
+func validText(in *inbound, payload []byte, seen int) bool {
+	if seen == 0 {
+		return utf8.Valid(payload)
+	}
+	ok := in.text.next(payload[seen:]) && in.text.whole()
+	in.text = textCheck{}
+	return ok
+}
+
 // fragment collects a fragmented message (RFC 6455 §5.4).
-func (l *Loop) fragment(c *Conn, h ws.Header, payload []byte) {
+func (l *Loop) fragment(c *Conn, h ws.Header, payload []byte, seen int) {
 	if c.in == nil {
 		c.in = new(inbound)
 	}
@@ -213,6 +255,10 @@ func (l *Loop) fragment(c *Conn, h ws.Header, payload []byte) {
 		}
 	}
 	in.fragments++
+	if in.op == ws.OpText && (!in.text.next(payload[seen:]) || h.Fin && !in.text.whole()) {
+		c.notUTF8()
+		return
+	}
 	in.message = append(in.message, payload...)
 	if !h.Fin {
 		return
@@ -224,10 +270,6 @@ func (l *Loop) fragment(c *Conn, h ws.Header, payload []byte) {
 
 // message hands a complete message over.
 func (l *Loop) message(c *Conn, op ws.OpCode, payload []byte) {
-	if op == ws.OpText && !utf8.Valid(payload) {
-		c.fail(ws.StatusInvalidFramePayloadData, "text is not UTF-8") // RFC 6455 §8.1
-		return
-	}
 	l.stat.messages++
 	l.eng.handler.Message(c, op, payload)
 }
