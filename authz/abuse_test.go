@@ -338,7 +338,7 @@ func TestAbuseOfPayload(t *testing.T) {
 		return abuse{name, signed(t, "HS256", payload), want}
 	}
 	const rest = `"iss":"https://id.example","aud":"notifyd"`
-	refuse(t, Options{Issuer: "https://id.example", Audience: "notifyd"}, []abuse{
+	refuse(t, Options{Issuer: "https://id.example", Audience: []string{"notifyd"}}, []abuse{
 		row("null", `null`, wire.TokenMalformed),
 		row("array", `[]`, wire.TokenMalformed),
 		row("string", `"x"`, wire.TokenMalformed),
@@ -449,7 +449,7 @@ func TestPayloadsThatAreFine(t *testing.T) {
 			t.Error(payload, code)
 		}
 	}
-	v := newTestVerifier(t, newClock(), Options{Audience: "notifyd"})
+	v := newTestVerifier(t, newClock(), Options{Audience: []string{"else", "notifyd"}})
 	if _, code := v.Verify([]byte(signed(t, "HS256", `{"exp":1800000060,"aud":["other","notifyd"]}`))); code != wire.OK {
 		t.Error("one audience of several:", code)
 	}

@@ -129,7 +129,7 @@ func TestVerifyEveryAlgorithm(t *testing.T) {
 	for _, alg := range algorithms {
 		t.Run(alg, func(t *testing.T) {
 			c := newClock()
-			v := newTestVerifier(t, c, Options{Issuer: "https://id.example", Audience: "notifyd"})
+			v := newTestVerifier(t, c, Options{Issuer: "https://id.example", Audience: []string{"notifyd"}})
 			raw := []byte(signed(t, alg, goodPayload))
 			if v.Find(raw) != nil {
 				t.Fatal("found before it was verified")

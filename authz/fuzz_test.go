@@ -34,7 +34,7 @@ func FuzzVerify(f *testing.F) {
 
 	c := newClock()
 	v := newTestVerifier(f, c, Options{
-		Trusted: keys, Issuer: "https://id.example", Audience: "notifyd",
+		Trusted: keys, Issuer: "https://id.example", Audience: []string{"notifyd"},
 		NotBeforeLeeway: -1, // the reference knows one leeway for all
 		CacheEntries:    64,
 	})
@@ -42,7 +42,7 @@ func FuzzVerify(f *testing.F) {
 	double := keyNamed(f, "HS256", keys[1].kid)
 	many := newTestVerifier(f, c, Options{
 		Issuers: []Issuer{
-			{Name: "https://id.example", Trusted: keys[:2], Audience: "notifyd", Publish: []string{"rooms.*", "a.>"}, Subscribe: []string{"rooms.>"}},
+			{Name: "https://id.example", Trusted: keys[:2], Audience: []string{"notifyd"}, Publish: []string{"rooms.*", "a.>"}, Subscribe: []string{"rooms.>"}},
 			{Name: "b", Trusted: []Key{keys[2], double}, Publish: everything, Admin: true, MaxLifetime: time.Hour},
 		},
 		NotBeforeLeeway: -1, CacheEntries: 64,

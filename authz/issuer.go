@@ -19,7 +19,7 @@ type Issuer struct {
 	Keys    []string // as Options.Keys
 	Trusted []Key    // as Options.Trusted
 
-	Audience string // required among aud; "" accepts any or none
+	Audience []string // one of these is required among aud; none accepts any or none
 
 	// Publish and Subscribe are the patterns that it may grant. Each grant of a
 	// token must lie wholly inside one of them. None permits no grant of that
@@ -86,6 +86,9 @@ func (i *issuer) check() error {
 		if strings.Contains(p, subjectMark) {
 			return fmt.Errorf("%q: %s is for the grants in tokens; use * here", p, subjectMark)
 		}
+	}
+	if slices.Contains(i.Audience, "") {
+		return errors.New("an audience is empty; remove it, or leave audience out so that aud is not checked")
 	}
 	if i.MaxLifetime != 0 && i.MaxLifetime < time.Second {
 		return fmt.Errorf("the longest lifetime %v must be at least 1s, or 0 for no bound", i.MaxLifetime)

@@ -100,7 +100,7 @@ func TestIssuersKeepTheirKeys(t *testing.T) {
 func TestIssuerPolicy(t *testing.T) {
 	key := keyNamed(t, "HS256", "k")
 	v := newTestVerifier(t, newClock(), Options{Issuers: []Issuer{{
-		Name: "a", Trusted: []Key{key}, Audience: "here",
+		Name: "a", Trusted: []Key{key}, Audience: []string{"here", "nearby"},
 		Publish: []string{"in.*", "rooms.>"}, Subscribe: []string{"out.*"}, MaxLifetime: time.Hour,
 	}}})
 	row := func(name, claims string, want wire.Code) {
@@ -137,8 +137,13 @@ func TestIssuerPolicy(t *testing.T) {
 	row("to the year 9999", `"exp":253402300799`, wire.TokenInvalid)
 	row("long and over", `"iat":1700000000,"exp":1799999999`, wire.TokenInvalid)
 
-	if _, code := v.Verify(tokenBy(t, key, `{"iss":"a","aud":"there","exp":1800000060}`)); code != wire.TokenInvalid {
-		t.Error("another audience:", code)
+	for aud, want := range map[string]wire.Code{
+		`"here"`: wire.OK, `"nearby"`: wire.OK, `["there","nearby"]`: wire.OK, `["here","nearby"]`: wire.OK,
+		`"there"`: wire.TokenInvalid, `["there","Here"]`: wire.TokenInvalid, `"here,nearby"`: wire.TokenInvalid, `""`: wire.TokenInvalid, `[]`: wire.TokenInvalid,
+	} {
+		if _, code := v.Verify(tokenBy(t, key, `{"iss":"a","aud":`+aud+`,"exp":1800000060}`)); code != want {
+			t.Errorf("audience %s: %v, want %v", aud, code, want)
+		}
 	}
 	// What an issuer is not allowed at all, it cannot grant.
 	none := newTestVerifier(t, newClock(), Options{Issuers: []Issuer{{Name: "a", Trusted: []Key{key}, Admin: true}}})
@@ -286,6 +291,7 @@ func TestIssuersRefused(t *testing.T) {
 		"subject in a policy":  with(func(i *Issuer) { i.Subscribe = []string{"users.{sub}"} }),
 		"lifetime below zero":  with(func(i *Issuer) { i.MaxLifetime = -1 }),
 		"lifetime of a moment": with(func(i *Issuer) { i.MaxLifetime = time.Millisecond }),
+		"an empty audience":    with(func(i *Issuer) { i.Audience = []string{"x", ""} }),
 		"type with a space":    with(func(i *Issuer) { i.Type = "at+jwt; x" }),
 		"missing file":         with(func(i *Issuer) { i.Keys = []string{"/nowhere/key.jwk"} }),
 		"same name twice":      {Issuers: []Issuer{good, good}},

@@ -11,7 +11,7 @@ import (
 
 func TestSign(t *testing.T) {
 	c := newClock()
-	v := newTestVerifier(t, c, Options{Issuer: "me", Audience: "notifyd"})
+	v := newTestVerifier(t, c, Options{Issuer: "me", Audience: []string{"notifyd"}})
 	raw, err := Sign(testKeys()["ES256"], Claims{
 		Issuer: "me", Subject: "svc", Audience: []string{"notifyd"}, ID: "j1",
 		IssuedAt: c.now(), NotBefore: c.now(), Expires: c.now().Add(time.Minute),

@@ -28,7 +28,7 @@ type Options struct {
 	Keys     []string // files: JWK, JWK Set, PEM; URLs: JWK Set
 	Trusted  []Key    // keys that are in memory already, besides those of Keys
 	Issuer   string   // required value of iss; "" accepts any or none
-	Audience string   // required among aud; "" accepts any or none
+	Audience []string // one of these is required among aud; none accepts any or none
 
 	Issuers []Issuer // those with a policy of their own
 
@@ -76,21 +76,20 @@ type Options struct {
 // settle puts defaults where nothing was said, and refuses what is out of
 // bounds.
 func (o *Options) settle() error {
-	if o.NotBeforeLeeway == 0 {
-		o.NotBeforeLeeway = DefaultNotBeforeLeeway
+	o.NotBeforeLeeway = max(cmp.Or(o.NotBeforeLeeway, DefaultNotBeforeLeeway), 0)
+	o.CacheEntries = cmp.Or(o.CacheEntries, DefaultCacheEntries)
+	o.MaxTokenBytes = cmp.Or(o.MaxTokenBytes, DefaultMaxTokenBytes)
+	o.JWKSRefresh = cmp.Or(o.JWKSRefresh, DefaultJWKSRefresh)
+	o.JWKSCooldown = cmp.Or(o.JWKSCooldown, DefaultJWKSCooldown)
+	o.JWKSTimeout = cmp.Or(o.JWKSTimeout, DefaultJWKSTimeout)
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	o.NotBeforeLeeway = max(o.NotBeforeLeeway, 0)
 	if o.Leeway < 0 || o.Leeway > maxLeeway || o.NotBeforeLeeway > maxLeeway {
 		return fmt.Errorf("auth.leeway %v and the leeway %v on nbf must lie between 0 and %v", o.Leeway, o.NotBeforeLeeway, maxLeeway)
 	}
-	if o.CacheEntries == 0 {
-		o.CacheEntries = DefaultCacheEntries
-	}
 	if o.CacheEntries < 0 || o.CacheEntries > maxCacheEntries {
 		return fmt.Errorf("the token cache must have 1 to %d entries, not %d", maxCacheEntries, o.CacheEntries)
-	}
-	if o.MaxTokenBytes == 0 {
-		o.MaxTokenBytes = DefaultMaxTokenBytes
 	}
 	if o.MaxTokenBytes < 0 {
 		return fmt.Errorf("the longest token must have a positive number of bytes, not %d", o.MaxTokenBytes)
@@ -98,12 +97,6 @@ func (o *Options) settle() error {
 	if o.RevocationMaxAge < 0 {
 		return fmt.Errorf("auth.revocation_max_age %v must not be below 0", o.RevocationMaxAge)
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	o.JWKSRefresh = cmp.Or(o.JWKSRefresh, DefaultJWKSRefresh)
-	o.JWKSCooldown = cmp.Or(o.JWKSCooldown, DefaultJWKSCooldown)
-	o.JWKSTimeout = cmp.Or(o.JWKSTimeout, DefaultJWKSTimeout)
 	if min(o.JWKSRefresh, o.JWKSCooldown, o.JWKSTimeout) < 0 {
 		return errors.New("jwks.refresh, jwks.cooldown and jwks.timeout must be above 0")
 	}

@@ -115,8 +115,8 @@ func (v *Verifier) strictest(is *issuer, alg string) []jwt.ParserOption {
 		jwt.WithIssuer(is.Name), // "" means any
 		jwt.WithTimeFunc(v.options.Now),
 	}
-	if is.Audience != "" {
-		options = append(options, jwt.WithAudience(is.Audience))
+	if len(is.Audience) > 0 {
+		options = append(options, jwt.WithAudience(is.Audience...)) // one of them is enough
 	}
 	return options
 }

@@ -226,7 +226,7 @@ func TestForgedTokens(t *testing.T) {
 
 // Where iss and aud are configured, only these will do.
 func TestForgedIssuer(t *testing.T) {
-	n := start(t, setup{alg: "HS256", fake: new(memBus), auth: authz.Options{Issuer: "https://i.example", Audience: "notifyd"}, server: server.Options{AuthFailures: 1 << 20}})
+	n := start(t, setup{alg: "HS256", fake: new(memBus), auth: authz.Options{Issuer: "https://i.example", Audience: []string{"notifyd"}}, server: server.Options{AuthFailures: 1 << 20}})
 	by := func(claims string) string {
 		return forge(sha256.New, secret(t, n.key), `{"alg":"HS256"}`, fmt.Sprintf(`{"exp":%d,"notify":{"publish":[">"],"subscribe":[">"]}%s}`, time.Now().Add(hour).Unix(), claims))
 	}

@@ -52,6 +52,8 @@ func TestCheck(t *testing.T) {
 		{"--auth.keys=https://s3cret:s3cret@id/jwks?key=s3cret", "auth.keys: https://id/jwks: |password does not belong in the URL"},
 		{"--auth.keys=http://id.example/jwks?key=s3cret", "auth.keys: http://id.example/jwks: |use https"},
 		{"--auth.keys=ftp://id/jwks", "auth.keys: ftp://id/jwks: |neither https nor http"},
+		{"--auth.audience=a,,b", `auth.audience: ""|remove it`},
+		{`--auth.issuers=[{"name":"a","keys":["https://id.example/jwks"],"audience":["a",""]}]`, `auth.issuers[0]: a|an audience is empty`},
 		{"--auth.jwks-refresh=0s", "auth.jwks_refresh: 0s|1s or more"},
 		{"--auth.jwks-cooldown=0s", "auth.jwks_cooldown: 0s|1s or more"},
 		{"--auth.jwks-timeout=0s", "auth.jwks_timeout: 0s|100ms or more"},

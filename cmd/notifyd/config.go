@@ -37,7 +37,7 @@ type adminConfig struct {
 type authConfig struct {
 	Keys            []string      `help:"File with the keys that sign tokens (JWK, JWK Set or PEM; read again on SIGHUP and when it changes), or the https URL of a JWK Set. Repeatable." placeholder:"FILE|URL"`
 	Issuer          string        `help:"Required 'iss' of every token. Empty: not checked." placeholder:"ISS"`
-	Audience        string        `help:"Required 'aud' of every token. Empty: not checked." placeholder:"AUD"`
+	Audience        []string      `help:"Required in the 'aud' of every token. Repeatable: one of them is enough. Empty: not checked." placeholder:"AUD"`
 	Leeway          time.Duration `help:"Clock skew allowed on 'exp'." default:"0s"`
 	NotBeforeLeeway time.Duration `help:"Clock skew allowed on 'nbf' and 'iat'." default:"5s"`
 	CacheEntries    int           `help:"Verified tokens to remember." default:"65536"`

@@ -87,6 +87,9 @@ func (a *authConfig) check(f *findings, dev bool) {
 	if len(a.Issuers) > 0 && a.Issuer != "" && len(a.Keys) == 0 && !dev {
 		f.add("auth.issuer", a.Issuer, "has no keys; set auth.keys, or leave it out and list the issuer in auth.issuers alone")
 	}
+	if slices.Contains(audienceList(a.Audience), "") {
+		f.add("auth.audience", `""`, "is empty; remove it, or leave the key out so that 'aud' is not checked")
+	}
 	f.atLeast("auth.jwks_refresh", a.JWKSRefresh, time.Second)
 	f.atLeast("auth.jwks_cooldown", a.JWKSCooldown, time.Second)
 	f.atLeast("auth.jwks_timeout", a.JWKSTimeout, 100*time.Millisecond)
@@ -216,7 +219,7 @@ func (c *config) authOptions() authz.Options {
 		leeway = -1 // what authz takes for none
 	}
 	o := authz.Options{
-		Keys: c.Auth.Keys, Issuer: c.Auth.Issuer, Audience: c.Auth.Audience,
+		Keys: c.Auth.Keys, Issuer: c.Auth.Issuer, Audience: audienceList(c.Auth.Audience),
 		JWKSRefresh: c.Auth.JWKSRefresh, JWKSCooldown: c.Auth.JWKSCooldown, JWKSTimeout: c.Auth.JWKSTimeout,
 		Leeway: c.Auth.Leeway, NotBeforeLeeway: leeway,
 		CacheEntries: c.Auth.CacheEntries, MaxTokenBytes: int(c.Auth.TokenBytes),

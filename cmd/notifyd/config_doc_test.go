@@ -43,7 +43,7 @@ auth:
   issuers:
     - name: https://id.example.com      # the 'iss' of its tokens
       keys: [https://id.example.com/jwks] # files, and URLs of JWK Sets
-      audience: notifyd                 # required in 'aud'; left out: not checked
+      audience: [notifyd, events]       # a token needs one of these in its 'aud'; left out: not checked
       subscribe: ["users.*", "rooms.>"] # every subscribe grant of a token must lie inside one of these; left out: none
       publish: ["rooms.>"]              # likewise
       max_lifetime: 1h                  # longest exp - iat; left out: no bound

@@ -18,7 +18,7 @@ import (
 type issuerConfig struct {
 	Name        string        `yaml:"name"`         // the iss of its tokens
 	Keys        []string      `yaml:"keys"`         // as auth.keys
-	Audience    string        `yaml:"audience"`     // required among aud; empty: not checked
+	Audience    audiences     `yaml:"audience"`     // one of these is required among aud; empty: not checked
 	Publish     []string      `yaml:"publish"`      // patterns that it may grant; none: no publishing
 	Subscribe   []string      `yaml:"subscribe"`    // patterns that it may grant; none: no subscribing
 	Admin       bool          `yaml:"admin"`        // whether its tokens may revoke
@@ -93,7 +93,7 @@ func (l issuerList) check(f *findings, flat *string) {
 
 func (i issuerConfig) policy() authz.Issuer {
 	return authz.Issuer{
-		Name: i.Name, Keys: i.Keys, Audience: i.Audience, Publish: i.Publish, Subscribe: i.Subscribe,
+		Name: i.Name, Keys: i.Keys, Audience: audienceList(i.Audience), Publish: i.Publish, Subscribe: i.Subscribe,
 		Admin: i.Admin, MaxLifetime: i.MaxLifetime, Type: i.Type,
 	}
 }

@@ -34,7 +34,7 @@ var keys = []struct {
 	{"admin.pprof", "true", func(c *config) any { return c.Admin.Pprof }, true},
 	{"auth.keys", "k.json", func(c *config) any { return c.Auth.Keys }, []string{"k.json"}},
 	{"auth.issuer", "https://id", func(c *config) any { return c.Auth.Issuer }, "https://id"},
-	{"auth.audience", "notifyd", func(c *config) any { return c.Auth.Audience }, "notifyd"},
+	{"auth.audience", "notifyd", func(c *config) any { return c.Auth.Audience }, []string{"notifyd"}},
 	{"auth.leeway", "1s", func(c *config) any { return c.Auth.Leeway }, time.Second},
 	{"auth.not-before-leeway", "2s", func(c *config) any { return c.Auth.NotBeforeLeeway }, 2 * time.Second},
 	{"auth.cache-entries", "3", func(c *config) any { return c.Auth.CacheEntries }, 3},
@@ -212,6 +212,7 @@ func TestBadFiles(t *testing.T) {
 		"origin of no page": {"origins: ['a.example', 'ftp://a']", []string{`:1: origins: "ftp://a" is not an origin`}},
 		"network":           {"trusted_proxies: [10.0.0.0/33]", []string{`"10.0.0.0/33" is not a network: write an address and the bits`}},
 		"issuer's member":   {"auth:\n  issuers:\n    - {name: a, key: b}", []string{":3: auth.issuers: field key not found; write a list of issuers, each with name,"}},
+		"issuer's audience": {"auth: {issuers: [{name: a, audience: {b: c}}]}", []string{"auth.issuers: cannot unmarshal !!map into []string; write a list of issuers"}},
 		"issuer's lifetime": {"auth: {issuers: [{name: a, max_lifetime: long}]}", []string{"auth.issuers: cannot unmarshal !!str `long` into time.Duration; write"}},
 		"issuer, no list":   {"auth: {issuers: {name: a}}", []string{"auth.issuers: expected a plain value"}},
 		"bool":              {"admin: {pprof: perhaps}", []string{"admin.pprof: ", "perhaps"}},
@@ -255,6 +256,41 @@ func TestByteSize(t *testing.T) {
 	}
 }
 
+// One audience may stand alone; several are a list.
+func TestAudiences(t *testing.T) {
+	const issuer = "auth: {issuers: [{name: a, keys: [k], audience: %s}]}"
+	for _, row := range []struct {
+		of   *config
+		want []string
+	}{
+		{parse(t, nil), nil},
+		{parse(t, nil, "--auth.audience="), nil},
+		{parse(t, nil, "--auth.audience=a"), []string{"a"}},
+		{parse(t, nil, "--auth.audience=a", "--auth.audience=b"), []string{"a", "b"}},
+		{parse(t, map[string]string{"NOTIFYD_AUTH_AUDIENCE": ""}), nil},
+		{parse(t, map[string]string{"NOTIFYD_AUTH_AUDIENCE": "a,b"}), []string{"a", "b"}},
+		{parse(t, nil, "--config", writeFile(t, "auth: {audience: 'https://a.example/?b,c'}")), []string{"https://a.example/?b,c"}},
+		{parse(t, nil, "--config", writeFile(t, "auth: {audience: [a, b]}")), []string{"a", "b"}},
+		{parse(t, nil, "--config", writeFile(t, "auth: {audience: ''}")), nil},
+		{parse(t, nil, "--config", writeFile(t, "auth:\n  audience:\n")), nil},
+		{parse(t, nil, "--config", writeFile(t, fmt.Sprintf(issuer, "a"))), []string{"a"}},
+		{parse(t, nil, "--config", writeFile(t, fmt.Sprintf(issuer, "7"))), []string{"7"}},
+		{parse(t, nil, "--config", writeFile(t, fmt.Sprintf(issuer, "''"))), nil},
+		{parse(t, nil, "--config", writeFile(t, fmt.Sprintf(issuer, "[]"))), nil},
+		{parse(t, nil, "--config", writeFile(t, fmt.Sprintf(issuer, "[a, b]"))), []string{"a", "b"}},
+		{parse(t, nil, `--auth.issuers=[{"name":"a","keys":["k"],"audience":["a","b"]}]`), []string{"a", "b"}},
+	} {
+		o := row.of.authOptions()
+		got := o.Audience
+		for _, is := range o.Issuers {
+			got = append(got, is.Audience...)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(row.want) || len(got) != len(row.want) {
+			t.Errorf("%q became %q, want %q", row.of.Auth.Audience, got, row.want)
+		}
+	}
+}
+
 // What is configured reaches the packages that act on it.
 func TestOptions(t *testing.T) {
 	c := parse(t, nil,
@@ -266,7 +302,7 @@ func TestOptions(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	want := []authz.Issuer{{
-		Name: "a", Keys: []string{"k"}, Audience: "b", Publish: []string{"p"}, Subscribe: []string{"s"},
+		Name: "a", Keys: []string{"k"}, Audience: []string{"b"}, Publish: []string{"p"}, Subscribe: []string{"s"},
 		Admin: true, MaxLifetime: time.Hour, Type: "at+jwt",
 	}}
 	if !reflect.DeepEqual(o.Issuers, want) {

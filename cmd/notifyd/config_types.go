@@ -10,7 +10,30 @@ import (
 	"strings"
 
 	"go.uber.org/zap/zapcore"
+	"go.yaml.in/yaml/v3"
 )
+
+// audiences are the audiences of an issuer: a list in YAML, or one alone.
+type audiences []string
+
+// UnmarshalYAML accepts a text, and a list of texts.
+func (a *audiences) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode {
+		var one string
+		err := node.Decode(&one)
+		*a = audiences{one}
+		return err
+	}
+	return node.Decode((*[]string)(a))
+}
+
+// audienceList is what authz takes. A single empty audience stands for none, so that aud is not checked.
+func audienceList(all []string) []string {
+	if len(all) == 1 && all[0] == "" {
+		return nil
+	}
+	return all
+}
 
 // byteSize is a number of bytes, written 65536, 64KiB or 1MiB.
 type byteSize int

@@ -15,7 +15,7 @@ type inspectCmd struct {
 	TokenText string   `arg:"" optional:"" name:"token" help:"The token, or - for standard input. Default: NOTIFYD_TOKEN."`
 	Keys      []string `help:"Verify it with the keys in this file (JWK, JWK Set, PEM), or at the URL of a JWK Set. Repeatable." placeholder:"FILE|URL"`
 	Issuer    string   `help:"With --keys: required 'iss'." placeholder:"ISS"`
-	Audience  string   `help:"With --keys: required 'aud'." placeholder:"AUD"`
+	Audience  []string `help:"With --keys: required in 'aud'. Repeatable: one of them is enough." placeholder:"AUD" sep:"none"`
 }
 
 // Help is shown by --help.

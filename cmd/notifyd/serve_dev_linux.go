@@ -44,8 +44,8 @@ func (c *serveCmd) devToken(key authz.Key, claims authz.Claims) (string, error) 
 	now := time.Now()
 	claims.IssuedAt, claims.Expires = now, now.Add(devTTL)
 	claims.Issuer = c.Auth.Issuer
-	if c.Auth.Audience != "" {
-		claims.Audience = []string{c.Auth.Audience}
+	if all := audienceList(c.Auth.Audience); len(all) > 0 {
+		claims.Audience = all[:1]
 	}
 	return authz.Sign(key, claims)
 }

@@ -42,7 +42,7 @@ func TestKeysTokenInspect(t *testing.T) {
 			}
 			token := strings.TrimSpace(made.stdout)
 			for name, r := range map[string]result{
-				"argument":    invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--issuer", "me", "--audience", "notifyd"),
+				"argument":    invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--issuer", "me", "--audience", "other", "--audience", "notifyd"),
 				"stdin":       invoke(t, nil, made.stdout, "inspect", "-", "--keys", publicPath),
 				"environment": invoke(t, map[string]string{"NOTIFYD_TOKEN": token}, "", "inspect", "--keys", publicPath),
 			} {
