@@ -2,6 +2,7 @@ package authz
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -20,7 +21,11 @@ func unsigned(n int, key *trusted, until int64) []*Token {
 }
 
 // newTrusted is a key of which nothing but its end counts.
-func newTrusted() *trusted { return &trusted{revoked: newRevoked()} }
+func newTrusted() *trusted {
+	k := &trusted{revoked: newRevoked()}
+	k.expires.Store(math.MaxInt64)
+	return k
+}
 
 func TestCacheIsBounded(t *testing.T) {
 	c := newCache(256)

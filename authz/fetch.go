@@ -100,13 +100,13 @@ func (v *Verifier) awaitKey(is *issuer, h header, fits func(*candidate) bool) (*
 // After an error those that were there before stay.
 func (v *Verifier) beginFetch(from *source, forKid bool) <-chan struct{} {
 	return from.endpoint.begin(forKid, func() error {
-		keys, skipped, err := from.endpoint.get(context.Background()) // the client has a timeout
+		now, err := from.endpoint.get(context.Background()) // the client has a timeout
 		fell := false
 		if err == nil {
 			v.reload.Lock()
 			before := from.keys
-			if fell, err = v.install(map[*source]reading{from: {keys: keys, skipped: skipped}}); err == nil {
-				from.endpoint.removed(before, keys)
+			if fell, err = v.install(map[*source]reading{from: now}); err == nil {
+				from.endpoint.removed(before, now.keys)
 			}
 			v.reload.Unlock()
 		}

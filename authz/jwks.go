@@ -112,22 +112,22 @@ func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// get fetches the keys once. skipped are the entries that are not trusted. A key
-// that is no secret any more refuses the whole set: whoever has read it can make
+// get fetches the keys once. A key that is no secret any more refuses the whole set: whoever has read it can make
 // tokens, so that somebody has to look.
-func (e *endpoint) get(ctx context.Context) (keys []Key, skipped []error, err error) {
-	if keys, skipped, err = e.read(ctx); err != nil {
-		return nil, nil, fmt.Errorf("JWK Set %s: %w", e.name, err)
+func (e *endpoint) get(ctx context.Context) (r reading, err error) {
+	r.fetched = e.now()
+	if r.keys, r.skipped, err = e.read(ctx); err != nil {
+		return reading{}, fmt.Errorf("JWK Set %s: %w", e.name, err)
 	}
-	for i := range keys {
-		if keys[i].CanSign() {
-			return nil, nil, fmt.Errorf("JWK Set %s: %v is a private or secret key, and everybody can read it; publish public keys", e.name, keys[i])
+	for _, key := range r.keys {
+		if key.CanSign() {
+			return reading{}, fmt.Errorf("JWK Set %s: %v is a private or secret key, and everybody can read it; publish public keys", e.name, key)
 		}
 	}
-	for i, err := range skipped {
-		skipped[i] = fmt.Errorf("JWK Set %s: %w", e.name, err)
+	for i, err := range r.skipped {
+		r.skipped[i] = fmt.Errorf("JWK Set %s: %w", e.name, err)
 	}
-	return keys, skipped, nil
+	return r, nil
 }
 
 func (e *endpoint) read(ctx context.Context) (keys []Key, skipped []error, err error) {

@@ -477,9 +477,9 @@ func TestHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.client.Transport.(*http.Transport).TLSClientConfig = secure.Client().Transport.(*http.Transport).TLSClientConfig
-	keys, _, err := e.get(context.Background())
-	if err != nil || len(keys) != 1 || keys[0].kid != "1" {
-		t.Error(keys, err)
+	r, err := e.get(context.Background())
+	if err != nil || len(r.keys) != 1 || r.keys[0].kid != "1" {
+		t.Error(r.keys, err)
 	}
 }
 

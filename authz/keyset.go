@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -25,7 +26,8 @@ type trusted struct {
 	method    jwt.SigningMethod
 	validator *jwt.Validator
 
-	fallen atomic.Bool // removed or replaced: nothing verified with it counts any more
+	fallen  atomic.Bool  // removed or replaced: nothing verified with it counts any more
+	expires atomic.Int64 // Unix nanoseconds from which it is too old to count, until it is fetched again
 }
 
 // slow reports whether checking a signature costs tens of microseconds.
@@ -84,6 +86,7 @@ type keySet struct {
 // candidate is a trusted key within one key set.
 type candidate struct {
 	*trusted
+	until int64 // what expires is to be: the latest of its sources'
 	// route is that of the last token that verified. Tokens of one issuer share
 	// their header, and where it leads is a function of its bytes and of the key
 	// set, so that it need not be read again.
@@ -142,21 +145,24 @@ func (k *trusted) signed(raw string) bool {
 
 // newKeySet gathers the keys of all issuers. It keeps those members of old that
 // are still there, with all that was verified with them.
-func newKeySet(issuers []*issuer, old *keySet, trust func(*issuer, Key) *trusted) (*keySet, error) {
+func newKeySet(issuers []*issuer, old *keySet, maxAge time.Duration, trust func(*issuer, Key) *trusted) (*keySet, error) {
 	set := &keySet{issuers: issuers, byKid: map[string][]*candidate{}, byAlg: map[string][]*candidate{}}
 	for _, is := range issuers {
 		own := 0
 		for _, from := range is.sources {
+			until := from.expires(maxAge)
 			for _, key := range from.keys {
-				if set.find(is, key) != nil {
-					continue // the same key, from another file or URL
+				if c := set.find(is, key); c != nil { // the same key, from another file or URL
+					c.until = max(c.until, until)
+					continue
 				}
 				own++
-				k := old.find(is, key)
-				if k == nil {
-					k = trust(is, key)
+				c := &candidate{until: until}
+				if was := old.find(is, key); was != nil {
+					c.trusted = was.trusted
+				} else {
+					c.trusted = trust(is, key)
 				}
-				c := &candidate{trusted: k}
 				set.all = append(set.all, c)
 				set.byKid[key.kid] = append(set.byKid[key.kid], c)
 				set.byAlg[key.alg] = append(set.byAlg[key.alg], c)
@@ -171,13 +177,13 @@ func newKeySet(issuers []*issuer, old *keySet, trust func(*issuer, Key) *trusted
 
 // find returns the member that is the same key of the same issuer, or nil. A
 // nil set is empty.
-func (s *keySet) find(is *issuer, key Key) *trusted {
+func (s *keySet) find(is *issuer, key Key) *candidate {
 	if s == nil {
 		return nil
 	}
 	for _, c := range s.byKid[key.kid] {
 		if c.issuer == is && c.same(key) {
-			return c.trusted
+			return c
 		}
 	}
 	return nil

@@ -15,6 +15,7 @@ const (
 	DefaultJWKSRefresh     = 5 * time.Minute
 	DefaultJWKSCooldown    = 30 * time.Second
 	DefaultJWKSTimeout     = 5 * time.Second
+	DefaultJWKSMaxAge      = 24 * time.Hour
 
 	maxLeeway       = time.Hour
 	maxCacheEntries = 1 << 24
@@ -37,6 +38,11 @@ type Options struct {
 	// fetch at other times too, at most once a JWKSCooldown (default 30 s). A
 	// fetch takes at most JWKSTimeout (default 5 s).
 	JWKSRefresh, JWKSCooldown, JWKSTimeout time.Duration
+	// JWKSMaxAge is how long the keys of a URL count after the last fetch that
+	// succeeded. After that their tokens are wire.Unavailable until one does, so that
+	// blocking the fetch cannot keep a withdrawn key in use for ever. Default 24 h,
+	// negative for no bound; longer than JWKSRefresh and JWKSTimeout together.
+	JWKSMaxAge time.Duration
 
 	Leeway          time.Duration // how long after exp a token still counts; default 0, at most 1 h
 	NotBeforeLeeway time.Duration // how long before nbf and iat it counts already; default 5 s, negative for none, at most 1 h
@@ -62,6 +68,9 @@ type Options struct {
 	// OnKeyError, if not nil, is called from any goroutine when keys could not be
 	// read again, with the file or URL and the remedy.
 	OnKeyError func(error)
+	// OnKeySetTooOld, if not nil, is called by Run when a URL could not be fetched for
+	// JWKSMaxAge, once until a fetch succeeds.
+	OnKeySetTooOld func(error)
 	// OnKeySkipped, if not nil, is called from any goroutine for each entry of a key
 	// set that is not trusted because it is weak or broken, with the key, its place
 	// and what is wrong with it.
@@ -82,6 +91,7 @@ func (o *Options) settle() error {
 	o.JWKSRefresh = cmp.Or(o.JWKSRefresh, DefaultJWKSRefresh)
 	o.JWKSCooldown = cmp.Or(o.JWKSCooldown, DefaultJWKSCooldown)
 	o.JWKSTimeout = cmp.Or(o.JWKSTimeout, DefaultJWKSTimeout)
+	o.JWKSMaxAge = cmp.Or(o.JWKSMaxAge, DefaultJWKSMaxAge)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -98,7 +108,10 @@ func (o *Options) settle() error {
 		return fmt.Errorf("auth.revocation_max_age %v must not be below 0", o.RevocationMaxAge)
 	}
 	if min(o.JWKSRefresh, o.JWKSCooldown, o.JWKSTimeout) < 0 {
-		return errors.New("jwks.refresh, jwks.cooldown and jwks.timeout must be above 0")
+		return errors.New("auth.jwks_refresh, auth.jwks_cooldown and auth.jwks_timeout must be above 0")
+	}
+	if o.JWKSMaxAge > 0 && o.JWKSMaxAge <= o.JWKSRefresh+o.JWKSTimeout {
+		return fmt.Errorf("auth.jwks_max_age %v must be longer than auth.jwks_refresh %v and auth.jwks_timeout %v together", o.JWKSMaxAge, o.JWKSRefresh, o.JWKSTimeout)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -14,6 +15,7 @@ type source struct {
 	file     string    // "" if it is none
 	endpoint *endpoint // nil if it is no URL
 	reading            // guarded by Verifier.reload
+	tooOld   bool      // and that was told; guarded by Verifier.reload
 }
 
 // reading is what a source held when it was last read.
@@ -21,6 +23,7 @@ type reading struct {
 	keys    []Key
 	skipped []error     // entries of a set that are not trusted
 	info    os.FileInfo // which state of the file that was
+	fetched time.Time   // when the fetch began; zero for what came from a file or memory
 }
 
 // load fills the sources of every issuer for the first time.
@@ -39,7 +42,7 @@ func (v *Verifier) load() error {
 				from = &source{endpoint: to}
 				// The client has a timeout. An issuer that does not answer now does not
 				// stop the others; its tokens are unavailable until it does.
-				if from.keys, from.skipped, err = to.get(context.Background()); err != nil {
+				if from.reading, err = to.get(context.Background()); err != nil {
 					to.missed()
 					away = append(away, err)
 				}
@@ -99,6 +102,7 @@ func (v *Verifier) Run(ctx context.Context) {
 		case <-files.C:
 			v.pollFiles()
 		case <-urls.C:
+			v.noticeAge()
 			for _, is := range v.issuers {
 				for _, from := range is.remote {
 					if _, due := from.endpoint.state(); due {
@@ -132,6 +136,56 @@ func (v *Verifier) pollFiles() {
 	if news {
 		v.loaded(fell, err)
 	}
+}
+
+// expires is the first Unix nanosecond at which what was read counts no more.
+func (r *reading) expires(maxAge time.Duration) int64 {
+	if r.fetched.IsZero() || maxAge < 0 {
+		return math.MaxInt64
+	}
+	return r.fetched.Add(maxAge).UnixNano()
+}
+
+// noticeAge tells of the key sets that have become too old, each once. Check refuses
+// their tokens by itself.
+func (v *Verifier) noticeAge() {
+	var told []error
+	v.reload.Lock()
+	for _, is := range v.issuers {
+		for _, from := range is.remote {
+			if from.tooOld || v.options.Now().UnixNano() < from.expires(v.options.JWKSMaxAge) {
+				continue
+			}
+			from.tooOld = true
+			told = append(told, fmt.Errorf("JWK Set %s: the last fetch that succeeded is older than %v (auth.jwks_max_age); tokens of its keys are unavailable until one succeeds",
+				from.endpoint.name, v.options.JWKSMaxAge))
+		}
+	}
+	v.reload.Unlock()
+	for _, err := range told {
+		if v.options.OnKeySetTooOld != nil {
+			v.options.OnKeySetTooOld(err)
+		}
+	}
+	if len(told) > 0 {
+		v.changed()
+	}
+}
+
+// keySetAge is the time since the last fetch that succeeded, of the URL for which it
+// is longest; 0 without URLs, and math.MaxInt64 where there was none.
+func (v *Verifier) keySetAge() (age time.Duration) {
+	v.reload.Lock()
+	defer v.reload.Unlock()
+	for _, is := range v.issuers {
+		for _, from := range is.remote {
+			if from.fetched.IsZero() {
+				return math.MaxInt64
+			}
+			age = max(age, v.options.Now().Sub(from.fetched))
+		}
+	}
+	return age
 }
 
 // Reload reads all key files again, those that changed and the others, and has
@@ -210,10 +264,16 @@ func (v *Verifier) install(read map[*source]reading) (fell bool, err error) {
 	}
 	swap()
 	old := v.keys.Load()
-	next, err := newKeySet(v.issuers, old, v.trust)
+	next, err := newKeySet(v.issuers, old, v.options.JWKSMaxAge, v.trust)
 	if err != nil {
 		swap()
 		return false, err
+	}
+	for to := range read {
+		to.tooOld = false
+	}
+	for _, c := range next.all {
+		c.expires.Store(c.until)
 	}
 	v.keys.Store(next)
 	v.tellSkipped()

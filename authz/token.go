@@ -55,8 +55,9 @@ func (t *Token) Same(token []byte) bool {
 }
 
 // Check tells whether the token holds at now, in Unix nanoseconds: OK,
-// TokenExpired, TokenRevoked, TokenNotYetValid, or TokenInvalid when its key was
-// removed or replaced. It is to be asked for every frame, in both directions.
+// TokenExpired, TokenRevoked, TokenNotYetValid, TokenInvalid when its key was
+// removed or replaced, or Unavailable when its key has not been confirmed by its
+// issuer for Options.JWKSMaxAge. It is to be asked for every frame, in both directions.
 func (t *Token) Check(now int64) wire.Code {
 	switch {
 	case t.key.fallen.Load():
@@ -67,6 +68,8 @@ func (t *Token) Check(now int64) wire.Code {
 		return wire.TokenRevoked
 	case now < t.from:
 		return wire.TokenNotYetValid
+	case now >= t.key.expires.Load():
+		return wire.Unavailable
 	}
 	return wire.OK
 }

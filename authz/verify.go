@@ -62,7 +62,7 @@ type Verifier struct {
 	loads, loadErrors         atomic.Uint64
 }
 
-// Stats are counters since New; Entries and Revocations are gauges.
+// Stats are counters since New; Entries, Revocations and KeySetAge are gauges.
 type Stats struct {
 	Hits, Misses uint64 // of Find, and of the look-up with which Verify begins
 	Verified     uint64 // by Verify, that were not remembered
@@ -73,6 +73,9 @@ type Stats struct {
 	KeyErrors    uint64 // those of them that failed, so that the keys stayed as they were
 	Stale        uint64 // valid tokens that Verify or Restore answered with Unavailable, for want of fresh revocations
 	Revocations  int    // in force; some that have expired may be among them
+	// KeySetAge is the time since the last fetch that succeeded, of the URL for which
+	// it is longest: 0 without URLs, math.MaxInt64 where none has succeeded.
+	KeySetAge time.Duration
 }
 
 // New loads the keys, those of URLs included, and makes a Verifier. It refuses
@@ -300,6 +303,7 @@ func (v *Verifier) Stats() Stats {
 		KeyLoads:    v.loads.Load(),
 		KeyErrors:   v.loadErrors.Load(),
 		Revocations: v.revocations.size(),
+		KeySetAge:   v.keySetAge(),
 	}
 	for i := range v.cache.counts {
 		s.Hits += v.cache.counts[i].hits.Load()

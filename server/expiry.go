@@ -98,7 +98,14 @@ func (s *Server) recheck(c *loop.Conn) {
 			}
 		}
 	})
-	if ses.credential != nil && ses.credential.token.Check(now) != wire.OK {
+	if ses.credential == nil {
+		return
+	}
+	switch code := ses.credential.token.Check(now); {
+	case code == wire.OK:
+	case code.Retry(): // another token would not help
+		s.close(c, wire.CloseTryLater)
+	default:
 		s.close(c, wire.CloseUnauthenticated)
 	}
 }

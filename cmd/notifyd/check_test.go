@@ -57,6 +57,8 @@ func TestCheck(t *testing.T) {
 		{"--auth.jwks-refresh=0s", "auth.jwks_refresh: 0s|1s or more"},
 		{"--auth.jwks-cooldown=0s", "auth.jwks_cooldown: 0s|1s or more"},
 		{"--auth.jwks-timeout=0s", "auth.jwks_timeout: 0s|100ms or more"},
+		{"--auth.jwks-max-age=5m5s", "auth.jwks_max_age: 5m5s|several times as long"},
+		{"--auth.jwks-refresh=48h", "auth.jwks_max_age: 24h0m0s|auth.jwks_refresh (48h0m0s)"},
 		{"--auth.strategies=", "auth.strategies: empty|leave it out"},
 		{"--auth.strategies=message --auth.require=connection", "auth.require: connection|add first-message"},
 		{"--auth.deadline=1ms", "auth.deadline: 1ms|1s or more"},

@@ -49,6 +49,7 @@ type authConfig struct {
 	JWKSRefresh  time.Duration `help:"Fetch the JWK Sets of URLs again so often; how long a key that was removed there counts at most." default:"5m" name:"jwks-refresh"`
 	JWKSCooldown time.Duration `help:"An unknown kid makes the node fetch at once, but not again within this time." default:"30s" name:"jwks-cooldown"`
 	JWKSTimeout  time.Duration `help:"Time for one fetch." default:"5s" name:"jwks-timeout"`
+	JWKSMaxAge   time.Duration `help:"How long the keys of a URL count after the last fetch that succeeded; then their tokens are unavailable until one does. 0: no bound." default:"24h" name:"jwks-max-age"`
 
 	Strategies []strategy    `help:"Ways to present a token: message, first-message, header, subprotocol, ticket, query (which ends up in the logs of proxies)." default:"message,first-message,header,subprotocol,ticket"`
 	Require    authRequired  `help:"none, or connection: refuse clients that present no token for the connection." default:"none"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -93,6 +94,10 @@ func (a *authConfig) check(f *findings, dev bool) {
 	f.atLeast("auth.jwks_refresh", a.JWKSRefresh, time.Second)
 	f.atLeast("auth.jwks_cooldown", a.JWKSCooldown, time.Second)
 	f.atLeast("auth.jwks_timeout", a.JWKSTimeout, 100*time.Millisecond)
+	if a.JWKSMaxAge != 0 && a.JWKSMaxAge <= a.JWKSRefresh+a.JWKSTimeout {
+		f.add("auth.jwks_max_age", a.JWKSMaxAge, fmt.Sprintf(
+			"is not longer than auth.jwks_refresh (%v) and auth.jwks_timeout (%v) together, so keys would be too old before they are fetched again; make it several times as long, or 0 for no bound", a.JWKSRefresh, a.JWKSTimeout))
+	}
 	const hour = int(time.Hour / time.Second)
 	f.between("auth.leeway", int(a.Leeway/time.Second), 0, hour, " seconds")
 	f.between("auth.not_before_leeway", int(a.NotBeforeLeeway/time.Second), 0, hour, " seconds")
@@ -214,14 +219,13 @@ func (c *config) busOptions() bus.Options {
 }
 
 func (c *config) authOptions() authz.Options {
-	leeway := c.Auth.NotBeforeLeeway
-	if leeway == 0 {
-		leeway = -1 // what authz takes for none
-	}
+	const none = -1 // what authz takes for it
+	leeway := cmp.Or(c.Auth.NotBeforeLeeway, none)
 	o := authz.Options{
 		Keys: c.Auth.Keys, Issuer: c.Auth.Issuer, Audience: audienceList(c.Auth.Audience),
 		JWKSRefresh: c.Auth.JWKSRefresh, JWKSCooldown: c.Auth.JWKSCooldown, JWKSTimeout: c.Auth.JWKSTimeout,
-		Leeway: c.Auth.Leeway, NotBeforeLeeway: leeway,
+		JWKSMaxAge: cmp.Or(c.Auth.JWKSMaxAge, none),
+		Leeway:     c.Auth.Leeway, NotBeforeLeeway: leeway,
 		CacheEntries: c.Auth.CacheEntries, MaxTokenBytes: int(c.Auth.TokenBytes),
 	}
 	for _, is := range c.Auth.Issuers {

@@ -45,6 +45,7 @@ var keys = []struct {
 	{"auth.jwks-refresh", "7m", func(c *config) any { return c.Auth.JWKSRefresh }, 7 * time.Minute},
 	{"auth.jwks-cooldown", "8s", func(c *config) any { return c.Auth.JWKSCooldown }, 8 * time.Second},
 	{"auth.jwks-timeout", "9s", func(c *config) any { return c.Auth.JWKSTimeout }, 9 * time.Second},
+	{"auth.jwks-max-age", "25h", func(c *config) any { return c.Auth.JWKSMaxAge }, 25 * time.Hour},
 	{"auth.strategies", "query", func(c *config) any { return c.Auth.Strategies }, []strategy{"query"}},
 	{"auth.require", "connection", func(c *config) any { return c.Auth.Require }, authRequired("connection")},
 	{"auth.deadline", "11s", func(c *config) any { return c.Auth.Deadline }, 11 * time.Second},
@@ -294,11 +295,11 @@ func TestAudiences(t *testing.T) {
 // What is configured reaches the packages that act on it.
 func TestOptions(t *testing.T) {
 	c := parse(t, nil,
-		"--auth.jwks-refresh=7m", "--auth.jwks-cooldown=8s", "--auth.jwks-timeout=9s", "--auth.revocation-max-age=11s",
+		"--auth.jwks-refresh=7m", "--auth.jwks-cooldown=8s", "--auth.jwks-timeout=9s", "--auth.jwks-max-age=1h", "--auth.revocation-max-age=11s",
 		`--auth.issuers=[{"name":"a","keys":["k"],"audience":"b","publish":["p"],"subscribe":["s"],"admin":true,"max_lifetime":"1h","type":"at+jwt"}]`,
 		"--nats.replicas=3", "--nats.url=nats://h")
 	o := c.authOptions()
-	if o.JWKSRefresh != 7*time.Minute || o.JWKSCooldown != 8*time.Second || o.JWKSTimeout != 9*time.Second || o.RevocationMaxAge != 11*time.Second {
+	if o.JWKSRefresh != 7*time.Minute || o.JWKSCooldown != 8*time.Second || o.JWKSTimeout != 9*time.Second || o.JWKSMaxAge != time.Hour || o.RevocationMaxAge != 11*time.Second {
 		t.Errorf("%+v", o)
 	}
 	want := []authz.Issuer{{
@@ -307,6 +308,9 @@ func TestOptions(t *testing.T) {
 	}}
 	if !reflect.DeepEqual(o.Issuers, want) {
 		t.Errorf("%+v", o.Issuers)
+	}
+	if age := parse(t, nil, "--auth.jwks-max-age=0").authOptions().JWKSMaxAge; age >= 0 {
+		t.Errorf("no bound became %v", age)
 	}
 	if n := c.busOptions().Replicas; n != 3 {
 		t.Errorf("%d replicas", n)

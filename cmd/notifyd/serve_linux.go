@@ -100,6 +100,7 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 	authOptions.Trusted = dev
 	authOptions.OnChange = n.rechecker.ask
 	authOptions.OnKeyError = n.keysFailed
+	authOptions.OnKeySetTooOld = func(err error) { n.log.Error("keys count no more", zap.Error(err)) }
 	authOptions.OnKeySkipped = func(err error) { n.log.Warn("a key is not trusted, the others are", zap.Error(err)) }
 	verifying := newVerifyTime()
 	authOptions.OnVerify = func(took time.Duration) { verifying.Observe(took.Seconds()) }

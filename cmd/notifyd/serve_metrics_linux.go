@@ -22,6 +22,7 @@ var (
 	descTokenEntries = metric("token_cache_entries", "Tokens that are remembered.")
 	descTokenStale   = metric("token_stale_total", "Valid tokens that were refused since revocations are out of date.")
 	descKeyLoads     = metric("key_loads_total", "Key files read again and JWK Sets fetched.", "result")
+	descKeySetAge    = metric("key_set_age_seconds", "Time since the last fetch that succeeded, of the JWK Set for which it is longest.")
 	descRevocations  = metric("revocations", "Revocations in force.")
 )
 
@@ -32,7 +33,7 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements [prometheus.Collector].
 func (tokenCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descTokenLookups, descTokenChecks, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descRevocations,
+		descTokenLookups, descTokenChecks, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descKeySetAge, descRevocations,
 	} {
 		ch <- d
 	}
@@ -51,6 +52,11 @@ func (c tokenCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descKeyLoads, st.KeyLoads-st.KeyErrors, "ok")
 	counter(ch, descKeyLoads, st.KeyErrors, "failed")
 	gauge(ch, descRevocations, float64(st.Revocations))
+	if st.KeySetAge == math.MaxInt64 {
+		gauge(ch, descKeySetAge, math.Inf(1))
+	} else {
+		gauge(ch, descKeySetAge, st.KeySetAge.Seconds())
+	}
 }
 
 type natsCollector struct{ bus *bus.Bus }
