@@ -34,9 +34,9 @@ const (
 	// A hung server is noticed when pingsOut pings stay unanswered: after 15 to 20 s.
 	pingInterval = 5 * time.Second
 	pingsOut     = 2
-	// A write that NATS does not take for this long breaks the connection. Publishers wait for such a
-	// write, so it bounds how long a hung server can hold them up.
-	writeTimeout = 2 * time.Second
+	// When NATS takes nothing for this long of what waits to be written to it, the connection is given up, and
+	// what waited is lost. Publishers that find no room wait as long.
+	writeTimeout = 10 * time.Second
 )
 
 // A Sink receives events. Calls with one shard number come from one goroutine, so that a sink needs no

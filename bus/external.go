@@ -14,14 +14,15 @@ import (
 
 func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	b.node = newNodeName()
-	b.events = remote{b}
+	out := &outbox{room: b.sink.Room}
+	b.events = remote{b, out}
 	for i := range o.Shards {
 		b.shards = append(b.shards, &shard{number: i, sink: b.sink, queue: make(chan *nats.Msg, o.Buffer)})
 	}
 	n := b.connection()
 	n.Servers, _ = o.servers()
 	n.ReconnectOnFlusherError = true
-	n.FlusherTimeout = writeTimeout
+	n.CustomDialer = dialer{out}
 	if err := o.authenticate(n); err != nil {
 		return err
 	}

@@ -32,7 +32,10 @@ type events interface {
 }
 
 // A remote is nats.go's connection to an external NATS.
-type remote struct{ b *Bus }
+type remote struct {
+	b   *Bus
+	out *outbox
+}
 
 func (r remote) publish(topic, data []byte) wire.Code {
 	var buf [MaxPrefixBytes + len(".ev.") + wire.MaxTopicBytes]byte
@@ -55,8 +58,7 @@ func (r remote) flush() { runtime.Gosched() }
 
 func (r remote) busy() bool { return false }
 
-// nats.go makes a publisher wait when its buffer is full.
-func (r remote) hasRoom() bool { return true }
+func (r remote) hasRoom() bool { return !r.out.full.Load() }
 
 func (r remote) subscribe(sub *subscription) error {
 	var err error
