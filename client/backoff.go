@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -14,6 +15,19 @@ func backoff(n int, least, most time.Duration) time.Duration {
 		ceiling = least << n
 	}
 	return rand.N(ceiling + 1)
+}
+
+// pause is how long to wait after err before attempt n to connect: as long as the server asks for, and a random time so
+// that the clients that it asked do not come together.
+func (c *Client) pause(n int, err error) time.Duration {
+	if n == 0 && restarts(err) {
+		return 0
+	}
+	d := backoff(n, c.opts.MinBackoff, c.opts.MaxBackoff)
+	if later := (*laterError)(nil); errors.As(err, &later) {
+		d += later.after
+	}
+	return d
 }
 
 // sleep reports whether the whole pause passed before ctx ended.

@@ -32,7 +32,8 @@ type Client struct {
 }
 
 // Dial connects to rawURL (ws, wss, http or https) and waits for the server's welcome. ctx bounds that only, not the
-// client's life. If this first attempt fails, so does Dial; from then on the client reconnects by itself.
+// client's life. Dial tries again only when the server says that its refusal heals, and only within
+// Options.DialTimeout; any other failure of the first attempt is Dial's. From then on the client reconnects by itself.
 func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 	if err := opts.setDefaults(); err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 		up:       make(chan struct{}),
 		subs:     map[string]*Subscription{},
 	}
-	s, err := c.connect(ctx)
+	s, err := c.connectFirst(ctx)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -56,6 +57,22 @@ func Dial(ctx context.Context, rawURL string, opts Options) (*Client, error) {
 	c.attach(s)
 	go c.run(s)
 	return c, nil
+}
+
+// connectFirst is connect, again after refusals that heal before the time for it is over.
+func (c *Client) connectFirst(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
+	defer cancel()
+	for attempt := 0; ; attempt++ {
+		s, err := c.connect(ctx)
+		if err == nil || !heals(err) {
+			return s, err
+		}
+		wait := c.pause(attempt, err)
+		if end, _ := ctx.Deadline(); wait >= time.Until(end) || !sleep(ctx, wait) {
+			return nil, err
+		}
+	}
 }
 
 // Close ends the client: publishes in flight fail, subscriptions end, queued events are dropped. It makes the closing
@@ -81,17 +98,21 @@ func (c *Client) Err() error {
 func (c *Client) run(s *session) {
 	defer close(c.done)
 	c.state(StateConnected, nil)
+	var refused refusals
 	for attempt := 0; ; {
 		began := time.Now()
 		<-s.down
 		err := s.cause()
-		if time.Since(began) >= c.opts.MaxBackoff {
-			attempt = 0 // it held: this is a new outage, not the same one
+		held := time.Since(began) >= c.opts.MaxBackoff
+		if held {
+			attempt = 0 // this is a new outage, not the same one
 		}
-		refused := 0
+		if held || s.accepted.Load() { // not by the handshake alone: a server may accept that and close at once
+			refused = refusals{}
+		}
 		for s = nil; s == nil; attempt++ {
-			if c.unauthenticated(err) {
-				refused++
+			if unauthenticated(err) {
+				refused.add()
 			}
 			if c.ctx.Err() == nil && c.final(err, refused) {
 				c.end(err)
@@ -101,7 +122,7 @@ func (c *Client) run(s *session) {
 				return
 			}
 			c.state(StateReconnecting, err)
-			if attempt == 0 && restarts(err) || sleep(c.ctx, backoff(attempt, c.opts.MinBackoff, c.opts.MaxBackoff)) {
+			if sleep(c.ctx, c.pause(attempt, err)) {
 				s, err = c.connect(c.ctx)
 			}
 		}

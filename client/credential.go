@@ -73,7 +73,7 @@ func (s *session) auth(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	call, err := s.send(ctx, nil, func(id string) []byte {
+	call, err := s.send(ctx, wire.Auth, nil, func(id string) []byte {
 		frame, err := json.Marshal(struct {
 			Type  string `json:"type"`
 			ID    string `json:"id"`

@@ -9,7 +9,8 @@
 // A Client reconnects for ever, with full-jitter exponential back-off, and subscribes again to what it was subscribed
 // to, until Close or until the server closes with a code that says not to come back ([wire.CloseCode.Reconnect]).
 // Tokens are asked for when they are needed, and again when the server says that one expires, so a [TokenSource] that
-// mints short-lived tokens is all that a long-lived client needs.
+// mints short-lived tokens is all that a long-lived client needs. A client, or a subscription, whose tokens are refused
+// asks for others; it ends when at least three in a row were refused, over at least twice Options.MaxBackoff.
 //
 // Options.Strategy gives the connection a credential of its own, so that subscribes carry no token; each publish always
 // carries one. Revoke takes tokens back.

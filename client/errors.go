@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/notifyd/notifyd/wire"
 )
@@ -35,24 +36,44 @@ func (e *CloseError) Error() string {
 	return fmt.Sprintf("server closed the connection: %d %s", e.Code, reason)
 }
 
-// tokenAttempts is how often in a row tokens may be refused before a client, or a subscription, gives up. The source is
-// asked anew each time: it may have given a token that it had kept for too long, or one that was revoked just now.
+// tokenAttempts is how often in a row tokens must be refused, at least, before a client, or a subscription, gives up. The
+// source is asked anew each time: it may have given a token that it had kept for too long, or one that was revoked just
+// now.
 const tokenAttempts = 3
 
-// final reports whether err forbids to connect again. refused is how many attempts in a row, this one included, failed
-// because of their credential.
-func (c *Client) final(err error, refused int) bool {
-	if closed := (*CloseError)(nil); errors.As(err, &closed) && !c.unauthenticated(err) {
-		return !closed.Code.Reconnect()
-	}
-	return c.unauthenticated(err) && refused >= tokenAttempts
+// refusals counts the refused tokens of a row.
+type refusals struct {
+	n     int
+	since time.Time // of the first
 }
 
-// unauthenticated reports whether err says that the connection's credential was not accepted, or has ended, so that
-// only another one can help.
-func (c *Client) unauthenticated(err error) bool {
+func (r *refusals) add() {
+	if r.n == 0 {
+		r.since = time.Now()
+	}
+	r.n++
+}
+
+// giveUp reports whether r is enough to stop. A server may refuse good tokens for a while, such as when it still has the
+// issuer's keys of before a rotation, so that a number alone does not say that no token will do.
+func (c *Client) giveUp(r refusals) bool {
+	return r.n >= tokenAttempts && time.Since(r.since) >= 2*c.opts.MaxBackoff
+}
+
+// final reports whether err forbids to connect again. refused is the row of refused credentials, err's own included.
+func (c *Client) final(err error, refused refusals) bool {
+	if unauthenticated(err) {
+		return c.giveUp(refused)
+	}
+	closed := (*CloseError)(nil)
+	return errors.As(err, &closed) && !closed.Code.Reconnect()
+}
+
+// unauthenticated reports whether err says that a credential was not accepted, or has ended, so that only another one
+// can help.
+func unauthenticated(err error) bool {
 	if closed := (*CloseError)(nil); errors.As(err, &closed) {
-		return closed.Code == wire.CloseUnauthenticated && c.opts.Strategy != StrategyMessage
+		return closed.Code == wire.CloseUnauthenticated
 	}
 	var refusal *wire.Error
 	return errors.As(err, &refusal) && refusal.Code.Auth() && !refusal.Code.Retry()
@@ -64,3 +85,21 @@ func restarts(err error) bool {
 	closed := (*CloseError)(nil)
 	return errors.As(err, &closed) && closed.Code == wire.CloseRestart
 }
+
+// heals reports whether err is the server's word that the same request may succeed later.
+func heals(err error) bool {
+	if later := (*laterError)(nil); errors.As(err, &later) {
+		return true
+	}
+	var refusal *wire.Error
+	return errors.As(err, &refusal) && refusal.Code.Retry()
+}
+
+// laterError is a refusal over HTTP that says when to try again (RFC 9110 §10.2.3).
+type laterError struct {
+	refusal error
+	after   time.Duration
+}
+
+func (e *laterError) Error() string { return e.refusal.Error() }
+func (e *laterError) Unwrap() error { return e.refusal }

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,8 @@ type fake struct {
 
 	mu     sync.Mutex
 	greet  func() []byte    // the first message
+	after  string           // Retry-After of "not now"
+	body   string           // of a refused handshake
 	refuse func() int       // HTTP status instead of a handshake; 0: accept
 	call   http.HandlerFunc // answers a POST
 }
@@ -43,7 +46,7 @@ type request struct {
 
 func newFake(t *testing.T) *fake {
 	t.Helper()
-	f := &fake{peers: make(chan *peer, 64), asked: make(chan *http.Request, 64), client: http.DefaultClient}
+	f := &fake{peers: make(chan *peer, 64), asked: make(chan *http.Request, 64), client: http.DefaultClient, after: "0"}
 	f.welcome(25 * time.Second)
 	f.refuseWith(func() int { return 0 })
 	server := httptest.NewServer(f)
@@ -56,7 +59,7 @@ func newFake(t *testing.T) *fake {
 func newPipeFake(t *testing.T) *fake {
 	t.Helper()
 	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
-	f := &fake{peers: make(chan *peer, 64), asked: make(chan *http.Request, 64), url: "ws://pipe" + wire.Path}
+	f := &fake{peers: make(chan *peer, 64), asked: make(chan *http.Request, 64), url: "ws://pipe" + wire.Path, after: "2"}
 	f.welcome(25 * time.Second)
 	f.refuseWith(func() int { return 0 })
 	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -113,6 +116,12 @@ func (f *fake) refuseWith(refuse func() int) {
 	f.refuse = refuse
 }
 
+func (f *fake) because(body string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.body = body
+}
+
 func (f *fake) answerWith(call http.HandlerFunc) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,7 +130,7 @@ func (f *fake) answerWith(call http.HandlerFunc) {
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	status, greet, call := f.refuse(), f.greet, f.call
+	status, greet, call, after, body := f.refuse(), f.greet, f.call, f.after, f.body
 	f.mu.Unlock()
 	select {
 	case f.asked <- r:
@@ -133,10 +142,11 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if status < 0 { // not now
 		status = -status
-		w.Header().Set("Retry-After", "2")
+		w.Header().Set("Retry-After", after)
 	}
 	if status != 0 {
 		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
 		return
 	}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{wire.Subprotocol}})
@@ -179,6 +189,30 @@ func (p *peer) ack(t *testing.T, r request) {
 	}
 }
 
+// refuse answers r with an error.
+func (p *peer) refuse(t *testing.T, r request, code wire.Code) {
+	t.Helper()
+	if err := p.send(wire.AppendError(nil, []byte(r.id), []byte(r.topic), code, "")); err != nil {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// refuseAll answers every request so until done is closed, and gives their number.
+func (p *peer) refuseAll(t *testing.T, code wire.Code, done <-chan struct{}) (n int) {
+	t.Helper()
+	for {
+		select {
+		case r := <-p.got:
+			n++
+			p.refuse(t, r, code)
+		case <-done:
+			return n
+		case <-time.After(time.Hour): // the fake clock in a bubble
+			t.Fatal("it never ended")
+		}
+	}
+}
+
 // next gives the next request and checks its kind.
 func (p *peer) next(t *testing.T, kind wire.Kind) request {
 	t.Helper()
@@ -211,6 +245,13 @@ func receive[T any](t *testing.T, ch <-chan T, what string) T {
 		t.Fatalf("waited in vain for: %s", what)
 	}
 	panic("unreachable")
+}
+
+// stopwatch gives how long ago it was called, in a synctest bubble: the clock there moves only while everything waits, so
+// that a duration is exact on any machine, however busy.
+func stopwatch() func() time.Duration {
+	began := time.Now()
+	return func() time.Duration { return -time.Until(began) }
 }
 
 func (f *fake) dial(t *testing.T, opts Options) *Client {

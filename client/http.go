@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,7 +57,8 @@ func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	var secure tlsHandshake
+	req, err := http.NewRequestWithContext(secure.watch(ctx), http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return errors.New("the URL does not parse")
 	}
@@ -69,7 +71,7 @@ func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
-		return withoutURL(err)
+		return secure.explain(withoutURL(err))
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -77,7 +79,7 @@ func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path
 		return err
 	}
 	if resp.StatusCode >= 300 {
-		return refusal(resp.Status, text)
+		return refusal(resp, text)
 	}
 	if answer == nil {
 		return nil
@@ -85,18 +87,54 @@ func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path
 	return json.Unmarshal(text, answer)
 }
 
-// refusal reads the body of an answer that is no success.
-func refusal(status string, body []byte) error {
+// refusal reads an answer that is no success.
+func refusal(resp *http.Response, body []byte) error {
+	err := refusalText(resp, body)
+	if header := resp.Header.Get("Retry-After"); header != "" {
+		return &laterError{err, retryAfter(header)}
+	}
+	return err
+}
+
+func refusalText(resp *http.Response, body []byte) error {
 	var told struct{ Code, Message string }
 	if json.Unmarshal(body, &told) == nil {
 		if code, known := wire.ParseCode(told.Code); known {
 			return &wire.Error{Code: code, Detail: told.Message}
 		}
 	}
-	if line, _, _ := strings.Cut(string(body), "\n"); line != "" && len(line) <= 256 {
-		return fmt.Errorf("the server answered %s: %s", status, line)
+	detail := "the server answered " + resp.Status
+	line, _, _ := strings.Cut(string(body), "\n")
+	if line = strings.TrimSpace(line); line != "" && len(line) <= 256 && line[0] != '<' { // no page for browsers
+		detail += ": " + line
 	}
-	return fmt.Errorf("the server answered %s", status)
+	for _, text := range plainTexts {
+		if resp.StatusCode == http.StatusBadRequest && strings.Contains(string(body), text) {
+			detail = "this port speaks TLS: the URL begins with wss://"
+		}
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		code := wire.TokenInvalid
+		if resp.Header.Get("Retry-After") != "" {
+			code = wire.TokenNotYetValid
+		}
+		return &wire.Error{Code: code, Detail: detail}
+	}
+	return errors.New(detail)
+}
+
+// maxRetryAfter bounds what a server, or something on the way to it, can make a client wait.
+const maxRetryAfter = 5 * time.Minute
+
+// retryAfter reads the header of that name: seconds or a date (RFC 9110 §10.2.3). What is neither is no wait.
+func retryAfter(header string) time.Duration {
+	var wait time.Duration
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if date, err := http.ParseTime(header); err == nil {
+		wait = time.Until(date)
+	}
+	return min(max(wait, 0), maxRetryAfter)
 }
 
 // callURL is the URL of an HTTP call beside the WebSocket endpoint: ws://host/v1/ws becomes http://host/v1/tickets.

@@ -37,7 +37,7 @@ type Options struct {
 	// Default: 10 s.
 	AckTimeout time.Duration
 	// MinBackoff and MaxBackoff bound the pause before the nth attempt to connect again: it is random, between 0 and
-	// MinBackoff·2ⁿ, but at most MaxBackoff. Defaults: 250 ms, 30 s.
+	// MinBackoff·2ⁿ, but at most MaxBackoff. When the server says Retry-After, that comes first. Defaults: 250 ms, 30 s.
 	MinBackoff, MaxBackoff time.Duration
 
 	// InFlight bounds the publishes that wait for their answer; PublishAsync waits at the bound. Default: 1024.

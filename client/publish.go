@@ -66,7 +66,7 @@ func (c *Client) publish(ctx context.Context, release func(), topic string, data
 	if err != nil {
 		return nil, err
 	}
-	call, err := s.send(ctx, release, func(id string) []byte {
+	call, err := s.send(ctx, wire.Publish, release, func(id string) []byte {
 		return wire.AppendPublish(make([]byte, 0, len(topic)+len(token)+len(data)+96), id, topic, token, data, "")
 	})
 	if errors.Is(err, errOver) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -40,6 +39,7 @@ type session struct {
 	pingInterval time.Duration // 0: the server sends no pings
 	maxMessage   int           // bytes the server takes; 0: unknown
 	heard        atomic.Bool   // since the last tick of write
+	accepted     atomic.Bool   // the server has accepted a publish or a subscribe
 	expiring     chan int64    // capacity 1: the server's notice, with the exp of the connection's credential
 
 	mu    sync.Mutex
@@ -49,6 +49,7 @@ type session struct {
 
 // call is a request that waits for its answer. Whoever takes it out of session.calls answers it.
 type call struct {
+	kind  wire.Kind
 	done  chan struct{} // closed after err was set
 	err   error
 	timer *time.Timer
@@ -67,7 +68,8 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, dialError(c.url, err)
 	}
-	conn, resp, err := websocket.Dial(ctx, c.url, &websocket.DialOptions{
+	var secure tlsHandshake
+	conn, resp, err := websocket.Dial(secure.watch(ctx), c.url, &websocket.DialOptions{
 		HTTPClient:   c.opts.HTTPClient,
 		HTTPHeader:   offer.header,
 		Subprotocols: offer.subprotocols,
@@ -77,17 +79,7 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 		},
 	})
 	if err != nil {
-		if resp != nil && resp.StatusCode == http.StatusUnauthorized {
-			err = &wire.Error{Code: wire.TokenInvalid, Detail: "the server did not accept the credential of the handshake (401)"}
-			if resp.Header.Get("Retry-After") != "" {
-				err = &wire.Error{Code: wire.TokenNotYetValid}
-			}
-			return nil, dialError(c.url, err)
-		}
-		if cause := errors.Unwrap(err); cause != nil { // without the library's prefix
-			err = cause
-		}
-		return nil, dialError(c.url, err)
+		return nil, dialError(c.url, handshakeError(err, resp, &secure))
 	}
 	s.conn = conn
 	conn.SetReadLimit(int64(c.opts.ReadLimit))
@@ -260,9 +252,9 @@ func (s *session) over() bool {
 
 // send queues the request that encode makes and registers a call for its answer. An error means that nothing was sent,
 // and errOver that nothing can be.
-func (s *session) send(ctx context.Context, after func(), encode func(id string) []byte) (*call, error) {
+func (s *session) send(ctx context.Context, kind wire.Kind, after func(), encode func(id string) []byte) (*call, error) {
 	id := s.c.newID()
-	call := &call{done: make(chan struct{}), after: after}
+	call := &call{kind: kind, done: make(chan struct{}), after: after}
 	frame := encode(id)
 	if s.maxMessage > 0 && len(frame) > s.maxMessage {
 		// The server would close the connection (1009).
@@ -290,9 +282,13 @@ func (s *session) answer(id string, err error) {
 	call := s.calls[id]
 	delete(s.calls, id)
 	s.mu.Unlock()
-	if call != nil {
-		call.answer(err)
+	if call == nil {
+		return
 	}
+	if err == nil && (call.kind == wire.Publish || call.kind == wire.Subscribe) {
+		s.accepted.Store(true)
+	}
+	call.answer(err)
 }
 
 func (c *call) answer(err error) {

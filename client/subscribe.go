@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/notifyd/notifyd/wire"
@@ -32,11 +33,14 @@ type Subscription struct {
 	first    chan struct{} // closed with the first ack
 	done     chan struct{}
 	err      error // set before done is closed
+
+	refusal atomic.Pointer[error] // what the first ack waits for; nil: nothing yet
 }
 
 // Subscribe asks for the events of a topic or pattern and returns when the server has confirmed. handle is called for
 // one event at a time, in order, from a goroutine of the subscription; it may take its time (see Options.QueueBytes)
-// and may use the Client. ctx bounds the wait, not the subscription.
+// and may use the Client. ctx bounds the wait, not the subscription. When the server says that its refusal heals,
+// Subscribe tries again, with back-off, until ctx ends.
 //
 // The subscription lives on across reconnects and token refreshes; events that are published while there is no
 // connection are missed. It ends by Unsubscribe, with the client, or when the server refuses a token for good: see
@@ -75,7 +79,11 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, handle func(Even
 		return nil, s.err
 	case <-ctx.Done():
 		cancel()
-		return nil, fmt.Errorf("subscribe to %s: %w", pattern, ctx.Err())
+		err := ctx.Err()
+		if refusal := s.refusal.Load(); refusal != nil {
+			err = fmt.Errorf("%w: %w", err, *refusal)
+		}
+		return nil, fmt.Errorf("subscribe to %s: %w", pattern, err)
 	}
 }
 
@@ -130,6 +138,7 @@ func (s *Subscription) run() {
 // point in trying on.
 func (s *Subscription) keep() error {
 	confirmed := false
+	var refused refusals
 	var refreshed int64 // the exp for which a new token has been asked already
 	for attempt := 0; s.ctx.Err() == nil; {
 		session, err := s.c.live(s.ctx)
@@ -139,33 +148,53 @@ func (s *Subscription) keep() error {
 		err = s.subscribe(session)
 		switch {
 		case err == nil:
-			if attempt = 0; !confirmed {
+			if refused = (refusals{}); !confirmed {
 				confirmed = true
 				close(s.first)
 			}
-			refreshed = s.hold(session, refreshed)
-			continue
+			began := time.Now()
+			var dropped bool
+			refreshed, dropped = s.hold(session, refreshed)
+			if time.Since(began) >= s.c.opts.MaxBackoff {
+				attempt = 0 // this is a new trouble, not the same one
+			}
+			if !dropped {
+				continue
+			}
 		case errors.Is(err, ErrDisconnected), errors.Is(err, errOver):
 			<-session.down
 			continue // the next connection, which has its own back-off
-		case !confirmed || refused(err, attempt) || s.ctx.Err() != nil:
+		case s.ctx.Err() != nil, s.final(err, &refused, confirmed):
 			return err
+		default:
+			s.refusal.Store(&err)
+			s.c.report(fmt.Errorf("subscription to %s: %w", s.pattern, err))
 		}
-		s.c.report(fmt.Errorf("subscription to %s: %w", s.pattern, err))
 		sleep(s.ctx, backoff(attempt, s.c.opts.MinBackoff, s.c.opts.MaxBackoff))
 		attempt++
 	}
 	return nil
 }
 
-// refused reports whether the server said no for good. attempt counts those before it: a token that is not accepted is
-// asked for again a few times.
-func refused(err error, attempt int) bool {
-	var refusal *wire.Error
-	if !errors.As(err, &refusal) || refusal.Code.Retry() {
+// final reports whether there is no point in asking again, and counts err if it is a refused token. A subscription that
+// was never confirmed has somebody waiting for it, who is to hear of all that does not heal by itself; only a token that
+// has expired is asked for once more, as for a publish.
+func (s *Subscription) final(err error, refused *refusals, confirmed bool) bool {
+	if heals(err) {
 		return false
 	}
-	return !refusal.Code.Auth() || attempt+1 >= tokenAttempts
+	token := unauthenticated(err)
+	if token {
+		refused.add()
+	}
+	if !confirmed {
+		return !errors.Is(err, wire.TokenExpired) || refused.n > 1
+	}
+	if token {
+		return s.c.giveUp(*refused)
+	}
+	var refusal *wire.Error
+	return errors.As(err, &refusal)
 }
 
 func (s *Subscription) subscribe(session *session) error {
@@ -176,7 +205,11 @@ func (s *Subscription) subscribe(session *session) error {
 			return err
 		}
 	}
-	call, err := session.send(s.ctx, nil, func(id string) []byte {
+	select {
+	case <-s.dropped: // tells of what is replaced now
+	default:
+	}
+	call, err := session.send(s.ctx, wire.Subscribe, nil, func(id string) []byte {
 		return wire.AppendSubscribe(nil, id, s.pattern, token)
 	})
 	if err != nil {
@@ -185,12 +218,11 @@ func (s *Subscription) subscribe(session *session) error {
 	return call.wait(s.ctx)
 }
 
-// hold returns when it is time to subscribe again: on another connection, or with another token. Its result is the exp
-// of the token that is replaced: a notice that names no later one means that the source gave the same token again, and
-// asking for it once more would be a loop.
-func (s *Subscription) hold(session *session, refreshed int64) int64 {
+// hold returns when it is time to subscribe again: on another connection, with another token, or since the server has
+// dropped the subscription. exp is that of the token that is replaced: a notice that names no later one means that the
+// source gave the same token again, and asking for it once more would be a loop.
+func (s *Subscription) hold(session *session, refreshed int64) (exp int64, dropped bool) {
 	var refresh <-chan time.Time
-	var exp int64
 	for {
 		select {
 		case exp = <-s.expiring:
@@ -198,13 +230,13 @@ func (s *Subscription) hold(session *session, refreshed int64) int64 {
 				refresh = time.After(refreshDelay(time.Until(time.Unix(exp, 0))))
 			}
 		case <-refresh:
-			return exp
+			return exp, false
 		case <-s.dropped:
-			return refreshed
+			return refreshed, true
 		case <-session.down:
-			return refreshed
+			return refreshed, false
 		case <-s.ctx.Done():
-			return refreshed
+			return refreshed, false
 		}
 	}
 }
@@ -227,7 +259,7 @@ func (s *Subscription) unsubscribe(wait bool) {
 	if session == nil {
 		return // a new connection starts with no subscriptions
 	}
-	call, err := session.send(s.c.ctx, nil, func(id string) []byte {
+	call, err := session.send(s.c.ctx, wire.Unsubscribe, nil, func(id string) []byte {
 		return wire.AppendUnsubscribe(nil, id, s.pattern)
 	})
 	if err == nil && wait {

@@ -70,7 +70,7 @@ func TestSubscribeIsRefused(t *testing.T) {
 
 func TestResubscribesOnANewConnection(t *testing.T) {
 	f := newFake(t)
-	c := f.dial(t, Options{MinBackoff: time.Millisecond})
+	c := f.dial(t, Options{MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond})
 	p := f.peer(t)
 	events := make(chan Event, 1)
 	sub := subscribe(t, c, p, "a", func(e Event) { events <- e })
@@ -92,12 +92,9 @@ func TestResubscribesOnANewConnection(t *testing.T) {
 	// A token that the server refuses is asked for again, a few times.
 	_ = p.conn.CloseNow()
 	p = f.peer(t)
-	for range tokenAttempts {
-		if err := p.send(wire.AppendError(nil, []byte(p.next(t, wire.Subscribe).id), nil, wire.TokenExpired, "")); err != nil {
-			t.Fatal(err)
-		}
+	if n := p.refuseAll(t, wire.TokenExpired, sub.Done()); n < tokenAttempts {
+		t.Errorf("%d attempts", n)
 	}
-	receive(t, sub.Done(), "the subscription's end")
 	wantCode(t, sub.Err(), wire.TokenExpired)
 }
 
@@ -191,17 +188,15 @@ func TestUnsubscribeFromTheHandler(t *testing.T) {
 func TestSubscriptionThatTheServerDrops(t *testing.T) {
 	f := newFake(t)
 	tokens := 0
-	c := f.dial(t, Options{Token: func(context.Context, Request) (string, error) {
+	c := f.dial(t, Options{MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond, Token: func(context.Context, Request) (string, error) {
 		tokens++
 		return fmt.Sprint(tokens), nil
 	}})
 	p := f.peer(t)
 	sub := subscribe(t, c, p, "a.*", func(Event) {})
-	for want := 2; want < 4+tokenAttempts; want++ {
-		if want <= 4 {
-			if err := p.send(wire.AppendError(nil, nil, []byte("a.*"), wire.TokenInvalid, "")); err != nil {
-				t.Fatal(err)
-			}
+	for want := 2; want <= 4; want++ {
+		if err := p.send(wire.AppendError(nil, nil, []byte("a.*"), wire.TokenInvalid, "")); err != nil {
+			t.Fatal(err)
 		}
 		r := p.next(t, wire.Subscribe)
 		if r.token != fmt.Sprint(want) {
@@ -209,12 +204,12 @@ func TestSubscriptionThatTheServerDrops(t *testing.T) {
 		}
 		if want < 4 {
 			p.ack(t, r)
-			continue
-		}
-		if err := p.send(wire.AppendError(nil, []byte(r.id), []byte("a.*"), wire.TokenInvalid, "")); err != nil {
-			t.Fatal(err)
+		} else {
+			p.refuse(t, r, wire.TokenInvalid)
 		}
 	}
-	receive(t, sub.Done(), "the subscription's end")
+	if n := p.refuseAll(t, wire.TokenInvalid, sub.Done()); n < tokenAttempts-1 {
+		t.Errorf("%d attempts", n+1)
+	}
 	wantCode(t, sub.Err(), wire.TokenInvalid)
 }

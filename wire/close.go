@@ -41,7 +41,7 @@ var closeCodes = [...]closeInfo{
 	{CloseRestart, "the server restarts", true},
 	{CloseTryLater, "try again later", true},
 	{CloseBadEnvelopes, "too many bad envelopes in a row", false},
-	{CloseUnauthenticated, "not authenticated", false},
+	{CloseUnauthenticated, "not authenticated", true},
 	{CloseForbidden, "forbidden", false},
 	{CloseAuthTimeout, "no auth envelope in time", true},
 	{CloseSlowConsumer, "slow consumer", true},
