@@ -1,0 +1,119 @@
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// packages are those whose names architecture.md uses, by the name that it uses for them.
+var packages = map[string]string{
+	"wire": "wire", "authz": "authz", "bus": "bus", "server": "server", "loop": "server/loop", "client": "client",
+}
+
+var (
+	goFile   = regexp.MustCompile("`([a-z][\\w./-]*\\.(?:go|yml))`")
+	folder   = regexp.MustCompile("`([a-z][\\w./-]*/)`")
+	goName   = regexp.MustCompile("`([a-z]+)\\.([A-Z]\\w*(?:\\.[A-Z]\\w*)?)`")
+	stageRow = regexp.MustCompile("(?m)^\\| `(for[A-Z]\\w*)` \\|")
+)
+
+// What docs/architecture.md names is there: files, folders, Go names, and the stages of what waits, all of them.
+func TestArchitectureNamesWhatExists(t *testing.T) {
+	const name = "docs/architecture.md"
+	text := read(t, name)
+	paths := append(goFile.FindAllStringSubmatch(text, -1), folder.FindAllStringSubmatch(text, -1)...)
+	names := goName.FindAllStringSubmatch(text, -1)
+	if len(paths) == 0 || len(names) == 0 {
+		t.Fatalf("%d paths and %d Go names were found", len(paths), len(names))
+	}
+	for _, m := range paths {
+		if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(m[1]))); err != nil {
+			t.Errorf("%s names %s, which does not exist", name, m[1])
+		}
+	}
+	for _, m := range names {
+		folder, known := packages[m[1]]
+		if !known {
+			t.Errorf("%s names %s.%s: there is no package %s", name, m[1], m[2], m[1])
+		} else if !declared(t, folder)[m[2]] {
+			t.Errorf("%s names %s.%s, which %s does not declare", name, m[1], m[2], folder)
+		}
+	}
+
+	var listed, stages []string
+	for _, m := range stageRow.FindAllStringSubmatch(text, -1) {
+		listed = append(listed, m[1])
+	}
+	for name := range declared(t, "server") {
+		if stage, ok := strings.CutPrefix(name, "waitStage "); ok {
+			stages = append(stages, stage)
+		}
+	}
+	slices.Sort(listed)
+	slices.Sort(stages)
+	if len(stages) == 0 || !slices.Equal(listed, stages) {
+		t.Errorf("%s lists the stages %q, the server has %q", name, listed, stages)
+	}
+}
+
+// declared returns what a package declares, on any system: functions and types as Name, methods as Name and as
+// Type.Name, and the constants of a block whose first one has a type as "type name".
+func declared(t *testing.T, folder string) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(folder), "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				names[d.Name.Name] = true
+				if d.Recv != nil {
+					names[receiver(d.Recv.List[0].Type)+"."+d.Name.Name] = true
+				}
+			case *ast.GenDecl:
+				kind := ""
+				for _, spec := range d.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						names[spec.Name.Name] = true
+					case *ast.ValueSpec:
+						if id, ok := spec.Type.(*ast.Ident); ok {
+							kind = id.Name
+						}
+						for _, id := range spec.Names {
+							names[id.Name], names[kind+" "+id.Name] = true, true
+						}
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
+func receiver(x ast.Expr) string {
+	if star, ok := x.(*ast.StarExpr); ok {
+		x = star.X
+	}
+	if id, ok := x.(*ast.Ident); ok {
+		return id.Name
+	}
+	return ""
+}
