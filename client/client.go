@@ -22,6 +22,7 @@ type Client struct {
 	done   chan struct{}
 
 	inFlight chan struct{} // one element for each publish that waits for its answer
+	early    earlyToken    // for the next connection; of the goroutine that connects
 
 	mu      sync.Mutex // guards what follows; never held while anything blocks
 	session *session   // nil while there is no connection
@@ -200,6 +201,26 @@ func (c *Client) state(s State, err error) {
 func (c *Client) report(err error) {
 	if c.opts.OnError != nil {
 		c.opts.OnError(err)
+	}
+}
+
+// earlyToken is a token that was refused since it is not valid yet. It is tried again: from an issuer whose clock is
+// ahead, each new token would be as early as the one before.
+type earlyToken struct{ token string }
+
+// use gives the token to present: the early one, or a new one from the source.
+func (e *earlyToken) use(ctx context.Context, c *Client, r Request) (token string, err error) {
+	if e.token != "" {
+		return e.token, nil
+	}
+	return c.token(ctx, r)
+}
+
+// note keeps token if err says that it is early, and forgets what was kept otherwise.
+func (e *earlyToken) note(token string, err error) {
+	e.token = ""
+	if errors.Is(err, wire.TokenNotYetValid) {
+		e.token = token
 	}
 }
 

@@ -14,18 +14,20 @@ import (
 type offer struct {
 	header       http.Header
 	subprotocols []string
+	token        string // that it presents; "": none
 }
 
 // offer gets the credential of a new connection, as far as it belongs into the handshake.
 func (c *Client) offer(ctx context.Context) (offer, error) {
-	o := offer{c.opts.Header.Clone(), []string{wire.Subprotocol}}
+	o := offer{header: c.opts.Header.Clone(), subprotocols: []string{wire.Subprotocol}}
 	if c.opts.Strategy == StrategyMessage || c.opts.Strategy == StrategyFirstMessage {
 		return o, nil
 	}
-	token, err := c.token(ctx, Request{Action: ActionConnect})
+	token, err := c.early.use(ctx, c, Request{Action: ActionConnect})
 	if err != nil {
 		return o, err
 	}
+	o.token = token
 	switch c.opts.Strategy {
 	case StrategyHeader:
 		if o.header == nil {
@@ -37,6 +39,7 @@ func (c *Client) offer(ctx context.Context) (offer, error) {
 	case StrategyTicket:
 		ticket, err := c.ticket(ctx, token)
 		if err != nil {
+			c.early.note(token, err)
 			return o, fmt.Errorf("ticket: %w", err)
 		}
 		o.subprotocols = append(o.subprotocols, "ticket."+ticket)
@@ -59,7 +62,7 @@ func (s *session) authenticate(ctx context.Context) error {
 		return nil
 	}
 	if s.c.opts.Strategy == StrategyFirstMessage {
-		if err := s.auth(ctx); err != nil {
+		if err := s.auth(ctx, &s.c.early); err != nil {
 			return err
 		}
 	}
@@ -68,11 +71,17 @@ func (s *session) authenticate(ctx context.Context) error {
 }
 
 // auth sends an auth envelope with a token of now, and waits for the answer.
-func (s *session) auth(ctx context.Context) error {
-	token, err := s.c.token(ctx, Request{Action: ActionConnect})
+func (s *session) auth(ctx context.Context, early *earlyToken) error {
+	token, err := early.use(ctx, s.c, Request{Action: ActionConnect})
 	if err != nil {
 		return err
 	}
+	err = s.authWith(ctx, token)
+	early.note(token, err)
+	return err
+}
+
+func (s *session) authWith(ctx context.Context, token string) error {
 	call, err := s.send(ctx, wire.Auth, nil, func(id string) []byte {
 		frame, err := json.Marshal(struct {
 			Type  string `json:"type"`
@@ -98,6 +107,7 @@ func (s *session) refresh() {
 	defer cancel()
 	var due <-chan time.Time
 	var exp, refreshed int64
+	var early earlyToken
 	for attempt := 0; ; {
 		select {
 		case exp = <-s.expiring:
@@ -106,7 +116,7 @@ func (s *session) refresh() {
 			}
 		case <-due:
 			due = nil
-			err := s.auth(ctx)
+			err := s.auth(ctx, &early)
 			if err == nil {
 				attempt, refreshed = 0, exp
 				continue

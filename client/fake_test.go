@@ -25,11 +25,11 @@ type fake struct {
 	asked  chan *http.Request // each request, body and all
 
 	mu     sync.Mutex
-	greet  func() []byte    // the first message
-	after  string           // Retry-After of "not now"
-	body   string           // of a refused handshake
-	refuse func() int       // HTTP status instead of a handshake; 0: accept
-	call   http.HandlerFunc // answers a POST
+	greet  func() []byte           // the first message
+	after  string                  // Retry-After of "not now"
+	body   string                  // of a refused handshake
+	refuse func(*http.Request) int // HTTP status instead of a handshake; 0: accept; below 0: with Retry-After
+	call   http.HandlerFunc        // answers a POST
 }
 
 // peer is the server's end of one connection. got holds what the client sent.
@@ -110,7 +110,9 @@ func (f *fake) greetWith(greet func() []byte) {
 	f.greet = greet
 }
 
-func (f *fake) refuseWith(refuse func() int) {
+func (f *fake) refuseWith(refuse func() int) { f.judge(func(*http.Request) int { return refuse() }) }
+
+func (f *fake) judge(refuse func(*http.Request) int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refuse = refuse
@@ -130,7 +132,7 @@ func (f *fake) answerWith(call http.HandlerFunc) {
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	status, greet, call, after, body := f.refuse(), f.greet, f.call, f.after, f.body
+	status, greet, call, after, body := f.refuse(r), f.greet, f.call, f.after, f.body
 	f.mu.Unlock()
 	select {
 	case f.asked <- r:

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -282,4 +284,94 @@ func TestDroppedSubscriptionsPause(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An issuer whose clock is ahead gives tokens that are valid in some seconds, and so does the next time: the client has
+// to come back with the one that it has.
+func TestTokensOfAnIssuerAhead(t *testing.T) {
+	const ahead = 3 * time.Second
+	for _, strategy := range []Strategy{StrategyMessage, StrategyFirstMessage, StrategyHeader, StrategySubprotocol, StrategyTicket} {
+		t.Run(string(strategy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newPipeFake(t)
+				f.welcome(0)
+				early := func(token string) bool {
+					begins, err := strconv.ParseInt(token, 10, 64)
+					if err != nil {
+						t.Errorf("token %q", token)
+					}
+					return time.Now().UnixNano() < begins
+				}
+				f.judge(func(r *http.Request) int {
+					token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+					if _, item, ok := strings.Cut(r.Header.Get("Sec-Websocket-Protocol"), "bearer."); ok {
+						token = item
+					}
+					if (strategy == StrategyHeader || strategy == StrategySubprotocol) && early(token) {
+						return -401
+					}
+					return 0
+				})
+				f.answerWith(func(w http.ResponseWriter, r *http.Request) {
+					if early(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")) {
+						w.Header().Set("Retry-After", "1")
+						w.WriteHeader(http.StatusUnauthorized)
+						return
+					}
+					_, _ = io.WriteString(w, `{"ticket":"t"}`)
+				})
+				asked := 0
+				var expires atomic.Bool // the first subscription's token, or the credential that it relies on
+				expires.Store(true)
+				serve := func(p *peer) {
+					for r := range p.got {
+						if r.token != "" && early(r.token) {
+							p.refuse(t, r, wire.TokenNotYetValid)
+							continue
+						}
+						p.ack(t, r)
+						if r.kind == wire.Subscribe && expires.Swap(false) {
+							topic := ""
+							if strategy == StrategyMessage {
+								topic = "a"
+							}
+							_ = p.send(wire.AppendExpiring(nil, topic, time.Now().Add(30*time.Second).Unix()))
+						}
+					}
+				}
+				peers := make(chan *peer, 8)
+				go func() {
+					for {
+						select {
+						case p := <-f.peers:
+							peers <- p
+							go serve(p)
+						case <-t.Context().Done():
+							return
+						}
+					}
+				}()
+				c := f.dial(t, Options{Strategy: strategy, Token: func(context.Context, Request) (string, error) {
+					asked++
+					return fmt.Sprint(time.Now().Add(ahead).UnixNano()), nil
+				}})
+				sub, err := c.Subscribe(t.Context(), "a", func(Event) {})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute) // the refresh
+				for len(peers) > 0 {
+					_ = (<-peers).conn.CloseNow()
+				}
+				time.Sleep(time.Minute)
+				if c.Err() != nil || sub.Err() != nil || asked != 3 {
+					t.Errorf("%v, %v; %d tokens, for a connection, its refresh and the next connection", c.Err(), sub.Err(), asked)
+				}
+				if len(peers) == 0 {
+					t.Error("no connection after the first")
+				}
+				c.Close()
+			})
+		})
+	}
 }

@@ -79,7 +79,12 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 		},
 	})
 	if err != nil {
-		return nil, dialError(c.url, handshakeError(err, resp, &secure))
+		err = handshakeError(err, resp, &secure)
+		c.early.note(offer.token, err)
+		return nil, dialError(c.url, err)
+	}
+	if offer.token != "" {
+		c.early.note(offer.token, nil)
 	}
 	s.conn = conn
 	conn.SetReadLimit(int64(c.opts.ReadLimit))

@@ -34,6 +34,7 @@ type Subscription struct {
 	done     chan struct{}
 	err      error // set before done is closed
 
+	early   earlyToken            // of the goroutine that runs it
 	refusal atomic.Pointer[error] // what the first ack waits for; nil: nothing yet
 }
 
@@ -201,10 +202,17 @@ func (s *Subscription) subscribe(session *session) error {
 	token := "" // the connection has a credential
 	if s.c.opts.Strategy == StrategyMessage {
 		var err error
-		if token, err = s.c.token(s.ctx, Request{Action: ActionSubscribe, Topic: s.pattern}); err != nil {
+		if token, err = s.early.use(s.ctx, s.c, Request{Action: ActionSubscribe, Topic: s.pattern}); err != nil {
 			return err
 		}
 	}
+	err := s.ask(session, token)
+	s.early.note(token, err)
+	return err
+}
+
+// ask sends the subscribe and waits for the answer.
+func (s *Subscription) ask(session *session, token string) error {
 	select {
 	case <-s.dropped: // tells of what is replaced now
 	default:
