@@ -270,6 +270,16 @@ func (f *fake) dial(t *testing.T, opts Options) *Client {
 	return c
 }
 
+// published publishes an event, which the fake acks.
+func published(t *testing.T, c *Client, p *peer) {
+	t.Helper()
+	result := background(func() error { return c.Publish(t.Context(), "a", []byte("1")) })
+	p.ack(t, p.next(t, wire.Publish))
+	if err := receive(t, result, "Publish"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // subscribe subscribes while the fake confirms.
 func subscribe(t *testing.T, c *Client, p *peer, pattern string, handle func(Event)) *Subscription {
 	t.Helper()

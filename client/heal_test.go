@@ -32,11 +32,7 @@ func TestConnectionsThatEndWith4401(t *testing.T) {
 					serve := func(p *peer) {
 						connections++
 						if serves {
-							result := background(func() error { return c.Publish(t.Context(), "a", []byte("1")) })
-							p.ack(t, p.next(t, wire.Publish))
-							if err := receive(t, result, "Publish"); err != nil {
-								t.Fatal(err)
-							}
+							published(t, c, p)
 						}
 						_ = p.conn.Close(websocket.StatusCode(wire.CloseUnauthenticated), "")
 					}
