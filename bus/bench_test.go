@@ -4,14 +4,12 @@ package bus_test
 
 import (
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -48,14 +46,14 @@ func cpu(b *testing.B) int64 {
 // BenchmarkRoundTrip is Publish to Sink.Event with at most window messages in flight. cpu-ns/op is of this
 // process, without an external server.
 func BenchmarkRoundTrip(b *testing.B) {
-	child := startChild(b)
+	child := testkit.StartNATS(b)
 	for _, kind := range []string{"embedded", "external"} {
 		for _, shards := range []int{1, 2} {
 			for _, window := range []int{1, 16, 1024} {
 				b.Run(fmt.Sprintf("%s/shards=%d/window=%d", kind, shards, window), func(b *testing.B) {
 					o := bus.Options{Shards: shards}
 					if kind == "external" {
-						o.URL = child.url()
+						o.URL = child.URL()
 					}
 					roundTrip(b, o, window)
 				})
@@ -68,7 +66,7 @@ func roundTrip(b *testing.B, o bus.Options, window int) {
 	const topics = 16
 	sink := newCounter(o.Shards)
 	bb := open(b, o, sink)
-	eventually(b, "connected", bb.Connected)
+	testkit.Eventually(b, "connected", bb.Connected)
 	var names [topics][]byte
 	for i := range names {
 		names[i] = fmt.Appendf(nil, "bench.topic.%d", i)
@@ -94,61 +92,4 @@ func roundTrip(b *testing.B, o bus.Options, window int) {
 	}
 	b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
 	b.ReportMetric(float64(b.N)/float64(gulps), "events/gulp")
-}
-
-// BenchmarkBuckets is one call after the other, and sixteen at a time. A take is a put and a take.
-func BenchmarkBuckets(b *testing.B) {
-	child := startJetStream(b)
-	for _, kind := range []string{"embedded", "external"} {
-		o := bus.Options{DataDir: b.TempDir()}
-		if kind == "external" {
-			o = bus.Options{URL: child.url()}
-		}
-		bb := open(b, o, newCounter(1))
-		eventually(b, "connected", bb.Connected)
-		until := time.Now().Add(time.Hour)
-		var n atomic.Int64
-		key := func() string { return fmt.Sprintf("%s/%d", kind, n.Add(1)) }
-		for name, op := range map[string]func() error{
-			"once": func() error {
-				_, err := bb.UseOnce(b.Context(), key(), until)
-				return err
-			},
-			"once-again": func() error {
-				_, err := bb.UseOnce(b.Context(), kind+"/again", until)
-				return err
-			},
-			"put": func() error { return bb.PutTicket(b.Context(), key(), make([]byte, 200), time.Minute) },
-			"put+take": func() error {
-				k := key()
-				if err := bb.PutTicket(b.Context(), k, make([]byte, 200), time.Minute); err != nil {
-					return err
-				}
-				_, _, err := bb.TakeTicket(b.Context(), k)
-				return err
-			},
-		} {
-			for _, callers := range []int{1, 16} {
-				b.Run(fmt.Sprintf("%s/%s/callers=%d", kind, name, callers), func(b *testing.B) {
-					b.ReportAllocs()
-					start := cpu(b)
-					var wg sync.WaitGroup
-					var left atomic.Int64
-					left.Store(int64(b.N))
-					for range callers {
-						wg.Go(func() {
-							for left.Add(-1) >= 0 {
-								if err := op(); err != nil {
-									b.Error(err)
-									return
-								}
-							}
-						})
-					}
-					wg.Wait()
-					b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
-				})
-			}
-		}
-	}
 }

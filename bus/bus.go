@@ -10,8 +10,8 @@
 // dropped, counted and logged. The embedded server drops nothing for that; when others publish more than we
 // can hand over it ends the connection for events, which is made anew, counted and logged.
 //
-// It also keeps, in NATS key-value buckets that all nodes share, what authentication needs: tickets, the
-// keys of tokens that are good for one use, and revocations. That takes JetStream; events do not.
+// Package store keeps tickets, used tokens and revocations over the same connection: see [Bus.Conn] and
+// [Bus.Watch].
 package bus
 
 import (
@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 )
@@ -71,13 +70,8 @@ type Bus struct {
 	events   events
 	shards   []*shard // of a remote
 
-	maxPayload  int
-	url, prefix string // for errors
-	js          jetstream.JetStream
-	tickets     *bucket
-	once        *bucket
-	revocations *bucket
-	fresh       atomic.Pointer[time.Time] // LastFresh
+	maxPayload int
+	watchers   watchers
 
 	connected            atomic.Bool
 	up                   chan struct{} // closed at the first connection
@@ -112,15 +106,12 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 		sink:    sink,
 
 		maxPayload: o.MaxPayload,
-		url:        o.URL,
-		prefix:     o.Prefix,
 		up:         make(chan struct{}),
 		group:      nuid.Next(),
 		closed:     make(chan struct{}),
 		quit:       make(chan struct{}),
 	}
 	b.interest.init()
-	b.initBuckets(&o)
 	var err error
 	if o.URL == "" {
 		err = b.openEmbedded(ctx, &o)
@@ -129,9 +120,6 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	}
 	if err != nil {
 		return nil, err
-	}
-	if b.js, err = jetstream.New(b.conn); err != nil {
-		return nil, errors.Join(err, b.Close(ctx))
 	}
 	for _, s := range b.shards {
 		b.running.Go(func() { b.read(s) })

@@ -17,6 +17,7 @@ import (
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 var zapNop = zap.NewNop()
@@ -56,17 +57,17 @@ func TestEmbeddedLeavesNothingBehind(t *testing.T) {
 }
 
 func TestExternalLeavesNothingBehind(t *testing.T) {
-	c := startChild(t)
+	c := testkit.StartNATS(t)
 	before := goleak.IgnoreCurrent()
-	up, err := bus.Open(t.Context(), bus.Options{URL: c.url()}, bustest.NewRecorder(), zapNop)
+	up, err := bus.Open(t.Context(), bus.Options{URL: c.URL()}, bustest.NewRecorder(), zapNop)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "connected", up.Connected)
-	c.kill(t)
-	eventually(t, "disconnected", func() bool { return !up.Connected() })
+	testkit.Eventually(t, "connected", up.Connected)
+	c.Kill(t)
+	testkit.Eventually(t, "disconnected", func() bool { return !up.Connected() })
 	closeBus(t, up) // in the middle of reconnecting
-	never, err := bus.Open(t.Context(), bus.Options{URL: c.url()}, bustest.NewRecorder(), zapNop)
+	never, err := bus.Open(t.Context(), bus.Options{URL: c.URL()}, bustest.NewRecorder(), zapNop)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +139,7 @@ func TestOpenHonoursContext(t *testing.T) {
 
 // Any NATS client is a publisher and a subscriber, with the password that the operator set.
 func TestListen(t *testing.T) {
-	addr := fmt.Sprintf("127.0.0.1:%d", newChild(t).port)
+	addr := fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port)
 	sink := bustest.NewRecorder()
 	b := open(t, bus.Options{Embedded: bus.Embedded{Listen: "u:pw@" + addr}}, sink)
 	if nc, err := nats.Connect(addr); err == nil {
@@ -176,11 +177,11 @@ func TestListen(t *testing.T) {
 func TestCluster(t *testing.T) {
 	var addrs []string
 	for range 3 {
-		addrs = append(addrs, fmt.Sprintf("127.0.0.1:%d", newChild(t).port))
+		addrs = append(addrs, fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port))
 	}
 	var nodes []*bus.Bus
 	var sinks []*bustest.Recorder
-	log, seen := logs()
+	log, seen := testkit.Log()
 	for _, a := range addrs {
 		sink := bustest.NewRecorder()
 		b, err := bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{
@@ -195,7 +196,7 @@ func TestCluster(t *testing.T) {
 	// Interest takes a moment to reach the other members, as they take a moment to meet.
 	for i, b := range nodes {
 		bustest.Subscribe(t, b, 5, "from.*")
-		eventually(t, "events from all", func() bool {
+		testkit.Eventually(t, "events from all", func() bool {
 			for j, from := range nodes {
 				bustest.Publish(t, from, fmt.Sprintf("from.%d", j), "x")
 			}

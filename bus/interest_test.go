@@ -9,17 +9,18 @@ import (
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/wire"
 )
 
 // What NATS sends a node for one event does not depend on how many of the node's patterns match it.
 func TestEventComesOnceForAllPatterns(t *testing.T) {
-	c := startChild(t)
-	for name, o := range map[string]bus.Options{"embedded": {}, "external": {URL: c.url(), Shards: 3}} {
+	c := testkit.StartNATS(t)
+	for name, o := range map[string]bus.Options{"embedded": {}, "external": {URL: c.URL(), Shards: 3}} {
 		t.Run(name, func(t *testing.T) {
 			sink := bustest.NewRecorder()
 			b := open(t, o, sink)
-			eventually(t, "connected", b.Connected)
+			testkit.Eventually(t, "connected", b.Connected)
 			const n = 1000
 			var list []string
 			for i := range n { // "a" or "*" in each of ten places
@@ -57,12 +58,12 @@ func TestEventComesOnceForAllPatterns(t *testing.T) {
 
 // An event that comes by a pattern whose last subscriber has just gone reaches the other patterns.
 func TestNoEventIsLostWhilePatternsGo(t *testing.T) {
-	c := startChild(t)
-	for name, o := range map[string]bus.Options{"embedded": {Linger: -1}, "external": {URL: c.url(), Linger: -1}} {
+	c := testkit.StartNATS(t)
+	for name, o := range map[string]bus.Options{"embedded": {Linger: -1}, "external": {URL: c.URL(), Linger: -1}} {
 		t.Run(name, func(t *testing.T) {
 			sink := bustest.NewRecorder()
 			b := open(t, o, sink)
-			eventually(t, "connected", b.Connected)
+			testkit.Eventually(t, "connected", b.Connected)
 			bustest.Subscribe(t, b, 1, "a.*")
 			const n = 3000
 			for i := range uint32(n) {
@@ -97,13 +98,13 @@ func TestNoEventIsLostWhilePatternsGo(t *testing.T) {
 
 // Three nodes of one cluster: each gets an event once, whichever of its patterns match and wherever it was published.
 func TestPatternsOfOtherNodes(t *testing.T) {
-	c := startChild(t)
+	c := testkit.StartNATS(t)
 	var nodes []*bus.Bus
 	var sinks []*bustest.Recorder
 	for range 3 {
 		sink := bustest.NewRecorder()
-		b := open(t, bus.Options{URL: c.url()}, sink)
-		eventually(t, "connected", b.Connected)
+		b := open(t, bus.Options{URL: c.URL()}, sink)
+		testkit.Eventually(t, "connected", b.Connected)
 		bustest.Subscribe(t, b, 1, "a.*")
 		bustest.Subscribe(t, b, 2, "a.>")
 		nodes, sinks = append(nodes, b), append(sinks, sink)
@@ -130,7 +131,7 @@ func TestLingeringIsBounded(t *testing.T) {
 		b.Subscribe(1+i, fmt.Sprintf("t.%d", i), func(wire.Code) {})
 		b.Unsubscribe(1 + i)
 	}
-	eventually(t, "few subscriptions", func() bool { return b.Stats().Subscriptions <= limit })
+	testkit.Eventually(t, "few subscriptions", func() bool { return b.Stats().Subscriptions <= limit })
 	if n := b.Stats().Subscriptions; n < limit/2 {
 		t.Errorf("only %d linger", n)
 	}

@@ -41,11 +41,6 @@ type Options struct {
 	// embedded server takes as much from other NATS clients, and at least 65,536; an external server has a
 	// limit of its own, and a smaller one is logged as a warning. Default 65,536.
 	MaxPayload int
-	// Replicas (nats.replicas) is how many servers of a NATS cluster keep a copy of tickets, used jtis and
-	// revocations, 1 to 5. With the default of 1 they are out of reach while the one server that has them
-	// is down; 3 bears the loss of one. Existing buckets are brought up to it, never down.
-	Replicas int
-
 	// Linger is how long interest stays after Unsubscribe, so that a pattern whose subscribers come and
 	// go does not hammer NATS. Default 2 s; negative: no time at all.
 	Linger time.Duration
@@ -110,7 +105,6 @@ func orDefault[T comparable](v, def T) T {
 func (o *Options) setDefaults() {
 	o.Prefix = orDefault(o.Prefix, "notify")
 	o.MaxPayload = orDefault(o.MaxPayload, defaultMaxPayload)
-	o.Replicas = orDefault(o.Replicas, 1)
 	o.Linger = max(orDefault(o.Linger, 2*time.Second), 0)
 	o.Shards = orDefault(o.Shards, 1)
 	o.Buffer = orDefault(o.Buffer, 64<<10)
@@ -126,7 +120,7 @@ func (o Options) Check() error {
 	for _, b := range []struct {
 		key      string
 		v, limit int
-	}{{"limits.message_bytes", o.MaxPayload, maxPayloadBytes}, {"nats.replicas", o.Replicas, 5}, {"nats.shards", o.Shards, 64}, {"nats.buffer", o.Buffer, 1 << 24}} {
+	}{{"limits.message_bytes", o.MaxPayload, maxPayloadBytes}, {"nats.shards", o.Shards, 64}, {"nats.buffer", o.Buffer, 1 << 24}} {
 		if b.v < 1 || b.v > b.limit {
 			return &OptionError{b.key, strconv.Itoa(b.v), errors.New("out of range"), fmt.Sprintf("use 1 to %d", b.limit)}
 		}

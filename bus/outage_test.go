@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,14 +15,15 @@ import (
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/wire"
 )
 
 func TestTwoNodesOnOneServer(t *testing.T) {
-	c := startChild(t)
+	c := testkit.StartNATS(t)
 	sink1, sink2 := bustest.NewRecorder(), bustest.NewRecorder()
-	b1, b2 := open(t, bus.Options{URL: c.url()}, sink1), open(t, bus.Options{URL: c.url()}, sink2)
-	eventually(t, "connected", func() bool { return b1.Connected() && b2.Connected() })
+	b1, b2 := open(t, bus.Options{URL: c.URL()}, sink1), open(t, bus.Options{URL: c.URL()}, sink2)
+	testkit.Eventually(t, "connected", func() bool { return b1.Connected() && b2.Connected() })
 	bustest.Subscribe(t, b2, 7, "a.*")
 	bustest.Publish(t, b1, "a.b", "from 1")
 	sink2.WaitFor(t, bustest.Event{Handle: 7, Topic: "a.b", Data: "from 1"})
@@ -33,24 +33,24 @@ func TestTwoNodesOnOneServer(t *testing.T) {
 }
 
 func TestServerKilledAndRestarted(t *testing.T) {
-	c := startChild(t)
+	c := testkit.StartNATS(t)
 	sink := bustest.NewRecorder()
 	var mu sync.Mutex
 	var states []bool
-	b := open(t, bus.Options{URL: c.url(), OnState: func(up bool) {
+	b := open(t, bus.Options{URL: c.URL(), OnState: func(up bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		states = append(states, up)
 	}}, sink)
-	eventually(t, "connected", b.Connected)
+	testkit.Eventually(t, "connected", b.Connected)
 	for i := range uint32(10) {
 		bustest.Subscribe(t, b, i, fmt.Sprintf("t.%d", i))
 	}
 	bustest.Publish(t, b, "t.3", "before")
 	sink.WaitFor(t, bustest.Event{Handle: 3, Topic: "t.3", Data: "before"})
 
-	c.kill(t)
-	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	c.Kill(t)
+	testkit.Eventually(t, "disconnected", func() bool { return !b.Connected() })
 	for range 100 {
 		if code := b.Publish([]byte("t.3"), []byte("lost")); code != wire.Unavailable {
 			t.Fatalf("publish while NATS is down: %v", code)
@@ -61,8 +61,8 @@ func TestServerKilledAndRestarted(t *testing.T) {
 	}
 	b.Unsubscribe(9)
 
-	c.start(t)
-	eventually(t, "reconnected", b.Connected)
+	c.Start(t)
+	testkit.Eventually(t, "reconnected", b.Connected)
 	for i := range uint32(9) {
 		topic := fmt.Sprintf("t.%d", i)
 		bustest.Publish(t, b, topic, "after")
@@ -86,9 +86,9 @@ func TestServerKilledAndRestarted(t *testing.T) {
 }
 
 func TestStartBeforeServer(t *testing.T) {
-	child := newChild(t)
+	child := testkit.NewNATS(t)
 	sink := bustest.NewRecorder()
-	b := open(t, bus.Options{URL: child.url()}, sink)
+	b := open(t, bus.Options{URL: child.URL()}, sink)
 	if b.Connected() {
 		t.Fatal("connected to nothing")
 	}
@@ -98,8 +98,8 @@ func TestStartBeforeServer(t *testing.T) {
 	if c := bustest.TrySubscribe(t, b, 1, "t"); c != wire.Unavailable {
 		t.Errorf("subscribe: %v", c)
 	}
-	child.start(t)
-	eventually(t, "connected", b.Connected)
+	child.Start(t)
+	testkit.Eventually(t, "connected", b.Connected)
 	bustest.Subscribe(t, b, 1, "t")
 	bustest.Publish(t, b, "t", "x")
 	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
@@ -110,14 +110,14 @@ func TestStartBeforeServer(t *testing.T) {
 
 // A subscription whose confirmation an outage interrupts is gone, not half there.
 func TestSubscribeInterrupted(t *testing.T) {
-	c := startChild(t)
-	b := open(t, bus.Options{URL: c.url()}, bustest.NewRecorder())
-	eventually(t, "connected", b.Connected)
+	c := testkit.StartNATS(t)
+	b := open(t, bus.Options{URL: c.URL()}, bustest.NewRecorder())
+	testkit.Eventually(t, "connected", b.Connected)
 	const n = 2000
 	codes := make(chan wire.Code, n)
 	for i := range uint32(n) {
 		if i == n/2 {
-			c.kill(t)
+			c.Kill(t)
 		}
 		b.Subscribe(i, fmt.Sprintf("t.%d", i), func(c wire.Code) { codes <- c })
 	}
@@ -163,7 +163,7 @@ func TestLinger(t *testing.T) {
 		brief.Subscribe(i, fmt.Sprintf("t.%d", i%7), func(wire.Code) {})
 		brief.Unsubscribe(i)
 	}
-	eventually(t, "all gone", func() bool { return brief.Stats().Subscriptions == 0 })
+	testkit.Eventually(t, "all gone", func() bool { return brief.Stats().Subscriptions == 0 })
 }
 
 // stuck is a sink that holds its shard up.
@@ -182,28 +182,28 @@ func (s *stuck) Answered() {}
 func (s *stuck) Room()     {}
 
 func TestDropsAreCountedAndLogged(t *testing.T) {
-	log, seen := logs()
+	log, seen := testkit.Log()
 	sink := &stuck{entered: make(chan struct{}), release: make(chan struct{})}
-	b, err := bus.Open(t.Context(), bus.Options{URL: startChild(t).url(), Buffer: 10}, sink, log)
+	b, err := bus.Open(t.Context(), bus.Options{URL: testkit.StartNATS(t).URL(), Buffer: 10}, sink, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeBus(t, b) })
-	eventually(t, "connected", b.Connected)
+	testkit.Eventually(t, "connected", b.Connected)
 	bustest.Subscribe(t, b, 1, "t")
 	bustest.Publish(t, b, "t", "first")
 	<-sink.entered
 	for range 110 {
 		bustest.Publish(t, b, "t", "x")
 	}
-	eventually(t, "100 drops", func() bool { return b.Stats().Dropped == 100 })
+	testkit.Eventually(t, "100 drops", func() bool { return b.Stats().Dropped == 100 })
 	if p := b.Stats().Pending; p != 10 {
 		t.Errorf("%d pending", p)
 	}
-	eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("being dropped").Len() == 1 })
+	testkit.Eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("being dropped").Len() == 1 })
 	close(sink.release)
 	b.Unsubscribe(1)
-	eventually(t, "unsubscribed", func() bool { return b.Stats().Subscriptions == 0 })
+	testkit.Eventually(t, "unsubscribed", func() bool { return b.Stats().Subscriptions == 0 })
 	if d := b.Stats().Dropped; d != 100 {
 		t.Errorf("%d drops after the subscription went", d)
 	}
@@ -211,18 +211,18 @@ func TestDropsAreCountedAndLogged(t *testing.T) {
 
 // Close hands over what was published just before.
 func TestCloseFlushes(t *testing.T) {
-	c := startChild(t)
-	eventually(t, "server", func() bool {
-		nc, err := nats.Connect(c.url())
+	c := testkit.StartNATS(t)
+	testkit.Eventually(t, "server", func() bool {
+		nc, err := nats.Connect(c.URL())
 		if err == nil {
 			nc.Close()
 		}
 		return err == nil
 	})
 	sink := bustest.NewRecorder()
-	other := open(t, bus.Options{URL: c.url()}, sink)
+	other := open(t, bus.Options{URL: c.URL()}, sink)
 	bustest.Subscribe(t, other, 1, "t")
-	b := open(t, bus.Options{URL: c.url()}, bustest.NewRecorder())
+	b := open(t, bus.Options{URL: c.URL()}, bustest.NewRecorder())
 	for i := range 1000 {
 		bustest.Publish(t, b, "t", fmt.Sprint(i))
 	}
@@ -259,28 +259,26 @@ func TestCloseGivesUpWithItsContext(t *testing.T) {
 
 // A server that is stopped, not dead, takes connections and bytes but answers nothing.
 func TestServerHangs(t *testing.T) {
-	c := startChild(t)
+	c := testkit.StartNATS(t)
 	sink := bustest.NewRecorder()
-	b := open(t, bus.Options{URL: c.url()}, sink)
-	eventually(t, "connected", b.Connected)
+	b := open(t, bus.Options{URL: c.URL()}, sink)
+	testkit.Eventually(t, "connected", b.Connected)
 	bustest.Subscribe(t, b, 1, "t")
-	freeze(t, c)
+	c.Freeze(t)
 	big := make([]byte, 60_000)
-	eventually(t, "a write to the full socket fails", func() bool {
+	testkit.Eventually(t, "a write to the full socket fails", func() bool {
 		code := wire.OK
 		for i := 0; i < 1000 && code == wire.OK; i++ {
 			code = b.Publish([]byte("flood"), big)
 		}
 		return code == wire.Unavailable
 	})
-	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	testkit.Eventually(t, "disconnected", func() bool { return !b.Connected() })
 	if code := bustest.TrySubscribe(t, b, 2, "u"); code != wire.Unavailable {
 		t.Errorf("subscribe: %v", code)
 	}
-	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "reconnected", b.Connected)
+	c.Thaw(t)
+	testkit.Eventually(t, "reconnected", b.Connected)
 	bustest.Publish(t, b, "t", "x")
 	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
 }
@@ -359,8 +357,8 @@ func TestChurnUnderTraffic(t *testing.T) {
 // What others publish can be more than we can hand over. Then the embedded server hangs up; once we can
 // again, events come again, of the same subscriptions, and what happened is logged and counted.
 func TestOverrunByOthers(t *testing.T) {
-	addr := fmt.Sprintf("127.0.0.1:%d", newChild(t).port)
-	log, seen := logs()
+	addr := fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port)
+	log, seen := testkit.Log()
 	sink := &gated{Recorder: bustest.NewRecorder(), release: make(chan struct{})}
 	b, err := bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{Listen: addr}}, sink, log)
 	if err != nil {
@@ -383,8 +381,8 @@ func TestOverrunByOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(sink.release)
-	eventually(t, "another connection", func() bool { return b.Stats().Reconnects == 1 })
-	eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("lost embedded NATS").Len() == 1 })
+	testkit.Eventually(t, "another connection", func() bool { return b.Stats().Reconnects == 1 })
+	testkit.Eventually(t, "a log line", func() bool { return seen.FilterMessageSnippet("lost embedded NATS").Len() == 1 })
 	bustest.Publish(t, b, "t", "after")
 	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "after"})
 }

@@ -25,24 +25,9 @@ import (
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/wire"
 )
-
-// serve runs a NATS server in this process and gives its URL without user info.
-func serve(t *testing.T, o server.Options) string {
-	t.Helper()
-	o.Host, o.Port, o.NoSigs, o.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true
-	s, err := server.NewServer(&o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(s.Shutdown)
-	if !s.ReadyForConnections(20 * time.Second) {
-		t.Fatal("server is not ready")
-	}
-	return "nats://" + s.Addr().String()
-}
 
 func file(t *testing.T, name string, data []byte) string {
 	t.Helper()
@@ -69,7 +54,7 @@ func works(t *testing.T, o bus.Options) {
 // refused asserts that Open fails at once, blames key, and tells no secret in its error or its log.
 func refused(t *testing.T, o bus.Options, key string, secrets ...string) {
 	t.Helper()
-	log, seen := logs()
+	log, seen := testkit.Log()
 	_, err := bus.Open(t.Context(), o, bustest.NewRecorder(), log)
 	if err == nil {
 		t.Fatal("it was accepted")
@@ -90,7 +75,7 @@ func refused(t *testing.T, o bus.Options, key string, secrets ...string) {
 }
 
 func TestUserAndPassword(t *testing.T) {
-	url := serve(t, server.Options{Username: "joe", Password: "secret"})
+	url := testkit.ServeNATS(t, server.Options{Username: "joe", Password: "secret"})
 	addr := strings.TrimPrefix(url, "nats://")
 	works(t, bus.Options{URL: url, User: "joe", Password: "secret"})
 	works(t, bus.Options{URL: "joe:secret@" + addr})
@@ -106,14 +91,14 @@ func TestUserAndPassword(t *testing.T) {
 
 // The log of a server that is down must not tell the credentials that are tried again and again.
 func TestUnreachableLogsNoSecret(t *testing.T) {
-	c := newChild(t)
-	log, seen := logs()
-	b, err := bus.Open(t.Context(), bus.Options{URL: fmt.Sprintf("nats://joe:secret@127.0.0.1:%d", c.port)}, bustest.NewRecorder(), log)
+	c := testkit.NewNATS(t)
+	log, seen := testkit.Log()
+	b, err := bus.Open(t.Context(), bus.Options{URL: fmt.Sprintf("nats://joe:secret@127.0.0.1:%d", c.Port)}, bustest.NewRecorder(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeBus(t, b) })
-	eventually(t, "lines", func() bool {
+	testkit.Eventually(t, "lines", func() bool {
 		return seen.FilterMessageSnippet("going on trying").Len() == 1 && seen.FilterMessageSnippet("is unreachable").Len() > 0
 	})
 	for _, e := range seen.All() {
@@ -130,7 +115,7 @@ func TestNKey(t *testing.T) {
 	}
 	public, _ := user.PublicKey()
 	seed, _ := user.Seed()
-	url := serve(t, server.Options{Nkeys: []*server.NkeyUser{{Nkey: public}}})
+	url := testkit.ServeNATS(t, server.Options{Nkeys: []*server.NkeyUser{{Nkey: public}}})
 	works(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)})
 
 	other, _ := nkeys.CreateUser()
@@ -157,7 +142,7 @@ func TestCreds(t *testing.T) {
 	if err := resolver.Store(accountID, accountJWT); err != nil {
 		t.Fatal(err)
 	}
-	url := serve(t, server.Options{TrustedKeys: []string{operatorID}, AccountResolver: resolver})
+	url := testkit.ServeNATS(t, server.Options{TrustedKeys: []string{operatorID}, AccountResolver: resolver})
 	creds := func(signer nkeys.KeyPair) string {
 		userJWT, err := jwt.NewUserClaims(userID).Encode(signer)
 		if err != nil {
@@ -220,26 +205,26 @@ func TestTLS(t *testing.T) {
 	pool.AddCert(ca.Leaf)
 	config := &tls.Config{Certificates: []tls.Certificate{srv}, MinVersion: tls.VersionTLS12}
 
-	url := serve(t, server.Options{TLSConfig: config.Clone(), TLSTimeout: 20})
+	url := testkit.ServeNATS(t, server.Options{TLSConfig: config.Clone(), TLSTimeout: 20})
 	works(t, bus.Options{URL: url, TLSCA: caFile})
 	refused(t, bus.Options{URL: url}, "nats.tls.ca")
 	refused(t, bus.Options{URL: url, TLSCA: otherCA}, "nats.tls.ca")
 	refused(t, bus.Options{URL: url, TLSCA: key}, "nats.tls.ca")
 	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert}, "nats.tls.cert")
 	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: cert}, "nats.tls.cert")
-	refused(t, bus.Options{URL: serve(t, server.Options{}), TLSCA: caFile}, "nats.tls.ca") // would be in the clear
+	refused(t, bus.Options{URL: testkit.ServeNATS(t, server.Options{}), TLSCA: caFile}, "nats.tls.ca") // would be in the clear
 
 	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, pool
-	url = serve(t, server.Options{TLSConfig: config, TLSTimeout: 20, TLSVerify: true})
+	url = testkit.ServeNATS(t, server.Options{TLSConfig: config, TLSTimeout: 20, TLSVerify: true})
 	works(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: key})
 }
 
 func TestPermissions(t *testing.T) {
-	url := serve(t, server.Options{Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+	url := testkit.ServeNATS(t, server.Options{Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 		Subscribe: &server.SubjectPermission{Deny: []string{"notify.ev.secret.>"}},
 		Publish:   &server.SubjectPermission{Deny: []string{"notify.ev.readonly"}},
 	}}}})
-	log, seen := logs()
+	log, seen := testkit.Log()
 	sink := bustest.NewRecorder()
 	b, err := bus.Open(t.Context(), bus.Options{URL: url, User: "u", Password: "p"}, sink, log)
 	if err != nil {
@@ -259,12 +244,12 @@ func TestPermissions(t *testing.T) {
 		t.Error("not logged")
 	}
 	bustest.Publish(t, b, "readonly", "x") // NATS tells us only later
-	eventually(t, "counted", func() bool { return b.Stats().Errors == 21 })
+	testkit.Eventually(t, "counted", func() bool { return b.Stats().Errors == 21 })
 }
 
 func TestServerTakesLess(t *testing.T) {
-	url := serve(t, server.Options{MaxPayload: 1000})
-	log, seen := logs()
+	url := testkit.ServeNATS(t, server.Options{MaxPayload: 1000})
+	log, seen := testkit.Log()
 	b, err := bus.Open(t.Context(), bus.Options{URL: url}, bustest.NewRecorder(), log)
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +284,6 @@ func TestCheck(t *testing.T) {
 			{Prefix: "ä"},
 			{Prefix: strings.Repeat("x", 65)},
 		},
-		"nats.replicas":        {{Replicas: -1}, {Replicas: 6}},
 		"limits.message_bytes": {{MaxPayload: -1}, {MaxPayload: 8<<20 + 1}},
 		"nats.shards":          {{Shards: -1}, {Shards: 65}},
 		"nats.buffer":          {{Buffer: -1}},

@@ -14,7 +14,7 @@ import (
 type Stats struct {
 	Connected bool
 	// Published and PublishedBytes (payload) went to NATS, Received and ReceivedBytes came from it: events,
-	// and the few requests and answers about tickets, once and revocations.
+	// and the few requests and answers of the store that uses the connection.
 	Published, PublishedBytes, Received, ReceivedBytes uint64
 	// Dropped messages came from an external NATS and found their shard's queue full.
 	Dropped uint64
@@ -64,12 +64,9 @@ func (b *Bus) onConnected(c *nats.Conn) {
 	default:
 		defer close(b.up)
 	}
-	for _, k := range b.buckets() {
-		k.resume()
-	}
-	b.connected.Store(true)
+	b.setConnected(true)
 	if !c.IsConnected() { // lost again already; onDisconnected may have come before us
-		b.lost()
+		b.setConnected(false)
 		return
 	}
 	b.log.Info("connected to NATS", zap.String("server", c.ConnectedServerName()), zap.String("address", c.ConnectedAddr()))
@@ -77,7 +74,7 @@ func (b *Bus) onConnected(c *nats.Conn) {
 }
 
 func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
-	b.lost()
+	b.setConnected(false)
 	select {
 	case <-b.quit:
 		return
@@ -85,13 +82,6 @@ func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
 	}
 	b.log.Warn("lost NATS, reconnecting", zap.Error(err))
 	b.tell(false)
-}
-
-func (b *Bus) lost() {
-	b.connected.Store(false)
-	for _, k := range b.buckets() {
-		k.interrupt(ErrUnavailable)
-	}
 }
 
 func (b *Bus) tell(connected bool) {
@@ -152,7 +142,7 @@ func (b *Bus) onDenied(err error) {
 	in.lastDenial = err
 	in.mu.Unlock()
 	wake(in.denial)
-	b.deny(subject, err)
+	b.watchers.denied(subject, err)
 	if b.errors.allow() {
 		b.log.Error("NATS account permissions forbid a subject", zap.String("subject", subject), zap.Error(err))
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/store"
 )
 
 // patience is when a test gives up. Nothing is expected to take long.
@@ -31,27 +32,19 @@ type node struct {
 	*server.Server
 	auth *authz.Verifier
 	bus  *bus.Bus // nil with setup.fake
+	kept *store.Store
 	addr string
 	key  authz.Key
 	stop func() // Shutdown and close the bus, once
 }
 
-// keeper is the bus of a node as its store.
-type keeper struct{ n *node }
+// keeper is the store of a node.
+type keeper struct {
+	*store.Store
+	n *node
+}
 
 func (k keeper) Revoke(ctx context.Context, r server.Revocation) error { return k.n.revoke(ctx, r) }
-
-func (k keeper) PutTicket(ctx context.Context, key string, value []byte, ttl time.Duration) error {
-	return k.n.bus.PutTicket(ctx, key, value, ttl)
-}
-
-func (k keeper) TakeTicket(ctx context.Context, key string) ([]byte, bool, error) {
-	return k.n.bus.TakeTicket(ctx, key)
-}
-
-func (k keeper) UseOnce(ctx context.Context, key string, until time.Time) (bool, error) {
-	return k.n.bus.UseOnce(ctx, key, until)
-}
 
 // revoke keeps a revocation and puts it in force on this node.
 func (n *node) revoke(ctx context.Context, r server.Revocation) error {
@@ -63,7 +56,7 @@ func (n *node) revoke(ctx context.Context, r server.Revocation) error {
 	if err != nil {
 		return errors.Join(server.ErrBadRevocation, err)
 	}
-	if err := n.bus.PutRevocation(ctx, full.Key(), full.Encode(), time.Unix(full.Expires, 0)); err != nil {
+	if err := n.kept.PutRevocation(ctx, full.Key(), full.Encode(), time.Unix(full.Expires, 0)); err != nil {
 		return err
 	}
 	if err := n.auth.Revoke(full); err != nil {
@@ -81,7 +74,7 @@ type setup struct {
 	more   []authz.Key   // trusted as well
 	auth   authz.Options // but for its keys
 	fake   *memBus       // instead of NATS
-	store  server.Store  // instead of what the bus keeps
+	store  server.Store  // instead of NATS
 	gate   func(nth int) // called when the nth token has been verified, from 1 on
 	brief  bool          // the gate may be passed on a loop
 	log    *zap.Logger
@@ -95,9 +88,6 @@ func start(t testing.TB, with setup) *node {
 	n := &node{key: with.key}
 	if n.key.Algorithm() == "" {
 		n.key = newKey(t, with.alg)
-	}
-	if with.fake == nil && with.store == nil {
-		with.store = keeper{n}
 	}
 	var err error
 	with.auth.Trusted = append([]authz.Key{n.key}, with.more...)
@@ -137,6 +127,13 @@ func start(t testing.TB, with setup) *node {
 			t.Fatal(err)
 		}
 		b = n.bus
+		if n.kept, err = store.New(n.bus.Conn(), store.Options{Prefix: with.bus.Prefix}, log); err != nil {
+			t.Fatal(err)
+		}
+		n.bus.Watch(n.kept)
+		if with.store == nil {
+			with.store = keeper{n.kept, n}
+		}
 	} else {
 		with.fake.start(n.Server)
 	}
@@ -161,7 +158,10 @@ func start(t testing.TB, with setup) *node {
 		}
 		if n.bus == nil {
 			with.fake.stop()
-		} else if err := n.bus.Close(ctx); err != nil {
+			return
+		}
+		n.kept.Close()
+		if err := n.bus.Close(ctx); err != nil {
 			t.Errorf("bus: %v", err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/store"
 )
 
 // findings collects problems: each names the key, its value and the remedy.
@@ -196,7 +197,7 @@ func (c *config) checkNATS(f *findings) {
 	}
 	err := c.busOptions().Check()
 	var option *bus.OptionError
-	if !errors.As(err, &option) || option.Key == "limits.message_bytes" || option.Key == "nats.replicas" {
+	if !errors.As(err, &option) || option.Key == "limits.message_bytes" {
 		return // nothing wrong, or already said
 	}
 	f.add(natsKeys.Replace(option.Key), strconv.Quote(option.Value), natsKeys.Replace(fmt.Sprintf("%v; %s", option.Err, option.Remedy)))
@@ -211,11 +212,14 @@ func (c *config) busOptions() bus.Options {
 		URL: c.NATS.URL, Creds: c.NATS.Creds, NKey: c.NATS.NKey, User: c.NATS.User, Password: c.NATS.Password,
 		TLSCA: c.NATS.TLSCA, TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey,
 		Prefix: c.NATS.Prefix, DataDir: c.DataDir, MaxPayload: int(c.Limits.MessageBytes), Linger: linger,
-		Replicas: c.NATS.Replicas,
 		Embedded: bus.Embedded{
 			Listen: c.NATS.Listen, ClusterName: c.NATS.ClusterName, ClusterListen: c.NATS.ClusterListen, Routes: c.NATS.Routes,
 		},
 	}
+}
+
+func (c *config) storeOptions() store.Options {
+	return store.Options{Prefix: c.NATS.Prefix, Replicas: c.NATS.Replicas}
 }
 
 func (c *config) authOptions() authz.Options {

@@ -312,7 +312,7 @@ func TestOptions(t *testing.T) {
 	if age := parse(t, nil, "--auth.jwks-max-age=0").authOptions().JWKSMaxAge; age >= 0 {
 		t.Errorf("no bound became %v", age)
 	}
-	if n := c.busOptions().Replicas; n != 3 {
+	if n := c.storeOptions().Replicas; n != 3 {
 		t.Errorf("%d replicas", n)
 	}
 	if age := parse(t, nil, "--auth.revocation-outage=open").authOptions().RevocationMaxAge; age != 0 {

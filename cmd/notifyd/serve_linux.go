@@ -20,6 +20,7 @@ import (
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/store"
 )
 
 const (
@@ -74,6 +75,7 @@ type node struct {
 	verifier *authz.Verifier
 	server   *server.Server
 	bus      *bus.Bus
+	store    *store.Store
 	listener net.Listener
 	admin    *admin
 
@@ -134,17 +136,23 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 		}
 		return nil, fmt.Errorf("nats: %w", err)
 	}
-	n.revocations = newRevocations(n.verifier, n.bus, n.rechecker, n.log)
-	n.bus.WatchRevocations(n.revocations.apply, n.revocations.loaded)
+	if n.store, err = store.New(n.bus.Conn(), c.storeOptions(), n.log); err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	n.bus.Watch(n.store)
+	n.revocations = newRevocations(n.verifier, n.store, n.rechecker, n.log)
+	n.store.WatchRevocations(n.revocations.apply, n.revocations.loaded)
 	n.background.Go(func() { n.verifier.Run(life) })
 	n.background.Go(func() { n.revocations.run(life) })
-	n.revocations.await(startCtx)
-	if err = n.server.Start(n.listener, n.bus, store{n.bus, n.revocations}); err != nil {
+	if n.bus.Connected() { // without NATS there is nothing to wait for
+		n.revocations.await(startCtx)
+	}
+	if err = n.server.Start(n.listener, n.bus, shared{n.store, n.revocations}); err != nil {
 		return nil, err
 	}
 	n.background.Go(func() { n.rechecker.run(life) })
 	n.admin.metrics.MustRegister(n.server.Collector(), verifying, tokenCollector{n.verifier}, natsCollector{n.bus},
-		n.revocations.calls, n.rechecker.took, revocationAge(n.bus))
+		n.revocations.calls, n.rechecker.took, revocationAge(n.store))
 	n.admin.start()
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.admin.addr()),
 		zap.String("version", versionText()))
@@ -155,6 +163,9 @@ func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (_
 func (n *node) abort() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	if n.store != nil {
+		n.store.Close()
+	}
 	if n.bus != nil {
 		_ = n.bus.Close(ctx)
 	}
@@ -185,7 +196,9 @@ func (n *node) stop() error {
 	n.admin.drain()
 	ctx, cancel := context.WithTimeout(context.Background(), n.config.DrainWindow+stopTimeout)
 	defer cancel()
-	err := errors.Join(n.server.Shutdown(ctx), n.bus.Close(ctx))
+	err := n.server.Shutdown(ctx)
+	n.store.Close()
+	err = errors.Join(err, n.bus.Close(ctx))
 	n.cancel()
 	n.background.Wait()
 	n.admin.stop(ctx)
@@ -207,14 +220,14 @@ func (n *node) keysFailed(err error) {
 	n.log.Error("keys not loaded, those that there are stay", zap.Error(err))
 }
 
-// store is what the nodes keep together: tickets and used tokens are the bus's, revocations take effect here too.
-type store struct {
-	*bus.Bus
+// shared is what all nodes share: the store keeps tickets and used tokens, and a revocation takes effect here too.
+type shared struct {
+	*store.Store
 	revocations *revocations
 }
 
 // Revoke implements [server.Store].
-func (s store) Revoke(ctx context.Context, r server.Revocation) error {
+func (s shared) Revoke(ctx context.Context, r server.Revocation) error {
 	return s.revocations.revoke(ctx, r)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/store"
 )
 
 // The collectors read the counters of authz and bus when they are asked. The names are a contract; docs/operations.md
@@ -102,12 +103,12 @@ func (c natsCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 // revocationAge is +Inf until they are loaded.
-func revocationAge(b *bus.Bus) prometheus.Collector {
+func revocationAge(s *store.Store) prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "notifyd_revocations_age_seconds",
 		Help: "Time since which this node may have missed revocations.",
 	}, func() float64 {
-		at := b.LastFresh()
+		at := s.LastFresh()
 		if at.IsZero() {
 			return math.Inf(1)
 		}

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
-	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/store"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 //	verifier → rechecker → subscriptions and connections that hold such a token
 type revocations struct {
 	verifier *authz.Verifier
-	bus      *bus.Bus
+	store    *store.Store
 	recheck  *rechecker
 	log      *zap.Logger
 
@@ -48,7 +48,7 @@ type revocations struct {
 // seenCall is a call that was measured, or soon will be.
 type seenCall struct{ called, expires int64 }
 
-func newRevocations(v *authz.Verifier, b *bus.Bus, recheck *rechecker, log *zap.Logger) *revocations {
+func newRevocations(v *authz.Verifier, s *store.Store, recheck *rechecker, log *zap.Logger) *revocations {
 	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "notifyd_revocations_total",
 		Help: "Calls to revoke on this node.",
@@ -57,7 +57,7 @@ func newRevocations(v *authz.Verifier, b *bus.Bus, recheck *rechecker, log *zap.
 		calls.WithLabelValues(result) // 0 is a value too
 	}
 	return &revocations{
-		verifier: v, bus: b, recheck: recheck, log: log, calls: calls,
+		verifier: v, store: s, recheck: recheck, log: log, calls: calls,
 		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{},
 	}
 }
@@ -82,7 +82,7 @@ func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err err
 	}
 	value, err := json.Marshal(stored{called.UnixNano(), complete.Encode()})
 	if err == nil {
-		err = r.bus.PutRevocation(ctx, bucketKey(complete), value, time.Unix(complete.Expires, 0))
+		err = r.store.PutRevocation(ctx, bucketKey(complete), value, time.Unix(complete.Expires, 0))
 	}
 	if err == nil {
 		err = r.enforce(bucketKey(complete), complete, called)
@@ -140,7 +140,7 @@ func bucketKey(r authz.Revocation) string {
 	return r.Key() + "." + strconv.FormatInt(r.Before, 10)
 }
 
-// apply is called by the bus for every revocation, those of this node included.
+// apply is called by the store for every revocation, those of this node included.
 func (r *revocations) apply(key string, value []byte) {
 	var s stored
 	err := json.Unmarshal(value, &s)
@@ -156,14 +156,14 @@ func (r *revocations) apply(key string, value []byte) {
 	}
 }
 
-// loaded is called by the bus when all revocations have been applied.
+// loaded is called by the store when all revocations have been applied.
 func (r *revocations) loaded() {
 	r.fresh()
 	r.once.Do(func() { close(r.synced) })
 }
 
 func (r *revocations) fresh() {
-	if at := r.bus.LastFresh(); !at.IsZero() {
+	if at := r.store.LastFresh(); !at.IsZero() {
 		r.verifier.SetRevocationsFresh(at)
 	}
 }
@@ -182,12 +182,8 @@ func (r *revocations) run(ctx context.Context) {
 	}
 }
 
-// await waits until all are loaded, so that the first clients find a node that can answer. Without NATS there is nothing
-// to wait for.
+// await waits until all are loaded, so that the first clients find a node that can answer.
 func (r *revocations) await(ctx context.Context) {
-	if !r.bus.Connected() {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	select {
@@ -199,7 +195,7 @@ func (r *revocations) await(ctx context.Context) {
 
 // ready says why new tokens are refused; nil if they are not.
 func (r *revocations) ready(maxAge time.Duration) error {
-	if time.Since(r.bus.LastFresh()) > maxAge {
+	if time.Since(r.store.LastFresh()) > maxAge {
 		return errors.New("revocations are out of date")
 	}
 	return nil

@@ -1,4 +1,4 @@
-package bus
+package store
 
 import (
 	"context"
@@ -33,11 +33,11 @@ var (
 //
 // Revocations may have expired when they come. One that is removed from the bucket by hand stays with the
 // nodes that have seen it. WatchRevocations is called once; failures are logged and tried again for ever.
-func (b *Bus) WatchRevocations(apply func(key string, value []byte), synced func()) {
-	b.interest.mu.Lock()
-	defer b.interest.mu.Unlock()
-	if !b.interest.ended {
-		b.running.Go(func() { b.watch(apply, synced) })
+func (s *Store) WatchRevocations(apply func(key string, value []byte), synced func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.running.Go(func() { s.watch(apply, synced) })
 	}
 }
 
@@ -45,26 +45,24 @@ func (b *Bus) WatchRevocations(apply func(key string, value []byte), synced func
 // applied. It is at most 3 s ago while all is well, stands still during an outage, and is zero before all
 // were loaded first. A NATS leader that a partition has cut off, and that does not know yet, can vouch for
 // what it has for up to 10 s too long.
-func (b *Bus) LastFresh() time.Time {
-	if t := b.fresh.Load(); t != nil {
+func (s *Store) LastFresh() time.Time {
+	if t := s.fresh.Load(); t != nil {
 		return *t
 	}
 	return time.Time{}
 }
 
-func (b *Bus) watch(apply func(string, []byte), synced func()) {
-	k := b.revocations
+func (s *Store) watch(apply func(string, []byte), synced func()) {
+	k := s.revocations
 	var told time.Time
 	for {
-		f := follower{bus: b, apply: apply, synced: synced}
+		f := follower{store: s, apply: apply, synced: synced}
 		err := f.follow(k.session())
-		select {
-		case <-b.quit:
+		if s.ctx.Err() != nil {
 			return
-		default:
 		}
 		if !errors.Is(err, ErrUnavailable) && (f.loaded || time.Since(told) >= watchLogInterval) {
-			b.log.Warn("revocations may be out of date, loading them anew", zap.Error(err))
+			s.log.Warn("revocations may be out of date, loading them anew", zap.Error(err))
 			told = time.Now()
 		}
 		if f.loaded {
@@ -73,7 +71,7 @@ func (b *Bus) watch(apply func(string, []byte), synced func()) {
 		select {
 		case <-k.begun:
 		case <-time.After(watchRetry):
-		case <-b.quit:
+		case <-s.ctx.Done():
 			return
 		}
 	}
@@ -81,7 +79,7 @@ func (b *Bus) watch(apply func(string, []byte), synced func()) {
 
 // A follower is one consumer of the revocations, from the loading to the first doubt.
 type follower struct {
-	bus    *Bus
+	store  *Store
 	apply  func(string, []byte)
 	synced func()
 
@@ -125,27 +123,27 @@ func (f *follower) start(session context.Context) error {
 	ctx, cancel := context.WithTimeout(session, bucketTimeout)
 	defer cancel()
 	var err error
-	if f.open, err = f.bus.revocations.open(ctx); err != nil {
+	if f.open, err = f.store.revocations.open(ctx); err != nil {
 		return err
 	}
-	inbox := f.bus.conn.NewInbox()
-	if f.sub, err = f.bus.conn.SubscribeSync(inbox); err != nil {
+	inbox := f.store.conn.NewInbox()
+	if f.sub, err = f.store.conn.SubscribeSync(inbox); err != nil {
 		return err
 	}
 	// All that the bucket holds may wait here: dropped messages would mean to begin again, for ever.
 	if err = f.sub.SetPendingLimits(-1, -1); err != nil {
 		return err
 	}
-	_, err = f.bus.js.CreatePushConsumer(ctx, f.open.stream.CachedInfo().Config.Name, jetstream.ConsumerConfig{
+	_, err = f.store.js.CreatePushConsumer(ctx, f.open.stream.CachedInfo().Config.Name, jetstream.ConsumerConfig{
 		DeliverSubject: inbox,
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-		FilterSubject:  f.bus.revocations.subject() + ">",
+		FilterSubject:  f.store.revocations.subject() + ">",
 		AckPolicy:      jetstream.AckNonePolicy,
 		IdleHeartbeat:  heartbeat,
 		MemoryStorage:  true,
 	})
 	if err != nil && gone(err) {
-		f.bus.revocations.opened.CompareAndSwap(f.open, nil)
+		f.store.revocations.opened.CompareAndSwap(f.open, nil)
 	}
 	return err
 }
@@ -154,13 +152,13 @@ func (f *follower) start(session context.Context) error {
 func (f *follower) last(session context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(session, bucketTimeout)
 	defer cancel()
-	m, err := f.open.stream.GetLastMsgForSubject(ctx, f.bus.revocations.subject()+">")
+	m, err := f.open.stream.GetLastMsgForSubject(ctx, f.store.revocations.subject()+">")
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}
 	if err != nil {
 		if gone(err) {
-			f.bus.revocations.opened.CompareAndSwap(f.open, nil)
+			f.store.revocations.opened.CompareAndSwap(f.open, nil)
 		}
 		return 0, err
 	}
@@ -176,7 +174,7 @@ func (f *follower) read(session context.Context, last uint64, asked time.Time) e
 	for {
 		if f.applied >= last && !fresh {
 			fresh = true
-			f.bus.fresh.Store(&asked)
+			f.store.fresh.Store(&asked)
 			if !f.loaded {
 				f.loaded = true
 				f.synced()
@@ -213,7 +211,7 @@ func (f *follower) take(m *nats.Msg) error {
 	}
 	f.applied = meta.Sequence.Stream
 	if m.Header.Get("KV-Operation") == "" { // otherwise somebody removed it
-		f.apply(m.Subject[len(f.bus.revocations.subject()):], m.Data)
+		f.apply(m.Subject[len(f.store.revocations.subject()):], m.Data)
 	}
 	return nil
 }

@@ -1,12 +1,15 @@
-package bus_test
+package store_test
 
 import (
 	"fmt"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/notifyd/notifyd/bus"
-	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
+	"github.com/notifyd/notifyd/store"
 )
 
 // Three nodes that are a NATS cluster by themselves lose one, go on, and get it back.
@@ -14,32 +17,24 @@ func TestClusterLosesANode(t *testing.T) {
 	var addrs []string
 	var options []bus.Options
 	for range 3 {
-		addrs = append(addrs, fmt.Sprintf("127.0.0.1:%d", newChild(t).port))
+		addrs = append(addrs, fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port))
 	}
-	nodes, watches := make([]*bus.Bus, 3), make([]*revoked, 3)
+	nodes, watches := make([]*node, 3), make([]*revoked, 3)
 	start := func(i int) {
-		b, err := bus.Open(t.Context(), options[i], bustest.NewRecorder(), zapNop)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := open(t, options[i], store.Options{Replicas: 3}, zap.NewNop())
 		nodes[i], watches[i] = b, watch(b)
 	}
 	for i := range 3 {
-		options = append(options, bus.Options{Replicas: 3, DataDir: t.TempDir(), Embedded: bus.Embedded{
+		options = append(options, bus.Options{DataDir: t.TempDir(), Embedded: bus.Embedded{
 			ClusterName: "c", ClusterListen: addrs[i], Routes: addrs,
 		}})
 		start(i)
 	}
-	t.Cleanup(func() {
-		for _, b := range nodes {
-			closeBus(t, b)
-		}
-	})
 	// While the members meet and elect, calls fail. The key that was used in the end is returned.
-	works := func(b *bus.Bus, what string) (key string) {
+	works := func(b *node, what string) (key string) {
 		t.Helper()
 		n := 0
-		eventually(t, what, func() bool {
+		testkit.Eventually(t, what, func() bool {
 			n++
 			key = fmt.Sprintf("%s%d", what, n)
 			first, err := b.UseOnce(t.Context(), key, time.Now().Add(time.Hour))
@@ -82,7 +77,7 @@ func TestClusterLosesANode(t *testing.T) {
 		}
 	}
 
-	closeBus(t, nodes[0])
+	nodes[0].close(t)
 	used = works(nodes[1], "without-one")
 	known["without-one"] = ""
 	for i := 1; i < 3; i++ {

@@ -1,15 +1,13 @@
-package bus_test
+package store_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,28 +15,23 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
+	"github.com/notifyd/notifyd/store"
 	"github.com/notifyd/notifyd/wire"
 )
 
-// node opens a bus whose events do not matter, and waits until it is connected.
-func node(t testing.TB, o bus.Options) *bus.Bus {
-	t.Helper()
-	b := open(t, o, bustest.NewRecorder())
-	eventually(t, "connected", b.Connected)
-	return b
-}
-
-func putTicket(t testing.TB, b *bus.Bus, key, value string, ttl time.Duration) {
+func putTicket(t testing.TB, b *node, key, value string, ttl time.Duration) {
 	t.Helper()
 	if err := b.PutTicket(t.Context(), key, []byte(value), ttl); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func takeTicket(t testing.TB, b *bus.Bus, key string) (string, bool) {
+func takeTicket(t testing.TB, b *node, key string) (string, bool) {
 	t.Helper()
 	v, ok, err := b.TakeTicket(t.Context(), key)
 	if err != nil {
@@ -47,7 +40,7 @@ func takeTicket(t testing.TB, b *bus.Bus, key string) (string, bool) {
 	return string(v), ok
 }
 
-func useOnce(t testing.TB, b *bus.Bus, key string, until time.Time) bool {
+func useOnce(t testing.TB, b *node, key string, until time.Time) bool {
 	t.Helper()
 	first, err := b.UseOnce(t.Context(), key, until)
 	if err != nil {
@@ -81,8 +74,8 @@ func race(t *testing.T, n int, take func(i int) (bool, error)) int {
 
 // Two nodes, a hundred racers, one winner: several times, since a race that is lost by luck proves little.
 func TestOneWins(t *testing.T) {
-	c := startJetStream(t)
-	nodes := []*bus.Bus{node(t, bus.Options{URL: c.url()}), node(t, bus.Options{URL: c.url()})}
+	c := testkit.StartJetStream(t)
+	nodes := []*node{connected(t, bus.Options{URL: c.URL()}), connected(t, bus.Options{URL: c.URL()})}
 	for round := range 10 {
 		key := fmt.Sprintf("k%d", round)
 		if round > 0 { // in the first round the racers also make the bucket
@@ -112,11 +105,11 @@ func TestTicket(t *testing.T) {
 		"embedded":        {},
 		"small messages":  {MaxPayload: 1},
 		"uncommon prefix": {Prefix: "my_app.x/y"},
-		"external":        {URL: startJetStream(t).url()},
+		"external":        {URL: testkit.StartJetStream(t).URL()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // expiry takes its time
-			b := node(t, o)
+			b := connected(t, o)
 			if _, ok := takeTicket(t, b, "unknown"); ok {
 				t.Error("took an unknown ticket")
 			}
@@ -135,7 +128,7 @@ func TestTicket(t *testing.T) {
 				t.Errorf("%q %v", v, ok)
 			}
 			putTicket(t, b, "late", "x", time.Nanosecond)
-			eventually(t, "expired", func() bool { // a look that does not take it
+			testkit.Eventually(t, "expired", func() bool { // a look that does not take it
 				err := b.PutTicket(t.Context(), "late", []byte("new"), time.Minute)
 				return err == nil
 			})
@@ -147,9 +140,9 @@ func TestTicket(t *testing.T) {
 }
 
 func TestKeys(t *testing.T) {
-	b := node(t, bus.Options{})
+	b := connected(t, bus.Options{})
 	for _, key := range []string{
-		"", ".", "a.", ".a", "a..b", "a b", "a\r\nPUB x 0\r\n", "a*", "*", ">", "ä", "a\x00", strings.Repeat("a", bus.MaxKeyBytes+1),
+		"", ".", "a.", ".a", "a..b", "a b", "a\r\nPUB x 0\r\n", "a*", "*", ">", "ä", "a\x00", strings.Repeat("a", store.MaxKeyBytes+1),
 	} {
 		err1 := b.PutTicket(t.Context(), key, nil, time.Minute)
 		_, _, err2 := b.TakeTicket(t.Context(), key)
@@ -161,13 +154,13 @@ func TestKeys(t *testing.T) {
 			}
 		}
 	}
-	long := strings.Repeat("a", bus.MaxKeyBytes-1) + "/"
+	long := strings.Repeat("a", store.MaxKeyBytes-1) + "/"
 	for _, key := range []string{"a", "jti.aGVsbG8_-=", long} {
 		if !useOnce(t, b, key, time.Now()) || useOnce(t, b, key, time.Now()) {
 			t.Errorf("%.20q", key)
 		}
 	}
-	if st := b.Stats(); st.Reconnects != 0 || st.Errors != 0 {
+	if st := b.bus.Stats(); st.Reconnects != 0 || st.Errors != 0 {
 		t.Errorf("%+v", st)
 	}
 }
@@ -176,7 +169,7 @@ func TestKeys(t *testing.T) {
 // for us but not for a node whose clock is behind.
 func TestOnceLives(t *testing.T) {
 	dir := t.TempDir()
-	b := node(t, bus.Options{DataDir: dir})
+	b := connected(t, bus.Options{DataDir: dir})
 	untils := map[string]time.Time{
 		"past": time.Now().Add(-time.Second), "now": time.Now(), "far": time.Unix(1<<40, 0), "never": time.Unix(1<<62, 0),
 	}
@@ -188,12 +181,12 @@ func TestOnceLives(t *testing.T) {
 	if !useOnce(t, b, "gone", time.Now().Add(-time.Hour)) {
 		t.Error("gone: not the first")
 	}
-	eventually(t, "what expired an hour ago is forgotten", func() bool {
+	testkit.Eventually(t, "what expired an hour ago is forgotten", func() bool {
 		first, err := b.UseOnce(t.Context(), "gone", time.Now().Add(time.Hour))
 		return err == nil && first
 	})
-	closeBus(t, b)
-	b = node(t, bus.Options{DataDir: dir}) // counts anew from the files
+	b.close(t)
+	b = connected(t, bus.Options{DataDir: dir}) // counts anew from the files
 	for key, until := range untils {
 		if useOnce(t, b, key, until) {
 			t.Errorf("%s: forgotten", key)
@@ -203,8 +196,8 @@ func TestOnceLives(t *testing.T) {
 
 // SIGKILL: the server has no moment to write anything.
 func TestServerKilled(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL()})
 	for i := range 20 {
 		key := fmt.Sprintf("k%d", i)
 		putTicket(t, b, key, "v", time.Hour)
@@ -212,19 +205,19 @@ func TestServerKilled(t *testing.T) {
 			t.Fatal("not the first")
 		}
 	}
-	c.kill(t)
-	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	c.Kill(t)
+	testkit.Eventually(t, "disconnected", func() bool { return !b.bus.Connected() })
 	_, err1 := b.UseOnce(t.Context(), "new", time.Now().Add(time.Hour))
 	_, _, err2 := b.TakeTicket(t.Context(), "k1")
 	err3 := b.PutTicket(t.Context(), "new", nil, time.Hour)
 	err4 := b.PutRevocation(t.Context(), "new", nil, time.Now())
 	for _, err := range []error{err1, err2, err3, err4} {
-		if !errors.Is(err, bus.ErrUnavailable) {
+		if !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("while NATS is down: %v", err)
 		}
 	}
-	c.start(t)
-	eventually(t, "reconnected", b.Connected)
+	c.Start(t)
+	testkit.Eventually(t, "reconnected", b.bus.Connected)
 	for i := range 20 {
 		key := fmt.Sprintf("k%d", i)
 		if _, ok := takeTicket(t, b, key); ok {
@@ -239,35 +232,13 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
-// freeze stops a child with SIGSTOP and waits until each of its threads has: until then it may still answer.
-func freeze(t *testing.T, c *child) {
-	t.Helper()
-	pid := c.cmd.Process.Pid
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the child stands still", func() bool {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-		if err != nil || len(threads) == 0 {
-			return false
-		}
-		for _, file := range threads {
-			stat, err := os.ReadFile(file)
-			if err != nil || !strings.Contains(string(stat), ") T ") {
-				return false
-			}
-		}
-		return true
-	})
-}
-
 // A call ends when the server dies or hangs under it, or its context does.
 func TestCallInterrupted(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL()})
 	useOnce(t, b, "warm", time.Now())
-	freeze(t, c)
-	if _, err := b.UseOnce(t.Context(), "a", time.Now()); !errors.Is(err, bus.ErrUnavailable) {
+	c.Freeze(t)
+	if _, err := b.UseOnce(t.Context(), "a", time.Now()); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("hung server: %v", err)
 	}
 	why := errors.New("why")
@@ -283,9 +254,9 @@ func TestCallInterrupted(t *testing.T) {
 			answers <- err
 		}()
 	}
-	c.kill(t)
+	c.Kill(t)
 	for range 10 {
-		if err := <-answers; !errors.Is(err, bus.ErrUnavailable) {
+		if err := <-answers; !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("killed server: %v", err)
 		}
 	}
@@ -293,7 +264,7 @@ func TestCallInterrupted(t *testing.T) {
 
 // Tickets that nobody takes do not fill the memory.
 func TestTicketsAreBounded(t *testing.T) {
-	b := node(t, bus.Options{})
+	b := connected(t, bus.Options{})
 	value := make([]byte, 60_000)
 	n := 0
 	for err := error(nil); err == nil && n < 2000; n++ {
@@ -310,10 +281,10 @@ func TestTicketsAreBounded(t *testing.T) {
 
 // A bucket that somebody removes is made again.
 func TestBucketRemoved(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url(), Prefix: "a.b"})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL(), Prefix: "a.b"})
 	useOnce(t, b, "k", time.Now())
-	js := admin(t, c.url())
+	js := admin(t, c.URL())
 	if err := js.DeleteStream(t.Context(), "KV_a_2eb_once"); err != nil {
 		t.Fatal(err)
 	}
@@ -336,49 +307,50 @@ func admin(t *testing.T, url string) jetstream.JetStream {
 	return js
 }
 
-// What a bucket needs and cannot have is blamed on a key, and events flow all the same.
+// An error says what a bucket needs and cannot have, and events flow all the same.
 func TestNoJetStream(t *testing.T) {
-	store := t.TempDir()
+	dir := t.TempDir()
 	all := []string{">"}
 	deny := func(subjects ...string) server.Options {
-		return server.Options{JetStream: true, StoreDir: store, Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+		return server.Options{JetStream: true, StoreDir: dir, Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish:   &server.SubjectPermission{Allow: all, Deny: subjects},
 			Subscribe: &server.SubjectPermission{Allow: all},
 		}}}}
 	}
 	noInbox := deny()
 	noInbox.Users[0].Permissions.Subscribe.Deny = []string{"_INBOX.>"}
-	foreign := serve(t, server.Options{JetStream: true, StoreDir: t.TempDir()})
+	foreign := testkit.ServeNATS(t, server.Options{JetStream: true, StoreDir: t.TempDir()})
 	if _, err := admin(t, foreign).CreateStream(t.Context(), jetstream.StreamConfig{Name: "KV_notify_once", Subjects: []string{"x"}}); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
 		o    bus.Options
-		key  string
+		keep store.Options
 		text string
 	}{
-		"no JetStream":     {bus.Options{URL: serve(t, server.Options{})}, "nats.url", "enable it"},
-		"no requests":      {bus.Options{URL: serve(t, deny("$JS.>"))}, "nats.url", "$KV.notify_once.>"},
-		"no values":        {bus.Options{URL: serve(t, deny("$KV.>"))}, "nats.url", "$KV.notify_once.>"},
-		"no answers":       {bus.Options{URL: serve(t, noInbox)}, "nats.url", "_INBOX.>"},
-		"no replicas":      {bus.Options{Replicas: 3}, "nats.replicas", "use 1"},
-		"a foreign stream": {bus.Options{URL: foreign}, "nats.prefix", "KV_notify_once"},
+		"no JetStream":     {bus.Options{URL: testkit.ServeNATS(t, server.Options{})}, store.Options{}, "enable it"},
+		"no requests":      {bus.Options{URL: testkit.ServeNATS(t, deny("$JS.>"))}, store.Options{}, "$KV.notify_once.>"},
+		"no values":        {bus.Options{URL: testkit.ServeNATS(t, deny("$KV.>"))}, store.Options{}, "$KV.notify_once.>"},
+		"no answers":       {bus.Options{URL: testkit.ServeNATS(t, noInbox)}, store.Options{}, "_INBOX.>"},
+		"no replicas":      {bus.Options{}, store.Options{Replicas: 3}, "use 1"},
+		"a foreign stream": {bus.Options{URL: foreign}, store.Options{}, "KV_notify_once"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.o.URL != "" {
 				test.o.User, test.o.Password = "u", "p"
 			}
-			b := node(t, test.o)
+			b := open(t, test.o, test.keep, zap.NewNop())
+			testkit.Eventually(t, "connected", b.bus.Connected)
 			for range 2 { // whether or not it is the connection's first
 				_, err := b.UseOnce(t.Context(), "k", time.Now())
-				var oe *bus.OptionError
-				if !errors.As(err, &oe) || oe.Key != test.key || errors.Is(err, bus.ErrUnavailable) ||
+				var setup *store.SetupError
+				if !errors.As(err, &setup) || setup.Remedy == "" || errors.Is(err, store.ErrUnavailable) ||
 					!strings.Contains(err.Error(), "once: ") || !strings.Contains(err.Error(), test.text) {
 					t.Errorf("got %v", err)
 				}
 			}
-			bustest.Subscribe(t, b, 1, "t")
-			if c := b.Publish([]byte("t"), nil); c != wire.OK {
+			bustest.Subscribe(t, b.bus, 1, "t")
+			if c := b.bus.Publish([]byte("t"), nil); c != wire.OK {
 				t.Errorf("publish: %v", c)
 			}
 		})
@@ -387,22 +359,19 @@ func TestNoJetStream(t *testing.T) {
 
 func TestBucketsLeaveNothingBehind(t *testing.T) {
 	tmp := t.TempDir()
-	c := startJetStream(t)
+	c := testkit.StartJetStream(t)
 	t.Setenv("TMPDIR", tmp)
 	before := goleak.IgnoreCurrent()
-	for _, o := range []bus.Options{{}, {URL: c.url()}} {
-		b, err := bus.Open(t.Context(), o, bustest.NewRecorder(), zapNop)
-		if err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "connected", b.Connected)
+	for _, o := range []bus.Options{{}, {URL: c.URL()}} {
+		b := open(t, o, store.Options{}, zap.NewNop())
+		testkit.Eventually(t, "connected", b.bus.Connected)
 		putTicket(t, b, "k", "v", time.Minute)
 		takeTicket(t, b, "k")
 		useOnce(t, b, "k", time.Now())
 		b.WatchRevocations(func(string, []byte) {}, func() {})
-		eventually(t, "synced", func() bool { return !b.LastFresh().IsZero() })
-		closeBus(t, b)
-		if err := b.PutTicket(t.Context(), "k", nil, time.Minute); !errors.Is(err, bus.ErrUnavailable) {
+		testkit.Eventually(t, "synced", func() bool { return !b.LastFresh().IsZero() })
+		b.close(t)
+		if err := b.PutTicket(t.Context(), "k", nil, time.Minute); !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("after Close: %v", err)
 		}
 		b.WatchRevocations(func(string, []byte) {}, func() {})

@@ -1,4 +1,4 @@
-package bus_test
+package store_test
 
 import (
 	"errors"
@@ -6,28 +6,29 @@ import (
 	"maps"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/bus"
-	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
+	"github.com/notifyd/notifyd/store"
 )
 
 // revoked is what a node has heard of.
 type revoked struct {
-	bus *bus.Bus
+	node *node
 
 	mu    sync.Mutex
 	all   map[string]string
 	loads int
 }
 
-func watch(b *bus.Bus) *revoked {
-	r := &revoked{bus: b, all: map[string]string{}}
+func watch(b *node) *revoked {
+	r := &revoked{node: b, all: map[string]string{}}
 	b.WatchRevocations(func(key string, value []byte) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -56,7 +57,7 @@ func (r *revoked) loaded() int {
 func (r *revoked) waitFor(t *testing.T, want map[string]string) {
 	t.Helper()
 	now := time.Now()
-	eventually(t, "fresh", func() bool { return r.bus.LastFresh().After(now) })
+	testkit.Eventually(t, "fresh", func() bool { return r.node.LastFresh().After(now) })
 	if !r.has(want) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -64,7 +65,7 @@ func (r *revoked) waitFor(t *testing.T, want map[string]string) {
 	}
 }
 
-func revoke(t *testing.T, b *bus.Bus, known map[string]string, key, value string) {
+func revoke(t *testing.T, b *node, known map[string]string, key, value string) {
 	t.Helper()
 	if err := b.PutRevocation(t.Context(), key, []byte(value), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
@@ -73,8 +74,8 @@ func revoke(t *testing.T, b *bus.Bus, known map[string]string, key, value string
 }
 
 func TestRevocations(t *testing.T) {
-	c := startJetStream(t)
-	b1 := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b1 := connected(t, bus.Options{URL: c.URL()})
 	known := map[string]string{}
 	r1 := watch(b1)
 	r1.waitFor(t, known) // none is complete too
@@ -83,21 +84,21 @@ func TestRevocations(t *testing.T) {
 	}
 	r1.waitFor(t, known)
 
-	b2 := node(t, bus.Options{URL: c.url()})
+	b2 := connected(t, bus.Options{URL: c.URL()})
 	if !b2.LastFresh().IsZero() {
 		t.Error("fresh before it watches")
 	}
 	r2 := watch(b2)
-	eventually(t, "loaded", func() bool { return r2.loaded() == 1 })
+	testkit.Eventually(t, "loaded", func() bool { return r2.loaded() == 1 })
 	if !r2.has(known) {
 		t.Error("loaded, and not complete")
 	}
 	revoke(t, b1, known, "new", "from 1")
 	revoke(t, b2, known, "newer", "")
-	eventually(t, "both know", func() bool { return r1.has(known) && r2.has(known) })
+	testkit.Eventually(t, "both know", func() bool { return r1.has(known) && r2.has(known) })
 
 	// Removed by hand: the last revision is a marker then, and nothing comes of it.
-	js := admin(t, c.url())
+	js := admin(t, c.URL())
 	kv, err := js.KeyValue(t.Context(), "notify_revocations")
 	if err != nil {
 		t.Fatal(err)
@@ -131,91 +132,85 @@ func TestRevocations(t *testing.T) {
 			t.Fatal(err)
 		}
 		revoke(t, b1, known, "without-"+name, "x")
-		eventually(t, "loaded anew", func() bool { return r2.loaded() > before })
+		testkit.Eventually(t, "loaded anew", func() bool { return r2.loaded() > before })
 		r2.waitFor(t, known)
 	}
 }
 
 // Whatever is revoked while a node is cut off reaches it afterwards, and it knows when.
 func TestRevocationsAfterAnOutage(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL()})
 	known := map[string]string{}
 	revoke(t, b, known, "before", "1")
 	r := watch(b)
 	r.waitFor(t, known)
-	c.kill(t)
-	eventually(t, "disconnected", func() bool { return !b.Connected() })
+	c.Kill(t)
+	testkit.Eventually(t, "disconnected", func() bool { return !b.bus.Connected() })
 	stale := b.LastFresh()
-	c.start(t)
-	other := open(t, bus.Options{URL: c.url()}, bustest.NewRecorder())
-	eventually(t, "reconnected", func() bool { return b.Connected() && other.Connected() })
+	c.Start(t)
+	other := open(t, bus.Options{URL: c.URL()}, store.Options{}, zap.NewNop())
+	testkit.Eventually(t, "reconnected", func() bool { return b.bus.Connected() && other.bus.Connected() })
 	revoke(t, other, known, "after", "2")
 	r.waitFor(t, known)
 	if r.loaded() < 2 || !b.LastFresh().After(stale) {
 		t.Errorf("loaded %d times", r.loaded())
 	}
 	// A node that starts before its server.
-	c.kill(t)
-	early := open(t, bus.Options{URL: c.url()}, bustest.NewRecorder())
+	c.Kill(t)
+	early := open(t, bus.Options{URL: c.URL()}, store.Options{}, zap.NewNop())
 	re := watch(early)
 	if !early.LastFresh().IsZero() {
 		t.Error("fresh without NATS")
 	}
-	c.start(t)
-	eventually(t, "loaded", func() bool { return re.loaded() > 0 })
+	c.Start(t)
+	testkit.Eventually(t, "loaded", func() bool { return re.loaded() > 0 })
 	re.waitFor(t, known)
 }
 
 // A server that hangs vouches for nothing.
 func TestRevocationsFromAHungServer(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL()})
 	known := map[string]string{}
 	r := watch(b)
 	r.waitFor(t, known)
-	freeze(t, c)
+	c.Freeze(t)
 	stopped := time.Now()
 	_, err := b.UseOnce(t.Context(), "k", time.Now()) // 3 s, and so more than an interval
 	if err == nil || b.LastFresh().After(stopped) {
 		t.Errorf("%v; fresh %v after the server stopped", err, b.LastFresh().Sub(stopped))
 	}
-	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	c.Thaw(t)
 	revoke(t, b, known, "k", "v")
 	r.waitFor(t, known)
 }
 
 func TestRevocationsOutliveTheProcess(t *testing.T) {
 	dir := t.TempDir()
-	b := node(t, bus.Options{DataDir: dir})
+	b := connected(t, bus.Options{DataDir: dir})
 	known := map[string]string{}
 	revoke(t, b, known, "jti.1", "v")
 	revoke(t, b, known, "jti.1", "w")
-	closeBus(t, b)
-	b = node(t, bus.Options{DataDir: dir})
+	b.close(t)
+	b = connected(t, bus.Options{DataDir: dir})
 	r := watch(b)
 	r.waitFor(t, known)
 }
 
 // A watch that NATS does not permit says so, once, and gives up neither itself nor the processor.
 func TestRevocationsNotPermitted(t *testing.T) {
-	url := serve(t, server.Options{JetStream: true, StoreDir: t.TempDir(), Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
+	url := testkit.ServeNATS(t, server.Options{JetStream: true, StoreDir: t.TempDir(), Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 		Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.>"}},
 	}}}})
-	log, seen := logs()
-	b, err := bus.Open(t.Context(), bus.Options{URL: url, User: "u", Password: "p"}, bustest.NewRecorder(), log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeBus(t, b) })
+	log, seen := testkit.Log()
+	b := open(t, bus.Options{URL: url, User: "u", Password: "p"}, store.Options{}, log)
 	known := map[string]string{}
 	revoke(t, b, known, "k", "v")
 	r := watch(b)
-	eventually(t, "three attempts", func() bool { return b.Stats().Errors >= 3 })
+	testkit.Eventually(t, "three attempts", func() bool { return b.bus.Stats().Errors >= 3 })
 	lines := seen.FilterMessageSnippet("loading them anew").All()
-	if len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0].ContextMap()), "nats.url") {
+	if len(lines) != 1 || !strings.Contains(fmt.Sprint(lines[0].ContextMap()), "let the NATS account publish") {
 		t.Errorf("logged %v", lines)
 	}
 	if r.loaded() != 0 || !b.LastFresh().IsZero() {
@@ -224,25 +219,25 @@ func TestRevocationsNotPermitted(t *testing.T) {
 	for range 100 { // each a chance to show that denials do not disturb other calls
 		revoke(t, b, known, "k", "v")
 	}
-	if n := b.Stats().Errors; n > 4 {
+	if n := b.bus.Stats().Errors; n > 4 {
 		t.Errorf("%d attempts", n)
 	}
 }
 
 // The last revision that there was has expired, so that nobody can have seen it.
 func TestRevocationExpires(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL()})
 	known := map[string]string{}
 	revoke(t, b, known, "new", "v")
 	if err := b.PutRevocation(t.Context(), "old", nil, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	kv, err := admin(t, c.url()).KeyValue(t.Context(), "notify_revocations")
+	kv, err := admin(t, c.URL()).KeyValue(t.Context(), "notify_revocations")
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "expired", func() bool {
+	testkit.Eventually(t, "expired", func() bool {
 		_, err := kv.Get(t.Context(), "old")
 		return errors.Is(err, jetstream.ErrKeyNotFound)
 	})
@@ -251,11 +246,11 @@ func TestRevocationExpires(t *testing.T) {
 
 // Thousands come while the node loads, faster than it asks what is the last.
 func TestRevocationsInAFlood(t *testing.T) {
-	c := startJetStream(t)
-	b := node(t, bus.Options{URL: c.url()})
+	c := testkit.StartJetStream(t)
+	b := connected(t, bus.Options{URL: c.URL()})
 	known := map[string]string{}
 	revoke(t, b, known, "first", "")
-	js := admin(t, c.url())
+	js := admin(t, c.URL())
 	for i := range 20_000 {
 		key, value := fmt.Sprintf("k%d", i), fmt.Sprint(i)
 		if _, err := js.PublishAsync("$KV.notify_revocations."+key, []byte(value), jetstream.WithStallWait(20*time.Second)); err != nil {

@@ -1,4 +1,4 @@
-package bus
+package store
 
 import (
 	"context"
@@ -16,10 +16,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// ErrUnavailable is a tickets, once or revocations call that NATS did not answer, or not in time. Whether
-// NATS did what was asked is then unknown, so a caller that decides about access refuses it.
-var ErrUnavailable = errors.New("NATS is unreachable")
-
 const (
 	// bucketTimeout bounds each call, since a hung server is noticed only after pingsOut pings.
 	bucketTimeout = 3 * time.Second
@@ -29,8 +25,6 @@ const (
 	// maxLifetime keeps the server's sum of now and TTL, an int64 of nanoseconds, from wrapping round
 	// into the past.
 	maxLifetime = 100 * 365 * 24 * time.Hour
-	// MaxKeyBytes bounds the key of a ticket, a once or a revocation.
-	MaxKeyBytes = 255
 )
 
 // validKey is narrower than a NATS subject token, and the connection does not check subjects: a key with a
@@ -39,18 +33,19 @@ var validKey = regexp.MustCompile(`^[-/_=A-Za-z0-9]+(\.[-/_=A-Za-z0-9]+)*$`)
 
 // A bucket is a NATS key-value bucket of history 1, looked for or made when it is first needed.
 type bucket struct {
-	bus     *Bus
-	feature string // what errors call it
+	store   *Store
+	feature string // its name in errors
 	name    string
 	want    jetstream.StreamConfig
 
 	opened  atomic.Pointer[openBucket] // nil: look for it first
-	opening chan struct{}              // capacity 1: held by who looks
+	opening chan struct{}              // capacity 1: held while one caller looks
 
-	mu    sync.Mutex
-	epoch context.Context // ended, with the cause, while no call can succeed
-	end   context.CancelCauseFunc
-	begun chan struct{} // wake-up at each new epoch, capacity 1
+	mu     sync.Mutex
+	closed bool
+	epoch  context.Context // ended, with the cause, while no call can succeed
+	end    context.CancelCauseFunc
+	begun  chan struct{} // wake-up at each new epoch, capacity 1
 }
 
 type openBucket struct {
@@ -58,24 +53,12 @@ type openBucket struct {
 	kv     jetstream.KeyValue
 }
 
-// initBuckets decides what is kept where.
-//
-// Tickets are in memory: a restart of a lone server loses those that wait to be used, within their half
-// minute of life, and can bring none back that was. Used jtis and revocations are in files, since a server
-// that forgot them would accept what it had refused.
-func (b *Bus) initBuckets(o *Options) {
-	b.tickets = b.newBucket("tickets", o, jetstream.MemoryStorage)
-	b.tickets.want.MaxBytes = 64 << 20 // a token that is good for one ticket is good for any number
-	b.once = b.newBucket("once", o, jetstream.FileStorage)
-	b.revocations = b.newBucket("revocations", o, jetstream.FileStorage)
-}
-
-func (b *Bus) newBucket(feature string, o *Options, storage jetstream.StorageType) *bucket {
+func (s *Store) newBucket(feature string, o Options, storage jetstream.StorageType) *bucket {
 	name := bucketName(o.Prefix, feature)
-	k := &bucket{bus: b, feature: feature, name: name, opening: make(chan struct{}, 1), begun: make(chan struct{}, 1)}
-	// What jetstream.CreateKeyValue makes, but: values live as long as each is told and leave no marker
-	// behind; and reads ask the leader, because a replica that lags does not know a ticket that was
-	// made a millisecond ago.
+	k := &bucket{store: s, feature: feature, name: name, opening: make(chan struct{}, 1), begun: make(chan struct{}, 1)}
+	// As jetstream.CreateKeyValue makes it, with two differences: each value has a time to live of its own and
+	// leaves no marker behind; and the leader answers reads, because a replica that lags does not know a
+	// ticket that was made a millisecond ago.
 	k.want = jetstream.StreamConfig{
 		Name:              "KV_" + name,
 		Description:       "notifyd: " + feature,
@@ -94,7 +77,7 @@ func (b *Bus) newBucket(feature string, o *Options, storage jetstream.StorageTyp
 	return k
 }
 
-// subject is what every key has before it.
+// subject is the prefix of every key.
 func (k *bucket) subject() string { return "$KV." + k.name + "." }
 
 // bucketName maps prefixes to names one to one, since two services in one NATS account must not share a
@@ -114,8 +97,6 @@ func bucketName(prefix, feature string) string {
 	return s.String() + "_" + feature
 }
 
-func (b *Bus) buckets() [3]*bucket { return [...]*bucket{b.tickets, b.once, b.revocations} }
-
 // resume is called for each new connection. The bucket is then looked for anew, as the server may have
 // lost it.
 func (k *bucket) resume() {
@@ -124,47 +105,34 @@ func (k *bucket) resume() {
 	wake(k.begun)
 }
 
-// admit lets calls through.
+// admit lets calls through, unless the store is closed.
 func (k *bucket) admit() {
 	k.mu.Lock()
-	k.epoch, k.end = context.WithCancelCause(context.Background())
-	k.mu.Unlock()
+	defer k.mu.Unlock()
+	if !k.closed {
+		k.epoch, k.end = context.WithCancelCause(context.Background())
+	}
 }
 
 // interrupt fails all calls, those under way too, until admit.
 func (k *bucket) interrupt(cause error) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.end(cause)
-	k.mu.Unlock()
+}
+
+// close fails all calls for good.
+func (k *bucket) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	k.end(ErrUnavailable)
 }
 
 func (k *bucket) session() context.Context {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.epoch
-}
-
-// deny fails the calls that NATS account permissions forbid; NATS tells that only by the way.
-func (b *Bus) deny(subject string, err error) {
-	inbox := strings.HasPrefix(subject, nats.InboxPrefix)
-	if !inbox && !strings.HasPrefix(subject, "$JS.") && !strings.HasPrefix(subject, "$KV.") {
-		return
-	}
-	for _, k := range b.buckets() {
-		if !inbox && !strings.Contains(subject, k.name) {
-			continue
-		}
-		k.interrupt(k.fault(err, fmt.Sprintf(
-			"let the account publish to $JS.API.> and %s>, and subscribe to %s>", k.subject(), nats.InboxPrefix)))
-		if !inbox { // which nats.go subscribes to once a connection
-			k.admit()
-		}
-	}
-}
-
-// fault blames the configuration.
-func (k *bucket) fault(err error, remedy string) error {
-	return &OptionError{"nats.url", redact(k.bus.url), fmt.Errorf("JetStream is needed: %w", err), remedy}
 }
 
 // do runs f on the open bucket. It runs f again if the bucket turned out to be gone, so f must have done
@@ -209,7 +177,7 @@ func gone(err error) bool {
 		errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
-// open looks for the bucket, once for all that wait for it.
+// open looks for the bucket, once for all callers that wait for it.
 func (k *bucket) open(ctx context.Context) (*openBucket, error) {
 	if o := k.opened.Load(); o != nil {
 		return o, nil
@@ -230,9 +198,9 @@ func (k *bucket) open(ctx context.Context) (*openBucket, error) {
 		k.opened.Store(o)
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
 		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		err = k.fault(err, "enable it in the NATS server and the account")
+		err = needsJetStream(err, "enable it in the NATS server and the account")
 	case errors.As(err, &api) && api.ErrorCode == streamReplicasNotSupported:
-		err = &OptionError{"nats.replicas", fmt.Sprint(k.want.Replicas), err, "use 1, or a cluster of as many NATS servers"}
+		err = &SetupError{fmt.Errorf("%d replicas: %w", k.want.Replicas, err), "use 1, or a cluster of as many NATS servers"}
 	}
 	return o, err
 }
@@ -240,7 +208,7 @@ func (k *bucket) open(ctx context.Context) (*openBucket, error) {
 const streamReplicasNotSupported = 10074 // a lone server keeps one copy
 
 func (k *bucket) find(ctx context.Context) (*openBucket, error) {
-	js := k.bus.js
+	js := k.store.js
 	stream, err := js.Stream(ctx, k.want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = js.CreateStream(ctx, k.want)
@@ -254,27 +222,27 @@ func (k *bucket) find(ctx context.Context) (*openBucket, error) {
 	have := stream.CachedInfo().Config
 	if have.Storage != k.want.Storage || have.MaxMsgsPerSubject != 1 || have.MaxAge != 0 ||
 		!have.AllowMsgTTL || !have.AllowRollup || have.AllowDirect {
-		return nil, &OptionError{
-			"nats.prefix", k.bus.prefix, fmt.Errorf("stream %s is there and was not made for %s", have.Name, k.feature),
-			"use another prefix, or remove that stream",
+		return nil, &SetupError{
+			fmt.Errorf("stream %s exists and was not made for %s", have.Name, k.feature),
+			"use another prefix of subjects, or remove that stream",
 		}
 	}
-	if have.Replicas < k.want.Replicas { // never fewer: another node may have been told more
+	if have.Replicas < k.want.Replicas { // never fewer: another node may be configured with more
 		have.Replicas = k.want.Replicas
 		if _, err := js.UpdateStream(ctx, have); err != nil {
-			k.bus.log.Warn("a bucket keeps fewer replicas than nats.replicas", zap.String("stream", have.Name), zap.Error(err))
+			k.store.log.Warn("a bucket keeps fewer replicas than configured", zap.String("stream", have.Name), zap.Error(err))
 		}
 	}
 	kv, err := js.KeyValue(ctx, k.name)
 	return &openBucket{stream, kv}, err
 }
 
-// isNew is the condition of a put that nothing is there. (KeyValue.Create costs a read more when there is.)
+// isNew makes a put fail when the key is taken. (KeyValue.Create costs a read more when there is.)
 var isNew = jetstream.WithExpectLastSequencePerSubject(0)
 
 // put keeps value for ttl. KeyValue.Put knows no TTL.
 func (k *bucket) put(ctx context.Context, key string, value []byte, ttl time.Duration, conditions ...jetstream.PublishOpt) error {
-	_, err := k.bus.js.Publish(ctx, k.subject()+key, value, append(conditions, jetstream.WithMsgTTL(wholeSeconds(ttl)))...)
+	_, err := k.store.js.Publish(ctx, k.subject()+key, value, append(conditions, jetstream.WithMsgTTL(wholeSeconds(ttl)))...)
 	return err
 }
 
@@ -286,4 +254,11 @@ func lifetime(until time.Time) time.Duration {
 // wholeSeconds rounds up, since NATS rounds down and refuses 0.
 func wholeSeconds(d time.Duration) time.Duration {
 	return max(time.Duration(math.Ceil(d.Seconds())), 1) * time.Second
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
