@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gobwas/ws"
 	"go.uber.org/zap"
@@ -265,30 +266,42 @@ func isProxyScheme(scheme []byte) bool {
 func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (waits bool) {
 	if o.strategy == Ticket {
 		ticket, addr := string(o.value), s.clientAddr(c, r)
-		return s.redeemLater(&s.tickets, c, hs, len(ticket), func() {
+		return s.redeemLater(&s.tickets, c, hs, len(ticket), func() (pause time.Duration) {
 			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
+			return 0
 		})
 	}
 	if hs.token = s.auth.Find(o.value); hs.token != nil {
 		return false
 	}
 	if s.auth.Cost(o.value) != authz.Cheap {
-		value := bytes.Clone(o.value)
-		return s.redeemLater(&s.verify, c, hs, len(value), func() { hs.token, hs.code = s.auth.Verify(value) })
+		value, addr := bytes.Clone(o.value), s.clientAddr(c, r)
+		return s.redeemLater(&s.verify, c, hs, len(value), func() (pause time.Duration) {
+			if hs.token, hs.code = s.auth.Verify(value); hs.code == wire.TokenInvalid {
+				pause = s.penalties.pause(addr, time.Now().UnixNano(), s.opts.Penalty)
+			}
+			return min(pause, s.opts.Loop.HandshakeTimeout/2)
+		})
 	}
 	hs.token, hs.code = s.auth.Verify(o.value)
 	return false
 }
 
-// redeemLater has a worker of p do work, and the request asked about again then.
-// When the queue is full the handshake is answered now.
-func (s *Server) redeemLater(p *pool, c *loop.Conn, hs *handshake, size int, work func()) (waits bool) {
-	waits = p.push(job{size: size, run: func() {
-		work()
+// redeemLater has a worker of p do work, and the request asked about again after
+// the pause that work returns. When the queue is full the handshake is answered now.
+func (s *Server) redeemLater(p *pool, c *loop.Conn, hs *handshake, size int, work func() (pause time.Duration)) (waits bool) {
+	answer := func() {
 		c.Loop().Post(func() {
 			hs.done = true
 			c.Resume()
 		})
+	}
+	waits = p.push(job{size: size, run: func() {
+		if pause := work(); pause > 0 {
+			time.AfterFunc(pause, answer)
+		} else {
+			answer()
+		}
 	}})
 	if !waits {
 		hs.code, hs.why = wire.Unavailable, "too many wait to be checked"

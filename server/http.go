@@ -87,6 +87,7 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (*authz.Token, b
 	raw := []byte(strings.TrimSpace(value))
 	token, code := s.auth.Find(raw), wire.OK
 	if token == nil {
+		cost := s.auth.Cost(raw)
 		done := make(chan struct{})
 		verify := func() {
 			token, code = s.auth.Verify(raw)
@@ -98,8 +99,12 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (*authz.Token, b
 		}
 		select {
 		case <-done:
-		case <-r.Context().Done():
+		case <-r.Context().Done(): // the client has gone, or the server ends
+			s.httpError(w, wire.Unavailable)
 			return nil, false
+		}
+		if code == wire.TokenInvalid && cost != authz.Cheap {
+			s.holdBack(r)
 		}
 	}
 	if code == wire.OK {
@@ -128,6 +133,8 @@ func (s *Server) httpError(w http.ResponseWriter, code wire.Code) {
 	case code == wire.Unavailable:
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "2")
+	case code == wire.RateLimited:
+		status = http.StatusTooManyRequests // the caller has set Retry-After
 	}
 	if code == wire.TokenNotYetValid {
 		w.Header().Set("Retry-After", "2")

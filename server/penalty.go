@@ -4,6 +4,7 @@ package server
 
 import (
 	"hash/maphash"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -41,10 +42,7 @@ type offender struct {
 
 // add counts one more and returns how many there are.
 func (p *penalties) add(addr netip.Addr, now int64) int {
-	key := addr.As16()
-	if addr.Is6() && !addr.Is4In6() {
-		clear(key[8:]) // one customer has a /64 at least
-	}
+	key := addressKey(addr).As16()
 	place := &p.places[maphash.Bytes(p.seed, key[:])%offenders]
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,21 +54,36 @@ func (p *penalties) add(addr netip.Addr, now int64) int {
 	return int(place.count)
 }
 
-// pause is what follows on the nth bad signature.
-func pause(n int, longest time.Duration) time.Duration {
+// pause counts a bad signature from addr and returns how long its sender has to
+// wait for it, at most longest.
+func (p *penalties) pause(addr netip.Addr, now int64, longest time.Duration) time.Duration {
+	if longest == 0 {
+		return 0
+	}
+	n := p.add(addr, now)
 	if n < 2 {
 		return 0
 	}
 	return min(firstPenalty<<min(n-2, 20), longest)
 }
 
+// holdBack holds the answer to an HTTP request back whose token was refused for
+// what took long to find out.
+func (s *Server) holdBack(r *http.Request) {
+	d := s.penalties.pause(s.httpClientAddr(r), httpNow(), s.opts.Penalty)
+	select {
+	case <-time.After(min(d, s.opts.Loop.MessageTimeout/2)):
+	case <-r.Context().Done():
+	}
+}
+
 // penalise pauses the connection, if its token was refused for what took long to
 // find out.
 func (r *request) penalise(code wire.Code) {
-	if code != wire.TokenInvalid || r.opts.Penalty == 0 {
+	if code != wire.TokenInvalid {
 		return
 	}
-	d := pause(r.penalties.add(r.conn.Addr(), r.now()), r.opts.Penalty)
+	d := r.penalties.pause(r.conn.Addr(), r.now(), r.opts.Penalty)
 	if d > 0 && r.conn.Open() {
 		r.awaitPenalty(d)
 	}

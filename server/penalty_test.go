@@ -4,26 +4,110 @@ package server
 
 import (
 	"bytes"
+	"fmt"
+	"hash/maphash"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+	"go.uber.org/zap"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
 func TestPause(t *testing.T) {
-	for n, want := range map[int]time.Duration{
-		1: 0, 2: 10 * time.Millisecond, 3: 20 * time.Millisecond, 8: 640 * time.Millisecond, 9: time.Second, 100: time.Second,
-	} {
-		if got := pause(n, time.Second); got != want {
+	var p penalties
+	p.seed = maphash.MakeSeed()
+	addr := netip.MustParseAddr("192.0.2.1")
+	for n := 1; n <= 100; n++ {
+		want := min(10*time.Millisecond<<min(max(n-2, 0), 20), time.Second)
+		if n == 1 {
+			want = 0
+		}
+		if got := p.pause(addr, 1, time.Second); got != want {
 			t.Errorf("%d: %v, want %v", n, got, want)
 		}
 	}
+	if got := p.pause(addr, 1, 0); got != 0 {
+		t.Errorf("no penalty is set, and it is %v", got)
+	}
+}
+
+// An answer to a bad signature over HTTP is held back as long as a connection would be paused, and the sender's
+// other requests are not; one for a token that is no JWT, whose check costs nothing, is not held back.
+func TestBadSignaturesOverHTTP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key := testKey(t)
+		auth, err := authz.New(authz.Options{Trusted: []authz.Key{key}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Server{opts: Options{Penalty: time.Second}.withDefaults(), log: zap.NewNop(), auth: auth, store: noStore{}}
+		s.penalties.seed = maphash.MakeSeed()
+		s.ticketsOfSubject, s.ticketsOfAddress = newQuota(0, time.Second), newQuota(0, time.Second)
+		s.verify.start(1)
+		defer s.verify.stop()
+		ask := func(token string) (status int, took time.Duration) {
+			r := httptest.NewRequest("POST", "/v1/tickets", nil)
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			before := time.Now()
+			s.ticketsHandler(w, r)
+			return w.Code, time.Since(before)
+		}
+		claims := authz.Claims{Expires: time.Now().Add(time.Hour), Publish: []string{">"}}
+		good, err := authz.Sign(key, claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 12 {
+			claims.ID = fmt.Sprint(n)
+			forged, err := authz.Sign(key, claims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged = tampered(forged)
+			want := time.Duration(0)
+			if n > 0 {
+				want = min(10*time.Millisecond<<(n-1), time.Second)
+			}
+			if status, took := ask(forged); status != 401 || took != want {
+				t.Errorf("forgery %d: %d after %v, want 401 after %v", n+1, status, took, want)
+			}
+			if status, took := ask("x.y.z"); status != 401 || took != 0 {
+				t.Errorf("no JWT: %d after %v", status, took)
+			}
+			if status, took := ask(good); status != 503 || took != 0 { // there is no store
+				t.Errorf("a good one: %d after %v", status, took)
+			}
+		}
+	})
+}
+
+// tampered is a token with another signature.
+func tampered(token string) string {
+	at := strings.LastIndexByte(token, '.') + 10
+	x := "A"
+	if token[at] == 'A' {
+		x = "B"
+	}
+	return token[:at] + x + token[at+1:]
+}
+
+func testKey(t *testing.T) authz.Key {
+	t.Helper()
+	key, err := authz.GenerateKey("ES384")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // Bad signatures count by address, for a while.

@@ -84,6 +84,10 @@ type Options struct {
 	AuthDeadline      time.Duration
 	// TicketTTL is how long a ticket may be redeemed. Default 30 s.
 	TicketTTL time.Duration
+	// TicketsPerSubject and TicketsPerIP bound the tickets that one subject of an
+	// issuer, and one address (IPv6: a /64), may get from this node in TicketTTL.
+	// 0 is no bound.
+	TicketsPerSubject, TicketsPerIP int
 	// Shards is how many goroutines of the bus call Event and Flush, each with its own
 	// number below Shards. Default 1.
 	Shards int
@@ -108,6 +112,8 @@ func (o Options) withDefaults() Options {
 	// The loops would choose the same; the welcome tells clients.
 	o.Loop.MessageBytes = cmp.Or(o.Loop.MessageBytes, 64<<10)
 	o.Loop.PingInterval = cmp.Or(o.Loop.PingInterval, 25*time.Second)
+	o.Loop.HandshakeTimeout = cmp.Or(o.Loop.HandshakeTimeout, 10*time.Second)
+	o.Loop.MessageTimeout = cmp.Or(o.Loop.MessageTimeout, 30*time.Second)
 	o.Loop.PendingBytes = cmp.Or(o.Loop.PendingBytes, 1<<20)
 	o.Loop.SlowCode = int(wire.CloseSlowConsumer)
 	return o
@@ -134,6 +140,8 @@ type Server struct {
 
 	verifyOnLoop int // signatures that a loop verifies in a turn
 	penalties    penalties
+
+	ticketsOfSubject, ticketsOfAddress *quota
 }
 
 // New makes a server that verifies tokens with auth.
@@ -141,6 +149,8 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	opts = opts.withDefaults()
 	s := &Server{opts: opts, log: log, auth: auth, shards: make([]shard, opts.Shards), verifyOnLoop: maxVerified}
 	s.penalties.seed = maphash.MakeSeed()
+	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
+	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
 	opts.Loop.OnRoom = s.Room
 	opts.Loop.HTTP = func(c net.Conn) { s.hand.Give(c) }
 	opts.Loop.AcceptError = func(err error) {
@@ -170,8 +180,9 @@ func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
 	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)
 	s.http = &http.Server{
 		Handler:           s.handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadHeaderTimeout: s.opts.Loop.HandshakeTimeout,
+		ReadTimeout:       s.opts.Loop.MessageTimeout,
+		WriteTimeout:      s.opts.Loop.MessageTimeout, // a client that does not read its answers
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    max(s.opts.Loop.HeadBytes, 8<<10),
 		ErrorLog:          errorLog,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -113,7 +114,18 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		s.httpError(w, code)
 		return
 	}
-	record, err := json.Marshal(ticketRecord{Addr: s.httpClientAddr(r), Token: token.Record()})
+	addr := s.httpClientAddr(r)
+	wait := s.ticketsOfSubject.take(now, token.Issuer(), token.Subject())
+	if wait == 0 {
+		wait = s.ticketsOfAddress.take(now, addressKey(addr).String())
+	}
+	if wait > 0 {
+		s.log.Debug("too many tickets", zap.Stringer("addr", addr), zap.String("sub", token.Subject()))
+		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		s.httpError(w, wire.RateLimited)
+		return
+	}
+	record, err := json.Marshal(ticketRecord{Addr: addr, Token: token.Record()})
 	ttl := min(s.opts.TicketTTL, time.Duration(token.Expires()-now))
 	ticket := authz.NewTicket()
 	if err == nil {

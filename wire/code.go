@@ -55,7 +55,7 @@ var codes = [...]codeInfo{
 	DigestMismatch:       {name: "digest_mismatch", text: "the token was made for another topic or other data", auth: true},
 	Forbidden:            {name: "forbidden", text: "the token does not grant this on this topic"},
 	TooLarge:             {name: "too_large", text: "the message is larger than the server takes: see max_message_bytes in welcome"},
-	RateLimited:          {name: "rate_limited", text: "too many requests on this connection: slow down and try again", retry: true},
+	RateLimited:          {name: "rate_limited", text: "too many requests: slow down and try again", retry: true},
 	Unavailable:          {name: "unavailable", text: "the server cannot do this now: try again", retry: true},
 	HistoryUnavailable:   {name: "history_unavailable", text: "this topic keeps no history: subscribe without since"},
 	TooManySubscriptions: {name: "too_many_subscriptions", text: "this connection holds as many subscriptions as it may: unsubscribe from some, or use patterns"},

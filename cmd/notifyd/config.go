@@ -79,20 +79,22 @@ type natsConfig struct {
 }
 
 type limitsConfig struct {
-	MessageBytes     byteSize      `help:"Largest message from a client; over it the connection is closed (1009)." default:"64KiB"`
-	HeadBytes        byteSize      `help:"Largest HTTP head of a handshake." default:"8KiB"`
-	Subscriptions    int           `help:"Subscriptions of one connection." default:"1000"`
-	PendingBytes     byteSize      `help:"Bytes that may wait for one slow subscriber; over it the connection is closed (4410)." default:"1MiB"`
-	Rate             int           `help:"Messages a second that one connection may send. 0: no limit." default:"0"`
-	Burst            int           `help:"Messages that may come at once under limits.rate. 0: as many as the rate." default:"0"`
-	Connections      int           `help:"Open connections in all. 0: no limit but the process's descriptors." default:"0"`
-	ConnectionsPerIP int           `help:"Open connections of one IP address. 0: no limit." name:"connections-per-ip" default:"0"`
-	BadEnvelopes     int           `help:"Bad envelopes in a row after which a connection is closed (4400)." default:"10"`
-	AuthFailures     int           `help:"Refused tokens in a row after which a connection is closed (4401)." default:"10"`
-	Penalty          time.Duration `help:"Longest pause before a client that sends bad signatures is read on. 0: none." default:"1s"`
-	HandshakeTimeout time.Duration `help:"Time for a whole handshake to arrive." default:"10s"`
-	MessageTimeout   time.Duration `help:"Time for a whole message to arrive, from its first byte." default:"30s"`
-	IdleTimeout      time.Duration `help:"Close a connection from which nothing, not even a pong, came for so long." default:"75s"`
+	MessageBytes      byteSize      `help:"Largest message from a client; over it the connection is closed (1009)." default:"64KiB"`
+	HeadBytes         byteSize      `help:"Largest HTTP head of a handshake." default:"8KiB"`
+	Subscriptions     int           `help:"Subscriptions of one connection." default:"1000"`
+	PendingBytes      byteSize      `help:"Bytes that may wait for one slow subscriber; over it the connection is closed (4410)." default:"1MiB"`
+	Rate              int           `help:"Messages a second that one connection may send. 0: no limit." default:"0"`
+	Burst             int           `help:"Messages that may come at once under limits.rate. 0: as many as the rate." default:"0"`
+	TicketsPerSubject int           `help:"Tickets that one subject may get in auth.ticket_ttl, of one node; over it the answer is 429. 0: no limit." name:"tickets-per-subject" default:"100"`
+	TicketsPerIP      int           `help:"Tickets that one IP address may get in auth.ticket_ttl, of one node; over it the answer is 429. 0: no limit." name:"tickets-per-ip" default:"1000"`
+	Connections       int           `help:"Open connections in all. 0: no limit but the process's descriptors." default:"0"`
+	ConnectionsPerIP  int           `help:"Open connections of one IP address. 0: no limit." name:"connections-per-ip" default:"0"`
+	BadEnvelopes      int           `help:"Bad envelopes in a row after which a connection is closed (4400)." default:"10"`
+	AuthFailures      int           `help:"Refused tokens in a row after which a connection is closed (4401)." default:"10"`
+	Penalty           time.Duration `help:"Longest pause before a client that sends bad signatures is read on. 0: none." default:"1s"`
+	HandshakeTimeout  time.Duration `help:"Time for a whole handshake to arrive." default:"10s"`
+	MessageTimeout    time.Duration `help:"Time for a whole message to arrive, from its first byte." default:"30s"`
+	IdleTimeout       time.Duration `help:"Close a connection from which nothing, not even a pong, came for so long." default:"75s"`
 }
 
 type logConfig struct {

@@ -162,6 +162,8 @@ func (l *limitsConfig) check(f *findings) {
 	f.between("limits.pending_bytes", int(l.PendingBytes), 1<<12, 1<<30, " bytes")
 	f.between("limits.rate", l.Rate, 0, 1<<24, "")
 	f.between("limits.burst", l.Burst, 0, 1<<24, "")
+	f.between("limits.tickets_per_subject", l.TicketsPerSubject, 0, 1<<20, "")
+	f.between("limits.tickets_per_ip", l.TicketsPerIP, 0, 1<<20, "")
 	f.between("limits.connections", l.Connections, 0, 1<<30, "")
 	f.between("limits.connections_per_ip", l.ConnectionsPerIP, 0, 1<<30, "")
 	f.between("limits.bad_envelopes", l.BadEnvelopes, 1, 1<<20, "")

@@ -71,6 +71,8 @@ var keys = []struct {
 	{"limits.head-bytes", "2000", func(c *config) any { return c.Limits.HeadBytes }, byteSize(2000)},
 	{"limits.subscriptions", "1", func(c *config) any { return c.Limits.Subscriptions }, 1},
 	{"limits.pending-bytes", "2MiB", func(c *config) any { return c.Limits.PendingBytes }, byteSize(2 << 20)},
+	{"limits.tickets-per-subject", "7", func(c *config) any { return c.Limits.TicketsPerSubject }, 7},
+	{"limits.tickets-per-ip", "8", func(c *config) any { return c.Limits.TicketsPerIP }, 8},
 	{"limits.penalty", "2s", func(c *config) any { return c.Limits.Penalty }, 2 * time.Second},
 	{"limits.rate", "3", func(c *config) any { return c.Limits.Rate }, 3},
 	{"limits.burst", "4", func(c *config) any { return c.Limits.Burst }, 4},

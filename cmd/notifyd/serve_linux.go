@@ -262,6 +262,8 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 		RequireConnection: c.Auth.Require == "connection",
 		AuthDeadline:      c.Auth.Deadline,
 		TicketTTL:         c.Auth.TicketTTL,
+		TicketsPerSubject: c.Limits.TicketsPerSubject,
+		TicketsPerIP:      c.Limits.TicketsPerIP,
 		Origins:           origins,
 		TrustedProxies:    proxies,
 
