@@ -215,12 +215,30 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // Recheck looks at every subscription's token again and ends those whose token
-// is no longer valid. Call it when keys were withdrawn.
+// is no longer valid. Call it when keys were withdrawn or tokens revoked; it
+// returns when all have been looked at. Others are served meanwhile: each loop
+// looks at some connections a turn.
 func (s *Server) Recheck() {
-	s.engine.Do(func(l *loop.Loop) {
-		l.Conns(func(c *loop.Conn) bool {
-			s.recheck(c)
-			return true
-		})
-	})
+	var loops sync.WaitGroup
+	for _, l := range s.engine.Loops() {
+		loops.Add(1)
+		s.recheckFrom(l, 0, loops.Done)
+	}
+	loops.Wait()
+}
+
+// recheckTurn is how many connections a loop looks at in a turn: a tenth of a
+// millisecond or so.
+const recheckTurn = 512
+
+func (s *Server) recheckFrom(l *loop.Loop, place int, done func()) {
+	if !l.Post(func() {
+		if place = l.ConnsFrom(place, recheckTurn, s.recheck); place == 0 {
+			done()
+		} else {
+			s.recheckFrom(l, place, done)
+		}
+	}) {
+		done()
+	}
 }

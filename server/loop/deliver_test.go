@@ -562,3 +562,44 @@ func TestJoinedWhole(t *testing.T) {
 		l.closeFDs()
 	})
 }
+
+// A walk in pieces meets each open connection once, whatever comes and goes meanwhile.
+func TestConnsFrom(t *testing.T) {
+	l := idle(t, Options{}, &hooks{})
+	add := func() {
+		fd, _ := pair(t)
+		l.member(fd)
+	}
+	for range 10 {
+		add()
+	}
+	l.conns[3].kill()
+	l.bury()
+	seen := make(map[*Conn]int)
+	place, pieces := 0, 0
+	for {
+		place = l.ConnsFrom(place, 4, func(c *Conn) { seen[c]++ })
+		if pieces++; place == 0 {
+			break
+		}
+		if pieces == 1 { // one before the place, and one after it
+			add()
+			add()
+		}
+	}
+	if pieces != 3 || len(seen) != 10 {
+		t.Errorf("%d pieces met %d connections", pieces, len(seen))
+	}
+	for c, n := range seen {
+		if n != 1 || !c.Open() {
+			t.Errorf("met %d times, open: %v", n, c.Open())
+		}
+	}
+	if l.ConnsFrom(0, 1000, func(*Conn) {}) != 0 || idle(t, Options{}, &hooks{}).ConnsFrom(0, 5, nil) != 0 {
+		t.Error("no end")
+	}
+	for _, c := range l.conns {
+		c.kill()
+	}
+	l.bury()
+}

@@ -104,6 +104,23 @@ func (l *Loop) Conns(f func(*Conn) bool) {
 	}
 }
 
+// ConnsFrom calls f for those open connections that stand at the n places from
+// place on, and returns the place to go on from, 0 after the last. A connection
+// keeps its place; one that opens meanwhile may take one on either side. f is
+// bound as for [Loop.Conns].
+func (l *Loop) ConnsFrom(place, n int, f func(*Conn)) (next int) {
+	end := min(place+n, len(l.conns))
+	for ; place < end; place++ {
+		if c := l.conns[place]; c != nil && c.state == stateOpen {
+			f(c)
+		}
+	}
+	if end < len(l.conns) {
+		return end
+	}
+	return 0
+}
+
 func (l *Loop) readClock() {
 	t := time.Now()
 	l.now = t.UnixNano()
