@@ -1,4 +1,4 @@
-//go:build linux && !race
+//go:build !race
 
 // The race detector makes sync.Pool forget, so these tests run without it.
 

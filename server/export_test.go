@@ -1,5 +1,3 @@
-//go:build linux
-
 package server
 
 // VerifyOffLoop has workers verify every signature that is not cheap. Call it

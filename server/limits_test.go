@@ -1,5 +1,3 @@
-//go:build linux
-
 package server_test
 
 import (
@@ -8,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -250,11 +247,11 @@ func TestSlowConsumer(t *testing.T) {
 		n := start(t, with)
 		token := n.all(t)
 		slow := n.dialWith(t, func(ctx context.Context, network, addr string) (net.Conn, error) {
-			d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
-				_ = c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
-				return err
-			}}
-			return d.DialContext(ctx, network, addr)
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err == nil {
+				err = conn.(*net.TCPConn).SetReadBuffer(4096)
+			}
+			return conn, err
 		})
 		slow.want("welcome")
 		slow.subscribe("a", token)

@@ -1,5 +1,3 @@
-//go:build linux
-
 package server_test
 
 import (
@@ -16,6 +14,9 @@ import (
 // found: when every server has stopped, no goroutine, descriptor or memory of
 // theirs is left.
 func TestMain(m *testing.M) {
+	if runtime.GOOS != "linux" {
+		os.Exit(m.Run()) // no server runs
+	}
 	descriptors, heap := openDescriptors(), heapInUse()
 	code := m.Run()
 	if code == 0 {

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package server is notifyd between its sockets and its bus: it checks each
 // envelope, publishes, keeps the subscriptions and fans events out. path.go
 // holds the way of a message; the other files hold what happens beside it.
@@ -129,10 +127,10 @@ type Server struct {
 	store   Store
 	engine  *loop.Engine
 	topics  topics
-	verify  pool // signatures: bounded by cores
-	tickets pool // questions to the store about tickets
-	once    pool // questions to the store about one-use tokens
-	hand    *loop.Hand
+	verify  pool                  // signatures: bounded by cores
+	tickets pool                  // questions to the store about tickets
+	once    pool                  // questions to the store about one-use tokens
+	handoff *loop.HandoffListener // requests that are no upgrade, for http
 	http    *http.Server
 	served  sync.WaitGroup
 	shards  []shard
@@ -147,12 +145,25 @@ type Server struct {
 // New makes a server that verifies tokens with auth.
 func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	opts = opts.withDefaults()
-	s := &Server{opts: opts, log: log, auth: auth, shards: make([]shard, opts.Shards), verifyOnLoop: maxVerified}
+	s := &Server{
+		opts: opts, log: log, auth: auth, handoff: loop.NewHandoffListener(),
+		shards: make([]shard, opts.Shards), verifyOnLoop: maxVerified,
+	}
 	s.penalties.seed = maphash.MakeSeed()
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
 	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
+	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: s.opts.Loop.HandshakeTimeout,
+		ReadTimeout:       s.opts.Loop.MessageTimeout,
+		WriteTimeout:      s.opts.Loop.MessageTimeout, // a client that does not read its answers
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    max(s.opts.Loop.HeadBytes, 8<<10),
+		ErrorLog:          errorLog,
+	}
 	opts.Loop.OnRoom = s.Room
-	opts.Loop.HTTP = func(c net.Conn) { s.hand.Give(c) }
+	opts.Loop.HTTP = s.handoff
 	opts.Loop.AcceptError = func(err error) {
 		log.Warn("not accepting connections for a second", zap.Error(err))
 	}
@@ -176,22 +187,11 @@ func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
 	}
 	s.bus, s.store = bus, store
 	s.topics.bus = bus
-	s.hand = loop.NewHand(ln.Addr())
-	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)
-	s.http = &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: s.opts.Loop.HandshakeTimeout,
-		ReadTimeout:       s.opts.Loop.MessageTimeout,
-		WriteTimeout:      s.opts.Loop.MessageTimeout, // a client that does not read its answers
-		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    max(s.opts.Loop.HeadBytes, 8<<10),
-		ErrorLog:          errorLog,
-	}
 	s.verify.start(s.opts.VerifyWorkers)
 	s.tickets.start(storeWorkers)
 	s.once.start(storeWorkers)
 	s.served.Go(func() {
-		if err := s.http.Serve(s.hand); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		if err := s.http.Serve(s.handoff); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			s.log.Error("http", zap.Error(err))
 		}
 	})

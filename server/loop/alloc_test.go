@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
-	"golang.org/x/sys/unix"
 )
 
 // The stages of a message's way allocate nothing.
@@ -26,7 +25,7 @@ func TestAllocs(t *testing.T) {
 
 	q := &quiet{}
 	l := idle(t, Options{}, q)
-	c := &Conn{loop: l, fd: -1, state: stateOpen, events: unix.EPOLLIN}
+	c := &Conn{loop: l, fd: -1, state: stateOpen, events: readable}
 	frame := text(strings.Repeat("x", 300))
 	frames := bytes.Repeat(frame, 3)
 	runs := 0

@@ -10,18 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quiet is a Handler that keeps nothing.
-type quiet struct{ messages int }
-
-func (*quiet) Request(*Conn, *Request) error      { return nil }
-func (*quiet) Open(*Conn)                         {}
-func (q *quiet) Message(*Conn, ws.OpCode, []byte) { q.messages++ }
-func (*quiet) Violation(*Conn, ws.StatusCode)     {}
-func (*quiet) Closed(*Conn, ws.StatusCode)        {}
-func (*quiet) Expired(*Member)                    {}
-func (*quiet) Turn(*Loop) bool                    { return false }
-func (*quiet) Tick(*Loop)                         {}
-
 // crowd is a group of n members whose other ends can be emptied.
 type crowd struct {
 	*Loop
@@ -45,7 +33,7 @@ func newCrowd(t testing.TB, n int) *crowd {
 // empty reads what the members got and returns how much the last one did.
 func (x *crowd) empty() (n int) {
 	for _, fd := range x.theirs {
-		n, _ = rawRead(int32(fd), x.buf)
+		n, _ = readSocket(int32(fd), x.buf)
 	}
 	return n
 }
@@ -64,7 +52,7 @@ func BenchmarkParse(b *testing.B) {
 	for name, size := range map[string]int{"16B": 16, "500B": 500, "60kB": 60_000} {
 		b.Run(name, func(b *testing.B) {
 			l := idle(b, Options{}, &quiet{})
-			c := &Conn{loop: l, fd: -1, state: stateOpen, events: unix.EPOLLIN}
+			c := &Conn{loop: l, fd: -1, state: stateOpen, events: readable}
 			frame := text(strings.Repeat("x", size))
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
@@ -118,7 +106,7 @@ func BenchmarkHandshake(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		copy(head, request)
-		c := &Conn{loop: l, fd: -1, events: unix.EPOLLIN}
+		c := &Conn{loop: l, fd: -1, events: readable}
 		if l.head(c, head); c.state != stateOpen {
 			b.Fatal("refused")
 		}

@@ -1,12 +1,9 @@
-//go:build linux
-
 package loop
 
 import (
 	"net/netip"
 
 	"github.com/gobwas/ws"
-	"golang.org/x/sys/unix"
 )
 
 type state uint8
@@ -220,7 +217,7 @@ func (c *Conn) shutIfSent() {
 	}
 	if c.shut && c.out == nil && c.state == stateLinger {
 		c.shut = false
-		_ = unix.Shutdown(int(c.fd), unix.SHUT_WR)
+		shutdownWrite(c.fd)
 	}
 }
 
@@ -228,17 +225,16 @@ func (c *Conn) shutIfSent() {
 func (c *Conn) watch() {
 	var want uint8
 	if !c.paused {
-		want = unix.EPOLLIN
+		want = readable
 	}
 	if c.out != nil {
-		want |= unix.EPOLLOUT
+		want |= writable
 	}
 	if want == c.events || c.state == stateDead {
 		return
 	}
 	c.events = want
-	ev := unix.EpollEvent{Events: uint32(want), Fd: c.slot}
-	if err := unix.EpollCtl(c.loop.epfd, unix.EPOLL_CTL_MOD, int(c.fd), &ev); err != nil {
+	if err := c.loop.poller.change(c.fd, c.slot, want); err != nil {
 		c.kill()
 	}
 }

@@ -4,7 +4,6 @@ package loop
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -14,18 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
-
-const forever = math.MaxInt64
-
-// batch is one with these texts as frames.
-func batch(texts ...string) *Batch {
-	b := NewBatch()
-	for _, s := range texts {
-		b.B = append(AppendHeader(b.B, ws.OpText, len(s)), s...)
-		b.N++
-	}
-	return b
-}
 
 // texts reads what a socket holds as text frames.
 func texts(t testing.TB, fd int) (all []string) {
@@ -131,7 +118,7 @@ func TestOneLargeMessageMakesNobodySlow(t *testing.T) {
 			fd, theirs := pair(t)
 			c := l.member(fd)
 			for n, zeros := 1, make([]byte, 1<<20); n > 0; {
-				n, _ = rawWrite(int32(fd), zeros)
+				n, _ = writeSocket(int32(fd), zeros)
 			}
 			g := new(Group)
 			g.Join(&Member{Conn: c, Until: forever})
@@ -287,7 +274,7 @@ func TestFlushWalk(t *testing.T) {
 				_ = unix.Shutdown(p[1], unix.SHUT_RDWR)
 			case slow:
 				for m.Conn.out == nil {
-					n, _ := rawWrite(int32(p[0]), make([]byte, 1<<20))
+					n, _ := writeSocket(int32(p[0]), make([]byte, 1<<20))
 					if n == 0 {
 						m.Conn.owe(exactBatch(make([]byte, 999), 0), 0, nil).Release()
 					}
@@ -351,7 +338,7 @@ func TestFlushWalk(t *testing.T) {
 		if l.stat.pending != 0 || l.stat.open != 0 || l.count != 0 {
 			r.Fatalf("%+v", l.stat)
 		}
-		l.closeFDs()
+		l.close()
 	})
 }
 
@@ -559,7 +546,7 @@ func TestJoinedWhole(t *testing.T) {
 		if l.stat.pending != 0 || len(l.shares)+len(l.joins)+len(l.joined)+len(l.sharers) != 0 {
 			r.Fatalf("%+v", l.stat)
 		}
-		l.closeFDs()
+		l.close()
 	})
 }
 

@@ -88,7 +88,7 @@ func TestDrainSpread(t *testing.T) {
 	}
 	// One that comes from another loop's accept is turned away.
 	ours, theirs := pair(t)
-	l.add(ours, [16]byte{})
+	l.add(int32(ours), [16]byte{})
 	l.eng.load[0].Add(1)
 	l.bury()
 	var b [100]byte

@@ -1,12 +1,9 @@
-//go:build linux
-
 package loop
 
 import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,11 +19,8 @@ type Engine struct {
 
 	behind atomic.Int32 // callers of Deliver that wait for room
 
-	load []atomic.Int64 // connections assigned to each loop
-	open atomic.Int64   // sockets, those given to net/http included
-
-	mu    sync.Mutex
-	perIP map[[16]byte]int // guarded by mu; used when ConnectionsPerIP is set
+	load   []atomic.Int64 // connections assigned to each loop
+	limits limits         // of sockets, those given to net/http included
 
 	listener listener // loop 0's
 	governor governor
@@ -42,12 +36,15 @@ func New(opts Options, h Handler) (*Engine, error) {
 		// peers that are merely a moment late.
 		mergeBytes: max(4<<10, min(256<<10, opts.PendingBytes/4)),
 		load:       make([]atomic.Int64, opts.Loops),
-		perIP:      make(map[[16]byte]int),
+		limits: limits{
+			total: opts.Connections, perIP: opts.ConnectionsPerIP,
+			byAddr: make(map[[16]byte]int),
+		},
 	}
 	for i := range opts.Loops {
 		l, err := newLoop(e, i)
 		if err != nil {
-			e.closeFDs()
+			e.closeLoops()
 			return nil, fmt.Errorf("epoll: %w", err)
 		}
 		e.loops = append(e.loops, l)
@@ -55,9 +52,9 @@ func New(opts Options, h Handler) (*Engine, error) {
 	return e, nil
 }
 
-func (e *Engine) closeFDs() {
+func (e *Engine) closeLoops() {
 	for _, l := range e.loops {
-		l.closeFDs()
+		l.close()
 	}
 }
 
@@ -66,10 +63,10 @@ func (e *Engine) Loops() []*Loop { return e.loops }
 
 // Start takes over the socket of ln, a TCP listener made by [Listen], which it closes,
 // and runs the loops. It returns at once. After an error the engine is of
-// no more use.
+// no more use. On other systems than Linux it always returns an error.
 func (e *Engine) Start(ln net.Listener) error {
-	if err := e.listener.take(ln, e.loops[0].epfd); err != nil {
-		e.closeFDs()
+	if err := e.listener.take(ln, &e.loops[0].poller); err != nil {
+		e.closeLoops()
 		return err
 	}
 	for _, l := range e.loops {
@@ -122,68 +119,4 @@ func (e *Engine) Do(f func(*Loop)) {
 		}
 	}
 	wg.Wait()
-}
-
-// origin is what ConnectionsPerIP counts by: an IPv4 address, or the /64 of an
-// IPv6 one, all of which one subscriber line usually has to itself.
-func origin(addr [16]byte) [16]byte {
-	if !netip.AddrFrom16(addr).Is4In6() {
-		clear(addr[8:])
-	}
-	return addr
-}
-
-// admit counts a new socket in, unless that is over a limit; then it returns
-// the response to refuse it with. The zero address is not known yet and counts
-// towards the total alone.
-func (e *Engine) admit(addr [16]byte) (response string) {
-	if e.open.Add(1) > int64(e.opts.Connections) && e.opts.Connections > 0 {
-		e.open.Add(-1)
-		return responseUnavailable
-	}
-	if !e.admitFrom(addr) {
-		e.open.Add(-1)
-		return responseTooManyRequests
-	}
-	return ""
-}
-
-// admitFrom counts a socket in at its address, unless that is over the limit.
-func (e *Engine) admitFrom(addr [16]byte) bool {
-	if e.opts.ConnectionsPerIP == 0 || addr == [16]byte{} {
-		return true
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	from := origin(addr)
-	if e.perIP[from] >= e.opts.ConnectionsPerIP {
-		return false
-	}
-	e.perIP[from]++
-	return true
-}
-
-// gone counts a socket out. Any goroutine may call it.
-func (e *Engine) gone(addr [16]byte) {
-	e.open.Add(-1)
-	if e.opts.ConnectionsPerIP == 0 || addr == [16]byte{} {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	from := origin(addr)
-	if e.perIP[from]--; e.perIP[from] == 0 {
-		delete(e.perIP, from)
-	}
-}
-
-// least is the loop with the fewest connections.
-func (e *Engine) least() *Loop {
-	best := 0
-	for i := range e.load {
-		if e.load[i].Load() < e.load[best].Load() {
-			best = i
-		}
-	}
-	return e.loops[best]
 }

@@ -35,7 +35,7 @@ func feed(t testing.TB, l *Loop, h *hooks, stream []byte, cuts []int) fed {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	h.log = nil
-	c := &Conn{loop: l, fd: int32(fd), state: stateOpen, events: unix.EPOLLIN}
+	c := &Conn{loop: l, fd: int32(fd), state: stateOpen, events: readable}
 	l.stat.open++
 	received := 0
 	for len(stream) > 0 && c.state < stateLinger {
@@ -203,7 +203,7 @@ func FuzzHead(f *testing.F) {
 	}})
 	f.Fuzz(func(t *testing.T, lines string) {
 		stream := []byte("GET /v1/ws HTTP/1.1\r\n" + lines + "\r\n")
-		c := &Conn{loop: l, fd: -1, state: stateHead, events: unix.EPOLLIN}
+		c := &Conn{loop: l, fd: -1, state: stateHead, events: readable}
 		used := l.head(c, bytes.Clone(stream))
 		if c.state != stateOpen {
 			if (c.state == stateHead) != (used == 0) {

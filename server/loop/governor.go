@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -7,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // governor gives Go one processor to run goroutines on while there is little to do,
@@ -48,11 +44,11 @@ type window struct{ at, used int64 }
 // share is how much of one processor the process has used from w to now, where the
 // next window begins.
 func (w *window) share(now int64) float64 {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) != nil {
+	used, ok := processTime()
+	if !ok {
 		return 1 // unknown
 	}
-	next := window{now, ts.Nano()}
+	next := window{now, used}
 	share := float64(next.used-w.used) / float64(next.at-w.at)
 	*w = next
 	return share

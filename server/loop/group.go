@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 // Group is a set of connections of one loop that receive the same batches.

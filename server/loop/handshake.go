@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -12,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/gobwas/ws"
-	"golang.org/x/sys/unix"
 )
 
 // head looks for the end of the request's head in b. It returns 0 and leaves
@@ -32,7 +29,7 @@ func (l *Loop) head(c *Conn, b []byte) int {
 	kind := inspectHead(b[:end])
 	switch {
 	case kind == headHTTP && l.eng.opts.HTTP != nil:
-		l.handOver(c, b)
+		l.handOff(c, b)
 		return len(b)
 	case kind == headHTTP:
 		l.refuse(c, responseUpgradeRequired)
@@ -311,13 +308,13 @@ func goodKey(v []byte) bool {
 	return err == nil && n == 16
 }
 
-// handOver gives the socket to net/http, with what was already read.
-func (l *Loop) handOver(c *Conn, received []byte) {
+// handOff gives the socket to net/http, with what was already read.
+func (l *Loop) handOff(c *Conn, received []byte) {
 	l.stat.http++
-	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, int(c.fd), nil)
+	l.poller.remove(int(c.fd))
 	c.state = stateDead
 	l.detach(c)
 	if conn := newHTTPConn(c, bytes.Clone(received)); conn != nil {
-		l.eng.opts.HTTP(conn)
+		l.eng.opts.HTTP.handOff(conn)
 	}
 }

@@ -1,14 +1,8 @@
-//go:build linux
-
 package loop
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -261,99 +255,6 @@ func TestSlowHandshakes(t *testing.T) {
 		t.Errorf("%d timeouts, %d open", st.Timeouts, st.Open)
 	}
 }
-
-// Requests that are no WebSocket handshake reach net/http with all that was
-// read, and count as connections until they end.
-func TestHTTP(t *testing.T) {
-	hand := NewHand(nil)
-	served := http.NewServeMux()
-	served.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		_, _ = fmt.Fprintf(w, "%s from %s", b, strings.Split(r.RemoteAddr, ":")[0])
-	})
-	served.HandleFunc("GET /up", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, r.Header.Get("Upgrade"))
-	})
-	s := start(t, Options{HTTP: func(c net.Conn) { hand.Give(c) }}, &hooks{message: echo})
-	srv := &http.Server{Handler: served, ReadHeaderTimeout: time.Minute}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(hand) }()
-	t.Cleanup(func() {
-		_ = srv.Shutdown(context.Background())
-		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-	})
-	read := func(c *client, want string) {
-		t.Helper()
-		r, err := http.ReadResponse(c.br, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(r.Body)
-		if err != nil || string(b) != want {
-			t.Fatalf("%q, %v; want %q", b, err, want)
-		}
-	}
-	c := s.connect()
-	// Head, body and a second request in one segment; then a third.
-	c.send([]byte("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhelloGET /up HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n"))
-	read(c, "hello from 127.0.0.1")
-	read(c, "h2c")
-	c.send([]byte("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("y", 100000)))
-	read(c, strings.Repeat("y", 100000)+" from 127.0.0.1")
-
-	big := s.connect() // a body longer than one read
-	big.send([]byte("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("z", 200000)))
-	read(big, strings.Repeat("z", 200000)+" from 127.0.0.1")
-
-	post := s.connect() // an upgrade must be a GET (RFC 6455 §4.1)
-	post.send([]byte(strings.Replace(request, "GET", "PUT", 1)))
-	post.status("404")
-
-	s.dial().alive()
-	if st := s.Stats(); st.HTTP != 3 || st.Open != 1 {
-		t.Errorf("%d to HTTP, %d open", st.HTTP, st.Open)
-	}
-	if n := s.open.Load(); n != 4 {
-		t.Errorf("%d connections counted, want 4", n)
-	}
-	_, _, _ = c.Close(), big.Close(), post.Close()
-	eventually(t, "HTTP connections counted out", func() bool { return s.open.Load() == 1 })
-}
-
-// Connections given to a closed or full hand are closed.
-func TestHand(t *testing.T) {
-	h := NewHand(nil)
-	var closed int
-	give := func() { h.Give(closer{n: &closed}) }
-	for range 130 {
-		give()
-	}
-	if closed != 2 {
-		t.Errorf("%d closed, want the 2 that found no room", closed)
-	}
-	if _, err := h.Accept(); err != nil {
-		t.Error(err)
-	}
-	_ = h.Close()
-	if _ = h.Close(); closed != 129 {
-		t.Errorf("%d closed, want all but the one accepted", closed)
-	}
-	if _, err := h.Accept(); err == nil {
-		t.Error("accepted behind Close")
-	}
-	if give(); closed != 130 {
-		t.Error("taken behind Close")
-	}
-}
-
-type closer struct {
-	net.Conn
-	n *int
-}
-
-func (c closer) Close() error { *c.n++; return nil }
 
 // The bytes of a handshake may come one at a time.
 func TestHandshakeByteByByte(t *testing.T) {

@@ -15,27 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held is the memory that connections keep for what is incomplete or unsent.
-func (s *server) held() (in, out int) {
-	s.t.Helper()
-	s.Do(func(l *Loop) {
-		for _, c := range l.conns {
-			if c == nil {
-				continue
-			}
-			if c.in != nil {
-				in += cap(c.in.tail) + cap(c.in.message)
-			}
-			if c.out != nil {
-				for _, b := range c.out.queue {
-					out += cap(b.B)
-				}
-			}
-		}
-	})
-	return in, out
-}
-
 // Half a frame on many connections holds what was received, not what was
 // announced, and not for ever.
 func TestHalfFrames(t *testing.T) {
@@ -200,7 +179,7 @@ func TestBreakOff(t *testing.T) {
 			fin.gone()
 		}
 	}
-	eventually(t, "all gone", func() bool { return s.connections() == 0 && s.open.Load() == 0 })
+	eventually(t, "all gone", func() bool { return s.connections() == 0 && s.limits.open.Load() == 0 })
 	if st := s.Stats(); st.Open != 0 || st.Accepted != 140 || h.count("open") != int(st.Upgraded) {
 		t.Errorf("%+v", st)
 	}
@@ -210,10 +189,10 @@ func TestBreakOff(t *testing.T) {
 	if n := h.count("closed 1006"); n < 60 { // 3 of 7 beginnings, twice, 10 times
 		t.Errorf("%d broke off", n)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.perIP) != 0 {
-		t.Errorf("addresses still counted: %v", s.perIP)
+	s.limits.mu.Lock()
+	defer s.limits.mu.Unlock()
+	if len(s.limits.byAddr) != 0 {
+		t.Errorf("addresses still counted: %v", s.limits.byAddr)
 	}
 }
 
@@ -245,14 +224,16 @@ func TestHalfOpen(t *testing.T) {
 func TestConnectionLimits(t *testing.T) {
 	for status, opts := range map[string]Options{"503": {Connections: 3}, "429": {ConnectionsPerIP: 3}} {
 		t.Run(status, func(t *testing.T) {
-			given := make(chan net.Conn, 1)
-			opts.HTTP = func(c net.Conn) { given <- c }
+			opts.HTTP = NewHandoffListener()
 			s := start(t, opts, &hooks{message: echo})
 			s.t = t
 			open := s.dial()
 			web := s.connect()
 			web.send([]byte("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))
-			conn := <-given
+			conn, err := opts.HTTP.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
 			handshake := s.connect()
 			handshake.send([]byte("GET"))
 			for range 3 {
@@ -263,12 +244,12 @@ func TestConnectionLimits(t *testing.T) {
 			}
 			_ = conn.Close()
 			_ = conn.Close() // counted out once
-			eventually(t, "room", func() bool { return s.open.Load() == 2 })
+			eventually(t, "room", func() bool { return s.limits.open.Load() == 2 })
 			again := s.dial()
 			again.alive()
 			s.connect().status(status)
 			_ = handshake.Close()
-			eventually(t, "room", func() bool { return s.open.Load() == 2 })
+			eventually(t, "room", func() bool { return s.limits.open.Load() == 2 })
 			s.dial().alive()
 			open.alive()
 			if st := s.Stats(); st.Refused != 4 {
@@ -279,13 +260,13 @@ func TestConnectionLimits(t *testing.T) {
 }
 
 // An IPv6 client has 2^64 addresses to come from; they count as one.
-func TestOrigin(t *testing.T) {
+func TestLimitKey(t *testing.T) {
 	a4, b4 := addrOf(&unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 1}}), addrOf(&unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 2}})
 	a6, b6 := addrOf(&unix.SockaddrInet6{Addr: [16]byte{0x20, 1, 15: 1}}), addrOf(&unix.SockaddrInet6{Addr: [16]byte{0x20, 1, 15: 2}})
 	c6 := addrOf(&unix.SockaddrInet6{Addr: [16]byte{0x20, 1, 7: 9, 15: 1}})
 	mapped := addrOf(&unix.SockaddrInet6{Addr: [16]byte{10: 0xff, 11: 0xff, 12: 10, 15: 1}})
-	if origin(a4) == origin(b4) || origin(a6) != origin(b6) || origin(a6) == origin(c6) || origin(mapped) != origin(a4) {
-		t.Error(origin(a4), origin(b4), origin(a6), origin(b6), origin(c6), origin(mapped))
+	if limitKey(a4) == limitKey(b4) || limitKey(a6) != limitKey(b6) || limitKey(a6) == limitKey(c6) || limitKey(mapped) != limitKey(a4) {
+		t.Error(limitKey(a4), limitKey(b4), limitKey(a6), limitKey(b6), limitKey(c6), limitKey(mapped))
 	}
 }
 

@@ -1,15 +1,9 @@
-//go:build linux
-
 package loop
 
 import (
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // item is one thing that another goroutine wants a loop to do: deliver batch to
@@ -36,9 +30,9 @@ type inbox struct {
 
 	// state is set by the loop before it waits. Whoever sets it back to awake
 	// ends the wait, so that it costs one wake-up however many post.
-	state   atomic.Uint32
-	eventfd int           // for a loop that is asleep
-	answer  chan struct{} // for one that awaits
+	state  atomic.Uint32
+	poller *poller       // for a loop that is asleep
+	answer chan struct{} // for one that awaits
 
 	answered atomic.Bool // since Turn was called
 	overdue  atomic.Bool // the last answer did not come in time, and has not come since
@@ -121,8 +115,7 @@ func (x *inbox) wake() {
 		x.endAwait()
 	case asleep:
 		if x.state.CompareAndSwap(asleep, awake) {
-			one := uint64(1)
-			_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(x.eventfd), uintptr(unsafe.Pointer(&one)), 8)
+			x.poller.wake()
 		}
 	}
 }

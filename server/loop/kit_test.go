@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -9,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -18,7 +18,6 @@ import (
 
 	"github.com/gobwas/ws"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 )
 
 // hooks is a Handler that writes down what it is told and then calls the hook
@@ -115,40 +114,50 @@ func (h *hooks) Tick(*Loop) {
 	}
 }
 
+// quiet is a Handler that keeps nothing.
+type quiet struct{ messages int }
+
+func (*quiet) Request(*Conn, *Request) error      { return nil }
+func (*quiet) Open(*Conn)                         {}
+func (q *quiet) Message(*Conn, ws.OpCode, []byte) { q.messages++ }
+func (*quiet) Violation(*Conn, ws.StatusCode)     {}
+func (*quiet) Closed(*Conn, ws.StatusCode)        {}
+func (*quiet) Expired(*Member)                    {}
+func (*quiet) Turn(*Loop) bool                    { return false }
+func (*quiet) Tick(*Loop)                         {}
+
 // echo answers each message with itself.
 func echo(c *Conn, op ws.OpCode, p []byte) { c.Send(op, p) }
+
+// onlyOnLinux skips a test of what Engine.Start refuses elsewhere.
+func onlyOnLinux(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("loops need epoll")
+	}
+}
 
 // idle is a loop that does not run: tests call its parts.
 func idle(t testing.TB, opts Options, h Handler) *Loop {
 	t.Helper()
+	onlyOnLinux(t)
 	opts.Loops = 1
 	e, err := New(opts, h)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.closeFDs)
+	t.Cleanup(e.closeLoops)
 	return e.loops[0]
 }
 
 // member makes an open connection of fd on a loop that does not run.
 func (l *Loop) member(fd int) *Conn {
-	l.add(fd, [16]byte{})
+	l.add(int32(fd), [16]byte{})
 	c := l.conns[len(l.conns)-1]
 	l.eng.load[l.index].Add(1)
 	c.state, c.since = stateOpen, 0
 	l.stat.open++
 	return c
-}
-
-// pair is a connected, non-blocking pair of stream sockets.
-func pair(t testing.TB) (ours, theirs int) {
-	t.Helper()
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(p[1]) })
-	return p[0], p[1]
 }
 
 // server is a running engine.
@@ -163,6 +172,7 @@ type server struct {
 // descriptors and goroutines must be back at what they were.
 func start(t testing.TB, opts Options, h *hooks) *server {
 	t.Helper()
+	onlyOnLinux(t)
 	others := goleak.IgnoreCurrent()
 	fds := descriptors(t)
 	if opts.Loops == 0 {
@@ -202,6 +212,27 @@ func (s *server) advance(d time.Duration) {
 	s.Do(func(l *Loop) { l.eng.start = l.eng.start.Add(-d) })
 	s.Do(func(*Loop) {}) // the turn that follows has swept
 	s.Do(func(*Loop) {})
+}
+
+// held is the memory that connections keep for what is incomplete or unsent.
+func (s *server) held() (in, out int) {
+	s.t.Helper()
+	s.Do(func(l *Loop) {
+		for _, c := range l.conns {
+			if c == nil {
+				continue
+			}
+			if c.in != nil {
+				in += cap(c.in.tail) + cap(c.in.message)
+			}
+			if c.out != nil {
+				for _, b := range c.out.queue {
+					out += cap(b.B)
+				}
+			}
+		}
+	})
+	return in, out
 }
 
 func descriptors(t testing.TB) int {
@@ -359,4 +390,16 @@ func (c *client) alive() {
 	c.t.Helper()
 	c.send(masked(ws.OpPing, true, "alive?"))
 	c.want(ws.OpPong, "alive?")
+}
+
+const forever = math.MaxInt64
+
+// batch is one with these texts as frames.
+func batch(texts ...string) *Batch {
+	b := NewBatch()
+	for _, s := range texts {
+		b.B = append(AppendHeader(b.B, ws.OpText, len(s)), s...)
+		b.N++
+	}
+	return b
 }

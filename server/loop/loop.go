@@ -1,12 +1,9 @@
-//go:build linux
-
 package loop
 
 import (
 	"time"
 
 	"github.com/gobwas/ws"
-	"golang.org/x/sys/unix"
 )
 
 // Loop is one epoll loop and the connections that belong to it.
@@ -16,9 +13,9 @@ type Loop struct {
 
 	eng   *Engine
 	index int
-	epfd  int
-	inbox inbox
 
+	poller  poller
+	inbox   inbox
 	parking parking
 	window  window // since when govern watches what the process uses
 
@@ -68,20 +65,10 @@ func newLoop(e *Engine, index int) (*Loop, error) {
 	l.inbox.answer = make(chan struct{}, 1)
 	l.inbox.watchdog = time.AfterFunc(time.Hour, l.inbox.watch)
 	l.up.prepare(e.handler, max(e.opts.HeadBytes, 4096))
-	var err error
-	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if err := l.poller.open(); err != nil {
 		return nil, err
 	}
-	if l.inbox.eventfd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		_ = unix.Close(l.epfd)
-		return nil, err
-	}
-	// Edge-triggered: the counter need not be read back.
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: slotInbox}
-	if err = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, l.inbox.eventfd, &ev); err != nil {
-		l.closeFDs()
-		return nil, err
-	}
+	l.inbox.poller = &l.poller
 	l.readClock()
 	return l, nil
 }
@@ -130,7 +117,7 @@ func (l *Loop) readClock() {
 
 // run is the loop. Every turn does a bounded amount for each connection.
 func (l *Loop) run() {
-	events := make([]unix.EpollEvent, 512)
+	events := make([]pollEvent, 512)
 	l.adapt()
 	for !l.halted {
 		n := l.wait(events)
@@ -168,13 +155,13 @@ func (l *Loop) run() {
 
 // wait returns what is ready; it sleeps when nothing is, and nothing is to come
 // from the inbox soon.
-func (l *Loop) wait(events []unix.EpollEvent) int {
-	if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
+func (l *Loop) wait(events []pollEvent) int {
+	if n := l.poller.poll(events); n > 0 || !l.inbox.empty() {
 		return n
 	}
 	if l.awaits && !l.inbox.overdue.Load() {
 		l.await()
-		if n := rawPoll(l.epfd, events); n > 0 || !l.inbox.empty() {
+		if n := l.poller.poll(events); n > 0 || !l.inbox.empty() {
 			return n
 		}
 	}
@@ -190,15 +177,11 @@ func (l *Loop) wait(events []unix.EpollEvent) int {
 	if l.drain.active {
 		timeout = 10
 	}
-	n, err := unix.EpollWait(l.epfd, events, timeout)
-	if err != nil {
-		return 0 // EINTR: nothing was ready
-	}
-	return n
+	return l.poller.wait(events, timeout)
 }
 
 // event acts on one ready descriptor.
-func (l *Loop) event(ev *unix.EpollEvent) {
+func (l *Loop) event(ev *pollEvent) {
 	if ev.Fd == slotInbox {
 		return
 	}
@@ -210,14 +193,14 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 	if c == nil || c.state == stateDead {
 		return // closed earlier in this turn
 	}
-	if ev.Events&unix.EPOLLOUT != 0 {
+	if ev.Events&writable != 0 {
 		c.writable()
 	}
-	if ev.Events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) == 0 || c.state == stateDead {
+	if ev.Events&(readable|failed) == 0 || c.state == stateDead {
 		return
 	}
 	if c.paused {
-		if ev.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if ev.Events&failed != 0 {
 			c.kill()
 			return
 		}
@@ -228,8 +211,8 @@ func (l *Loop) event(ev *unix.EpollEvent) {
 }
 
 // add makes a connection of an accepted socket.
-func (l *Loop) add(fd int, addr [16]byte) *Conn {
-	c := &Conn{loop: l, fd: int32(fd), addr: addr, heard: l.sec, since: l.sec, events: unix.EPOLLIN, state: stateHead}
+func (l *Loop) add(fd int32, addr [16]byte) *Conn {
+	c := &Conn{loop: l, fd: fd, addr: addr, heard: l.sec, since: l.sec, events: readable, state: stateHead}
 	if l.eng.opts.ProxyProtocol {
 		c.state = stateProxy
 	}
@@ -242,8 +225,7 @@ func (l *Loop) add(fd int, addr [16]byte) *Conn {
 		l.conns = append(l.conns, c)
 	}
 	l.count++
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: c.slot}
-	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := l.poller.add(int(fd), c.slot); err != nil {
 		c.kill()
 		return c
 	}
@@ -264,7 +246,7 @@ func (l *Loop) detach(c *Conn) {
 // remove forgets a connection whose socket is about to be closed.
 func (l *Loop) remove(c *Conn) {
 	l.detach(c)
-	l.eng.gone(c.addr)
+	l.eng.limits.release(c.addr)
 }
 
 // ending is a connection that is no longer open, and why.
@@ -291,7 +273,7 @@ func (l *Loop) bury() {
 		c.disown()
 		c.in = nil
 		l.remove(c)
-		_ = unix.Close(int(c.fd))
+		closeSocket(c.fd)
 	}
 	l.dead = l.dead[:0]
 }
@@ -311,12 +293,11 @@ func (l *Loop) stop() {
 		}
 	}
 	l.bury()
-	l.closeFDs()
+	l.close()
 }
 
-func (l *Loop) closeFDs() {
+func (l *Loop) close() {
 	l.inbox.watchdog.Stop()
 	l.parking.close()
-	_ = unix.Close(l.epfd)
-	_ = unix.Close(l.inbox.eventfd)
+	l.poller.close()
 }

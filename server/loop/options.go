@@ -1,9 +1,6 @@
-//go:build linux
-
 package loop
 
 import (
-	"net"
 	"runtime"
 	"time"
 )
@@ -55,10 +52,9 @@ type Options struct {
 	// protocol, version 2, that says whom the proxy in front speaks for. Whoever
 	// can reach the listener can then claim any address: only proxies may.
 	ProxyProtocol bool
-	// HTTP takes over connections whose request is not a WebSocket upgrade. The
-	// conn reads what was already received first; the callee owns it. It is
-	// called on the loop's goroutine and must not block. Nil: they get 426.
-	HTTP func(net.Conn)
+	// HTTP accepts the connections whose request is not a WebSocket upgrade. They
+	// first read what was already received. Nil: such a request gets 426.
+	HTTP *HandoffListener
 	// OnRoom is called, from a caller of [Loop.Deliver], when [Engine.HasRoom] is true
 	// again. It may be nil.
 	OnRoom func()

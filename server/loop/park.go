@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -8,8 +6,6 @@ import (
 	"runtime"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // parking is how a loop sleeps when Go has one processor to run goroutines on
@@ -23,7 +19,7 @@ type parking struct {
 	file   *os.File // a second descriptor of the epoll set; nil: do not park
 	conn   syscall.RawConn
 	ready  func(uintptr) bool // polls into events
-	events []unix.EpollEvent
+	events []pollEvent
 	n      int
 }
 
@@ -35,20 +31,18 @@ const parkFor = time.Second
 func (l *Loop) adapt() {
 	switch one := runtime.GOMAXPROCS(0) == 1; {
 	case one && l.parking.file == nil:
-		l.parking.open(l.epfd)
+		l.parking.open(&l.poller)
 	case !one && l.parking.file != nil:
 		l.parking.close()
 	}
 }
 
 // open leaves file nil when there is no descriptor, or no poller, to be had.
-func (p *parking) open(epfd int) {
-	fd, err := unix.FcntlInt(uintptr(epfd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
+func (p *parking) open(x *poller) {
+	file := x.file()
+	if file == nil {
 		return
 	}
-	_ = unix.SetNonblock(fd, true) // for NewFile to use the poller; epoll_wait knows no such thing
-	file := os.NewFile(uintptr(fd), "epoll")
 	conn, err := file.SyscallConn()
 	if err == nil {
 		err = file.SetReadDeadline(time.Now().Add(parkFor))
@@ -59,7 +53,7 @@ func (p *parking) open(epfd int) {
 	}
 	p.file, p.conn = file, conn
 	p.ready = func(uintptr) bool {
-		p.n = rawPoll(epfd, p.events)
+		p.n = x.poll(p.events)
 		return p.n > 0
 	}
 }
@@ -72,7 +66,7 @@ func (p *parking) close() {
 }
 
 // wait returns what is ready, at the latest when a sweep is due.
-func (p *parking) wait(events []unix.EpollEvent) int {
+func (p *parking) wait(events []pollEvent) int {
 	p.events = events
 	if err := p.conn.Read(p.ready); errors.Is(err, os.ErrDeadlineExceeded) {
 		_ = p.file.SetReadDeadline(time.Now().Add(parkFor)) // it was possible before

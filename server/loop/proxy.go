@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -51,7 +49,7 @@ func (l *Loop) proxyHeader(c *Conn, b []byte) int {
 		l.refuse(c, responseBadRequest)
 		return len(b)
 	}
-	if !l.eng.admitFrom(addr) {
+	if !l.eng.limits.admitAddress(addr) {
 		l.refuse(c, responseTooManyRequests)
 		return len(b)
 	}

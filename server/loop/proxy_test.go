@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -79,13 +77,13 @@ func TestProxyProtocolAddresses(t *testing.T) {
 	header := func(last byte) string {
 		return proxied(0x21, 0x11, "\xc0\x00\x02"+string([]byte{last})+"\x7f\x00\x00\x01\x30\x39\x1f\x90")
 	}
-	hand := NewHand(nil)
-	opts := Options{ProxyProtocol: true, ConnectionsPerIP: 1, HTTP: func(c net.Conn) { hand.Give(c) }}
+	handoff := NewHandoffListener()
+	opts := Options{ProxyProtocol: true, ConnectionsPerIP: 1, HTTP: handoff}
 	h := &hooks{message: echo}
 	s := start(t, opts, h)
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) })}
 	done := make(chan struct{})
-	go func() { _ = web.Serve(hand); close(done) }()
+	go func() { _ = web.Serve(handoff); close(done) }()
 	defer func() { _ = web.Close(); <-done }()
 
 	dial := func(last byte) (net.Conn, error) {

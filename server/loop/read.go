@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -22,9 +20,9 @@ const (
 // readable reads once from c and parses what came.
 func (l *Loop) readable(c *Conn) {
 	b, have := l.room(c)
-	n, e := rawRead(c.fd, b[have:min(len(b), have+readBytes)])
+	n, e := readSocket(c.fd, b[have:min(len(b), have+readBytes)])
 	switch {
-	case e != 0 && retry(e):
+	case e != 0 && isTooEarly(e):
 		return
 	case e != 0 || n == 0:
 		c.kill()

@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -93,8 +91,8 @@ func (m *Member) sendShared(b *Batch) *Batch {
 func (c *Conn) write(p []byte) (int, bool) {
 	st := &c.loop.stat
 	st.writes++
-	n, e := rawWrite(c.fd, p)
-	if e != 0 && !retry(e) {
+	n, e := writeSocket(c.fd, p)
+	if e != 0 && !isTooEarly(e) {
 		c.kill()
 		return 0, false
 	}

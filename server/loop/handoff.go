@@ -1,5 +1,3 @@
-//go:build linux
-
 package loop
 
 import (
@@ -7,8 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // httpConn is a connection that net/http took over from a loop. It still
@@ -17,7 +13,7 @@ type httpConn struct {
 	net.Conn
 	addr     [16]byte // by which it counts
 	received []byte   // read by the loop, not yet by net/http
-	client   net.Addr // what the proxy in front has told; nil: nothing
+	remote   net.Addr // the client's address, from the proxy in front; nil without one
 	once     sync.Once
 	release  func()
 }
@@ -30,21 +26,21 @@ func newHTTPConn(c *Conn, received []byte) net.Conn {
 	conn, err := net.FileConn(f) // duplicates the descriptor
 	_ = f.Close()
 	if err != nil {
-		eng.gone(addr)
+		eng.limits.release(addr)
 		return nil
 	}
-	h := &httpConn{Conn: conn, addr: addr, received: received, release: func() { eng.gone(addr) }}
+	h := &httpConn{Conn: conn, addr: addr, received: received, release: func() { eng.limits.release(addr) }}
 	if eng.opts.ProxyProtocol {
-		h.client = &net.TCPAddr{IP: c.Addr().AsSlice()}
+		h.remote = &net.TCPAddr{IP: c.Addr().AsSlice()}
 	}
 	return h
 }
 
-// RemoteAddr is the client's address. Behind the PROXY protocol its port is not
-// kept and is 0.
+// RemoteAddr is the client's address. Behind a proxy that uses the PROXY protocol its
+// port is 0, since the loops do not keep it.
 func (c *httpConn) RemoteAddr() net.Addr {
-	if c.client != nil {
-		return c.client
+	if c.remote != nil {
+		return c.remote
 	}
 	return c.Conn.RemoteAddr()
 }
@@ -68,7 +64,7 @@ func (c *httpConn) Close() error {
 	return c.Conn.Close()
 }
 
-// Adopt takes a connection back from net/http: one that [Options.HTTP] was given,
+// Adopt takes a connection back from net/http: one that [Options.HTTP] accepted,
 // and that was hijacked because it asks for an upgrade behind other requests. head
 // is that request and what came behind it. It is handled as if it were the first
 // request of a new connection. The caller gives conn up, also when there is an
@@ -79,15 +75,8 @@ func (e *Engine) Adopt(conn net.Conn, head []byte) error {
 		_ = conn.Close()
 		return errors.New("not a connection of this engine")
 	}
-	raw, err := h.Conn.(*net.TCPConn).SyscallConn()
+	fd, err := duplicate(h.Conn.(*net.TCPConn))
 	if err != nil {
-		_ = h.Close()
-		return err
-	}
-	fd := -1
-	var dupErr error
-	err = raw.Control(func(was uintptr) { fd, dupErr = unix.FcntlInt(was, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, dupErr); err != nil {
 		_ = h.Close()
 		return err
 	}
@@ -95,19 +84,11 @@ func (e *Engine) Adopt(conn net.Conn, head []byte) error {
 	head = append(head, h.received...)
 	h.once.Do(func() {}) // it goes on counting towards the limits
 	_ = h.Conn.Close()
-	to := e.least()
-	e.load[to.index].Add(1)
-	if !to.Post(func() { to.adopt(fd, h.addr, head) }) {
-		e.load[to.index].Add(-1)
-		e.gone(h.addr)
-		_ = unix.Close(fd)
-		return net.ErrClosed
-	}
-	return nil
+	return e.assign(nil, int32(fd), h.addr, func(to *Loop) { to.adopt(int32(fd), h.addr, head) })
 }
 
 // adopt goes on with a connection that has been net/http's.
-func (l *Loop) adopt(fd int, addr [16]byte, head []byte) {
+func (l *Loop) adopt(fd int32, addr [16]byte, head []byte) {
 	c := l.add(fd, addr)
 	if c.state == stateProxy {
 		c.state = stateHead // the proxy's header was the first that came
@@ -119,29 +100,28 @@ func (l *Loop) adopt(fd int, addr [16]byte, head []byte) {
 	l.parseTail(c)
 }
 
-// Hand is a [net.Listener] for net/http whose connections are handed to it
-// rather than accepted.
-type Hand struct {
-	addr  net.Addr
+// HandoffListener is a [net.Listener] for net/http. Its connections come from an
+// engine that has it as [Options.HTTP].
+type HandoffListener struct {
 	conns chan net.Conn
 
 	mu     sync.Mutex
 	closed bool // guarded by mu; conns is closed then
 }
 
-// NewHand returns a listener that reports addr as its own.
-func NewHand(addr net.Addr) *Hand {
-	return &Hand{addr: addr, conns: make(chan net.Conn, 128)}
+// NewHandoffListener returns a listener for one engine.
+func NewHandoffListener() *HandoffListener {
+	return &HandoffListener{conns: make(chan net.Conn, 128)}
 }
 
-// Give hands conn to the server that accepts on h. It does not block: when 128
-// connections already wait, or h is closed, conn is closed.
-func (h *Hand) Give(conn net.Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.closed {
+// handOff gives conn to the server that accepts on x. It does not block: when 128
+// connections already wait, or x is closed, conn is closed.
+func (x *HandoffListener) handOff(conn net.Conn) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.closed {
 		select {
-		case h.conns <- conn:
+		case x.conns <- conn:
 			return
 		default:
 		}
@@ -150,27 +130,33 @@ func (h *Hand) Give(conn net.Conn) {
 }
 
 // Accept implements [net.Listener].
-func (h *Hand) Accept() (net.Conn, error) {
-	if c, ok := <-h.conns; ok {
+func (x *HandoffListener) Accept() (net.Conn, error) {
+	if c, ok := <-x.conns; ok {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
 
 // Close implements [net.Listener]. Connections that wait are closed.
-func (h *Hand) Close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed {
+func (x *HandoffListener) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
 		return nil
 	}
-	h.closed = true
-	close(h.conns)
-	for c := range h.conns {
+	x.closed = true
+	close(x.conns)
+	for c := range x.conns {
 		_ = c.Close()
 	}
 	return nil
 }
 
-// Addr implements [net.Listener].
-func (h *Hand) Addr() net.Addr { return h.addr }
+// Addr implements [net.Listener]. The listener has no address of its own: its
+// connections were accepted elsewhere, and each knows its own two.
+func (x *HandoffListener) Addr() net.Addr { return handoffAddr{} }
+
+type handoffAddr struct{}
+
+func (handoffAddr) Network() string { return "handoff" }
+func (handoffAddr) String() string  { return "handoff" }

@@ -1,0 +1,72 @@
+package loop
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// limits counts the open sockets, in all and by address, and bounds them
+// ([Options.Connections], [Options.ConnectionsPerIP]). Any goroutine may call its
+// methods. The zero address is one that is not known yet; it counts towards the
+// total alone.
+type limits struct {
+	total, perIP int // 0: no bound
+
+	open atomic.Int64
+
+	mu     sync.Mutex
+	byAddr map[[16]byte]int // guarded by mu; used when perIP is set
+}
+
+// limitKey is what ConnectionsPerIP counts by: an IPv4 address, or the /64 of an
+// IPv6 one, all of which one subscriber line usually has to itself.
+func limitKey(addr [16]byte) [16]byte {
+	if !netip.AddrFrom16(addr).Is4In6() {
+		clear(addr[8:])
+	}
+	return addr
+}
+
+// admit counts a new socket in, unless that is over a limit; then it returns
+// the response to refuse it with.
+func (x *limits) admit(addr [16]byte) (response string) {
+	if x.open.Add(1) > int64(x.total) && x.total > 0 {
+		x.open.Add(-1)
+		return responseUnavailable
+	}
+	if !x.admitAddress(addr) {
+		x.open.Add(-1)
+		return responseTooManyRequests
+	}
+	return ""
+}
+
+// admitAddress counts a socket in at its address, unless that is over the limit.
+func (x *limits) admitAddress(addr [16]byte) bool {
+	if x.perIP == 0 || addr == [16]byte{} {
+		return true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	key := limitKey(addr)
+	if x.byAddr[key] >= x.perIP {
+		return false
+	}
+	x.byAddr[key]++
+	return true
+}
+
+// release counts a socket out.
+func (x *limits) release(addr [16]byte) {
+	x.open.Add(-1)
+	if x.perIP == 0 || addr == [16]byte{} {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	key := limitKey(addr)
+	if x.byAddr[key]--; x.byAddr[key] == 0 {
+		delete(x.byAddr, key)
+	}
+}
