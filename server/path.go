@@ -29,8 +29,8 @@ import (
 //
 // Outbound, on a bus goroutine, then on the loops of the subscribers:
 //
-//	Event      a payload for a topic: encoded once, as a finished frame
-//	Flush      the round is over: each topic's frames go to the loops that have
+//	Event      a payload for a topic: encoded once for all its subscribers
+//	Flush      the round is over: each topic's batch goes to the loops that have
 //	           subscribers for it
 //	loop       merges what its inbox holds per topic; one write a subscriber
 
@@ -278,20 +278,19 @@ func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 		sh.due = append(sh.due, t)
 	}
 	sh.scratch = t.appendEvent(b, sh.scratch, name, data)
-	if len(b.B) > maxRoundBytes {
+	if b.Len() > maxRoundBytes {
 		s.deliver(t)
 	}
 }
 
-// appendEvent appends an event to b as one frame. It uses scratch and returns it.
+// appendEvent appends an event to b. It uses scratch and returns it.
 func (t *topic) appendEvent(b *loop.Batch, scratch []byte, name string, data []byte) []byte {
 	pattern := ""
 	if t.wild {
 		pattern = t.name
 	}
 	scratch = wire.AppendEvent(scratch[:0], name, pattern, data)
-	b.B = append(loop.AppendHeader(b.B, ws.OpText, len(scratch)), scratch...)
-	b.N++
+	b.Append(ws.OpText, scratch)
 	return scratch
 }
 

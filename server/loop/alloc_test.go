@@ -77,17 +77,17 @@ func TestAllocs(t *testing.T) {
 		x.Deliver(&another, shared)
 		x.take()
 		x.flush()
-		if n := x.empty(); n != len(event)+len(shared.B) {
+		if n := x.empty(); n != len(event)+len(shared.b) {
 			t.Errorf("%d bytes", n)
 		}
 	})
 	payload := event[4:]
 	zero("send", func() {
 		last.Send(ws.OpText, payload)
-		x.uncork()
+		x.cork.release()
 		x.empty()
 	})
-	if x.stat.pending != 0 || len(x.dead) > 0 {
+	if x.stat.pending != 0 || len(x.endings.dead) > 0 {
 		t.Errorf("%+v", x.stat)
 	}
 }

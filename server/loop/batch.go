@@ -4,19 +4,27 @@ import (
 	"bytes"
 	"sync"
 	"sync/atomic"
+
+	"github.com/gobwas/ws"
 )
 
-// Batch is a run of finished frames that is written as it is to many
-// connections, on several loops. It is counted: whoever holds it releases it
-// once. Between [NewBatch] and the first Deliver its maker alone appends to B;
-// from then on nobody changes it.
+// Batch is a run of messages that is written as it is to many connections, on
+// several loops. It is counted: each holder releases it once. Between [NewBatch] and
+// the first Deliver its maker alone appends to it; from then on nobody changes it.
 type Batch struct {
-	// B is the frames, one behind another.
-	B []byte
-	// N is the number of frames in B.
-	N    int
+	b    []byte // finished frames, one behind another
+	n    int    // how many
 	refs atomic.Int32
 }
+
+// Append appends a message. It copies payload.
+func (b *Batch) Append(op ws.OpCode, payload []byte) {
+	b.b = append(appendHeader(b.b, op, len(payload)), payload...)
+	b.n++
+}
+
+// Len is the number of bytes that the batch takes on the wire.
+func (b *Batch) Len() int { return len(b.b) }
 
 // keepBatch bounds the buffers that wait in the pool: twice the largest merged
 // batch, since append grows them beyond what they hold.
@@ -43,28 +51,28 @@ func (b *Batch) Release() {
 		// The bytes of one topic would reach the subscribers of another.
 		panic("loop: batch released more often than held")
 	}
-	if cap(b.B) > keepBatch {
-		b.B = nil
+	if cap(b.b) > keepBatch {
+		b.b = nil
 	}
-	b.B, b.N = b.B[:0], 0
+	b.b, b.n = b.b[:0], 0
 	batches.Put(b)
 }
 
 // exactBatch returns a batch with a copy of p, in no more memory than that.
 func exactBatch(p []byte, n int) *Batch {
-	b := &Batch{B: bytes.Clone(p), N: n}
+	b := &Batch{b: bytes.Clone(p), n: n}
 	b.refs.Store(1)
 	return b
 }
 
 // fit returns b, or an exact copy in exchange for it when most of its buffer is
-// empty. Buffers from the pool are of all sizes, and what a slow peer is owed
+// empty. Buffers from the pool are of all sizes, and what waits for a slow peer
 // stays: a thousand small events must not hold a thousand large buffers.
 func (b *Batch) fit() *Batch {
-	if cap(b.B) <= 2*len(b.B)+64 {
+	if cap(b.b) <= 2*len(b.b)+64 {
 		return b
 	}
-	x := exactBatch(b.B, b.N)
+	x := exactBatch(b.b, b.n)
 	b.Release()
 	return x
 }

@@ -39,12 +39,12 @@ func (x *crowd) empty() (n int) {
 }
 
 // event is a frame of 128 bytes, in a batch of its own.
-var event = append(AppendHeader(nil, ws.OpText, 126), strings.Repeat("e", 126)...)
+var event = append(appendHeader(nil, ws.OpText, 126), strings.Repeat("e", 126)...)
 
 func (x *crowd) deliver() {
 	b := NewBatch()
-	b.B = append(b.B, event...)
-	b.N = 1
+	b.b = append(b.b, event...)
+	b.n = 1
 	x.Deliver(&x.g, b)
 }
 
@@ -110,6 +110,6 @@ func BenchmarkHandshake(b *testing.B) {
 		if l.head(c, head); c.state != stateOpen {
 			b.Fatal("refused")
 		}
-		l.corked, l.cork = nil, l.cork[:0]
+		l.cork.conn, l.cork.frames = nil, l.cork.frames[:0]
 	}
 }

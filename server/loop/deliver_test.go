@@ -60,12 +60,12 @@ func TestGather(t *testing.T) {
 	if l.stat.writes != 2 || l.stat.framesOut != 5 || l.stat.batches[2] != 1 || l.stat.batches[0] != 1 {
 		t.Errorf("%+v", l.stat)
 	}
-	if shared.refs.Load() != 1 || shared.N != 1 {
-		t.Errorf("%d references, %d frames", shared.refs.Load(), shared.N)
+	if shared.refs.Load() != 1 || shared.n != 1 {
+		t.Errorf("%d references, %d frames", shared.refs.Load(), shared.n)
 	}
-	ca.kill()
-	cb.kill()
-	l.bury()
+	ca.abort()
+	cb.abort()
+	l.reap()
 }
 
 // What is delivered before a call is written before it, and what is sent
@@ -90,12 +90,12 @@ func TestOrder(t *testing.T) {
 	}
 	l.take()
 	l.flush()
-	l.bury()
+	l.reap()
 	if got := texts(t, theirs); !slices.Equal(got, want) {
 		t.Errorf("got %.30q, want %.30q", got, want)
 	}
-	c.kill()
-	l.bury()
+	c.abort()
+	l.reap()
 }
 
 // One message over PendingBytes may wait beside as much as may wait otherwise, two may not.
@@ -132,14 +132,14 @@ func TestOneLargeMessageMakesNobodySlow(t *testing.T) {
 			// Once the large one has gone another may wait.
 			buf := make([]byte, 1<<20)
 			for n := 1; n > 0; {
-				c.writable()
+				c.sendPending()
 				n, _ = unix.Read(theirs, buf)
 			}
 			if c.out != nil || l.stat.pending != 0 {
 				t.Errorf("%d bytes are left", l.stat.pending)
 			}
-			c.kill()
-			l.bury()
+			c.abort()
+			l.reap()
 		})
 	}
 }
@@ -155,9 +155,9 @@ func TestDeliverFuncInOrder(t *testing.T) {
 	l.DeliverFunc(10, func() {
 		l.DeliverNow(&g, batch("2"))
 		for range 3 {
-			l.DeliverNow(&g, batch(strings.Repeat("x", maxGathered/2)))
-			if l.gathered > maxGathered {
-				t.Errorf("%d bytes wait", l.gathered)
+			l.DeliverNow(&g, batch(strings.Repeat("x", maxUnflushed/2)))
+			if l.fanout.unflushed > maxUnflushed {
+				t.Errorf("%d bytes wait", l.fanout.unflushed)
 			}
 		}
 	})
@@ -169,17 +169,17 @@ func TestDeliverFuncInOrder(t *testing.T) {
 	l.flush()
 	var got []byte
 	for n, buf := 1, make([]byte, 1<<20); n > 0; {
-		c.writable()
+		c.sendPending()
 		if n, _ = unix.Read(theirs, buf); n > 0 {
 			got = append(got, buf[:n]...)
 		}
 	}
-	want := string(batch("1", "2").B)
-	if !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), string(batch("3").B)) || len(got) < 3*maxGathered/2 {
+	want := string(batch("1", "2").b)
+	if !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), string(batch("3").b)) || len(got) < 3*maxUnflushed/2 {
 		t.Errorf("got %d bytes: %.40q … %.10q", len(got), got, got[len(got)-10:])
 	}
-	c.kill()
-	l.bury()
+	c.abort()
+	l.reap()
 }
 
 // A connection that is closed as slow is told, whether something waits for it or not.
@@ -190,16 +190,16 @@ func TestCloseSlow(t *testing.T) {
 		c := l.member(fd)
 		if waits {
 			for c.out == nil {
-				c.sendFrame(batch(strings.Repeat("x", 1<<17)).B)
-				l.uncork()
+				c.sendFrame(batch(strings.Repeat("x", 1<<17)).b)
+				l.cork.release()
 			}
 		}
 		c.CloseSlow()
 		c.CloseSlow()
-		l.bury()
+		l.reap()
 		var got []byte
 		for n, buf := 1, make([]byte, 1<<20); n > 0; {
-			c.writable()
+			c.sendPending()
 			if n, _ = unix.Read(theirs, buf); n > 0 {
 				got = append(got, buf[:n]...)
 			}
@@ -207,8 +207,8 @@ func TestCloseSlow(t *testing.T) {
 		if end := string(appendClose(nil, 4410, slowReason)); !strings.HasSuffix(string(got), end) || l.stat.slow != 1 || l.stat.pending != 0 {
 			t.Errorf("waits %v: got …%.20q, %d slow, %d bytes pending", waits, got[max(0, len(got)-20):], l.stat.slow, l.stat.pending)
 		}
-		c.kill()
-		l.bury()
+		c.abort()
+		l.reap()
 	}
 }
 
@@ -276,11 +276,11 @@ func TestFlushWalk(t *testing.T) {
 				for m.Conn.out == nil {
 					n, _ := writeSocket(int32(p[0]), make([]byte, 1<<20))
 					if n == 0 {
-						m.Conn.owe(exactBatch(make([]byte, 999), 0), 0, nil).Release()
+						m.Conn.keepPending(exactBatch(make([]byte, 999), 0), 0, nil).Release()
 					}
 				}
 			case gone:
-				m.Conn.kill()
+				m.Conn.abort()
 				m.Until = 1
 			case leaves, closes, sends:
 				m.Until = 1
@@ -290,13 +290,13 @@ func TestFlushWalk(t *testing.T) {
 			second.Join(&m.second)
 			peers = append(peers, m)
 		}
-		l.gather(&g, batch("event"))
+		l.merge(&g, batch("event"))
 		two := rapid.Bool().Draw(r, "two")
 		if two {
-			l.gather(&second, batch("of the second"))
+			l.merge(&second, batch("of the second"))
 		}
 		l.flush()
-		l.bury()
+		l.reap()
 		left := 0
 		for _, p := range peers {
 			switch p.kind {
@@ -331,10 +331,10 @@ func TestFlushWalk(t *testing.T) {
 			r.Fatalf("%d members, want %d", g.Len(), left)
 		}
 		for _, p := range peers {
-			p.Conn.kill()
+			p.Conn.abort()
 			_ = unix.Close(p.theirs)
 		}
-		l.bury()
+		l.reap()
 		if l.stat.pending != 0 || l.stat.open != 0 || l.count != 0 {
 			r.Fatalf("%+v", l.stat)
 		}
@@ -355,14 +355,14 @@ func TestExpiryWithinFlush(t *testing.T) {
 		}
 		l.now = 0 // the clock of a turn that began long ago
 		for i := range groups {
-			l.gather(&groups[i], batch("event"))
+			l.merge(&groups[i], batch("event"))
 		}
 		l.flush()
 		if got := len(texts(t, theirs)); got == 0 || got >= clockEvery || got+h.count("expired") != 3*clockEvery {
 			t.Errorf("%d other groups: %d delivered, %d expired", others, got, h.count("expired"))
 		}
-		c.kill()
-		l.bury()
+		c.abort()
+		l.reap()
 	}
 }
 
@@ -392,7 +392,7 @@ func TestJoined(t *testing.T) {
 		b := batch(text)
 		b.Retain(1)
 		held = append(held, b)
-		l.gather(&groups[i], b)
+		l.merge(&groups[i], b)
 	}
 	l.flush()
 	for i := range conns {
@@ -410,9 +410,9 @@ func TestJoined(t *testing.T) {
 		}
 	}
 	for _, c := range conns {
-		c.kill()
+		c.abort()
 	}
-	l.bury()
+	l.reap()
 }
 
 // What is due under one token is sent before another, which has ended, has the
@@ -424,17 +424,17 @@ func TestJoinedBeforeClose(t *testing.T) {
 	var valid, ended Group
 	valid.Join(&Member{Conn: c, Until: forever})
 	ended.Join(&Member{Conn: c, Until: 1})
-	l.gather(&valid, batch("in time"))
-	l.gather(&ended, batch("too late"))
+	l.merge(&valid, batch("in time"))
+	l.merge(&ended, batch("too late"))
 	l.flush()
-	l.bury()
+	l.reap()
 	buf := make([]byte, 1000)
 	n, err := unix.Read(theirs, buf)
-	if want := append(batch("in time").B, ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(4401, "")))...); err != nil || !slices.Equal(buf[:n], want) {
+	if want := append(batch("in time").b, ws.MustCompileFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(4401, "")))...); err != nil || !slices.Equal(buf[:n], want) {
 		t.Errorf("%q, %v", buf[:max(0, n)], err)
 	}
-	c.kill()
-	l.bury()
+	c.abort()
+	l.reap()
 }
 
 // A connection that gives up all its groups when it hears that one token has ended
@@ -453,14 +453,14 @@ func TestJoinedLeaves(t *testing.T) {
 	for i, until := range []int64{1, forever, 1} {
 		members[i] = &Member{Conn: c, Until: until}
 		groups[i].Join(members[i])
-		l.gather(&groups[i], batch("event"))
+		l.merge(&groups[i], batch("event"))
 	}
 	l.flush()
 	if got := texts(t, theirs); len(got) > 0 || h.count("expired") != 1 {
 		t.Errorf("got %q, expired %d times", got, h.count("expired"))
 	}
-	c.kill()
-	l.bury()
+	c.abort()
+	l.reap()
 }
 
 // However large batches are and however full sockets, each connection gets the
@@ -498,17 +498,17 @@ func TestJoinedWhole(t *testing.T) {
 			buf := make([]byte, 100_000)
 			n, _ := unix.Read(p.theirs, buf)
 			p.got = append(p.got, buf[:max(0, n)]...)
-			p.writable()
+			p.sendPending()
 			return n > 0
 		}
 		sent := make([][]string, len(groups))
 		for range rapid.IntRange(1, 8).Draw(r, "turns") {
 			for g := range groups {
 				for range rapid.IntRange(0, 2).Draw(r, "events") {
-					size := rapid.SampledFrom([]int{0, 100, 10_000, maxJoined, manyJoined}).Draw(r, "size")
+					size := rapid.SampledFrom([]int{0, 100, 10_000, maxJoined, flushJoined}).Draw(r, "size")
 					s := fmt.Sprint(g, " ", len(sent[g]), strings.Repeat(".", size))
 					sent[g] = append(sent[g], s)
-					l.gather(&groups[g], batch(s))
+					l.merge(&groups[g], batch(s))
 				}
 			}
 			l.flush()
@@ -539,11 +539,11 @@ func TestJoinedWhole(t *testing.T) {
 					r.Fatalf("%d events of group %d, want %d", len(got[g]), g, len(want))
 				}
 			}
-			p.kill()
+			p.abort()
 			_ = unix.Close(p.theirs)
 		}
-		l.bury()
-		if l.stat.pending != 0 || len(l.shares)+len(l.joins)+len(l.joined)+len(l.sharers) != 0 {
+		l.reap()
+		if l.stat.pending != 0 || len(l.fanout.deliveries)+len(l.fanout.joins)+len(l.fanout.joined)+len(l.fanout.receivers) != 0 {
 			r.Fatalf("%+v", l.stat)
 		}
 		l.close()

@@ -31,7 +31,7 @@ func TestDrain(t *testing.T) {
 			eventually(t, "all accepted", func() bool { return s.Stats().Accepted == 41 })
 			for i, l := range s.loops {
 				b := NewBatch()
-				b.B, b.N = append(AppendHeader(b.B, 1, 4), "last"...), 1
+				b.b, b.n = append(appendHeader(b.b, 1, 4), "last"...), 1
 				l.Deliver(&groups[i], b)
 			}
 			drained := make(chan error, 1)
@@ -90,15 +90,15 @@ func TestDrainSpread(t *testing.T) {
 	ours, theirs := pair(t)
 	l.add(int32(ours), [16]byte{})
 	l.eng.load[0].Add(1)
-	l.bury()
+	l.reap()
 	var b [100]byte
 	if n, _ := unix.Read(theirs, b[:]); !strings.HasPrefix(string(b[:max(n, 0)]), "HTTP/1.1 503 ") {
 		t.Errorf("%q", b[:max(n, 0)])
 	}
 	for _, c := range l.conns {
-		c.kill()
+		c.abort()
 	}
-	l.bury()
+	l.reap()
 }
 
 // Peers that do not answer hold a drain up until its context ends.

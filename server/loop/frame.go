@@ -59,9 +59,9 @@ func parseHeader(b []byte) (h ws.Header, n int, err error) {
 	return h, n, nil
 }
 
-// AppendHeader appends the header of an unmasked, unfragmented frame with a
+// appendHeader appends the header of an unmasked, unfragmented frame with a
 // payload of n bytes, as servers send it (RFC 6455 §5.1).
-func AppendHeader(dst []byte, op ws.OpCode, n int) []byte {
+func appendHeader(dst []byte, op ws.OpCode, n int) []byte {
 	dst = append(dst, 0x80|byte(op))
 	switch {
 	case n < 126:
@@ -74,7 +74,7 @@ func AppendHeader(dst []byte, op ws.OpCode, n int) []byte {
 }
 
 // frameEnd returns the end of the frame in b that byte off lies in; b is whole
-// frames as AppendHeader makes them. When off is the start of a frame it is
+// frames as appendHeader makes them. When off is the start of a frame it is
 // returned as it is. The answer to the handshake, which may stand before the
 // frames, counts as one: it begins with a letter, and no frame of ours does.
 func frameEnd(b []byte, off int) int {
@@ -87,4 +87,14 @@ func frameEnd(b []byte, off int) int {
 		at += n + int(h.Length)
 	}
 	return at
+}
+
+// appendClose appends a close frame. Without a status there is no body
+// (RFC 6455 §7.1.5).
+func appendClose(dst []byte, code ws.StatusCode, reason string) []byte {
+	if code == ws.StatusNoStatusRcvd {
+		return appendHeader(dst, ws.OpClose, 0)
+	}
+	dst = appendHeader(dst, ws.OpClose, 2+len(reason))
+	return append(append(dst, byte(code>>8), byte(code)), reason...)
 }

@@ -47,7 +47,7 @@ func TestParseHeader(t *testing.T) {
 func TestAppendHeader(t *testing.T) {
 	for _, n := range []int{0, 1, 125, 126, 127, 65535, 65536, 1 << 20, 1<<31 + 5} {
 		for _, op := range []ws.OpCode{ws.OpText, ws.OpBinary, ws.OpClose, ws.OpPing, ws.OpPong} {
-			b := AppendHeader([]byte("x"), op, n)[1:]
+			b := appendHeader([]byte("x"), op, n)[1:]
 			h, err := ws.ReadHeader(bytes.NewReader(b))
 			want := ws.Header{Fin: true, OpCode: op, Length: int64(n)}
 			if err != nil || h != want {
@@ -66,7 +66,7 @@ func TestFrameEnd(t *testing.T) {
 		b := []byte(before)
 		ends := []int{len(b)}
 		for _, n := range []int{0, 5, 125, 126, 70000, 1} {
-			b = append(AppendHeader(b, ws.OpText, n), make([]byte, n)...)
+			b = append(appendHeader(b, ws.OpText, n), make([]byte, n)...)
 			ends = append(ends, len(b))
 		}
 		want := 0
@@ -155,12 +155,12 @@ func TestGroupJoinLeave(t *testing.T) {
 
 func TestBatchCounting(t *testing.T) {
 	b := NewBatch()
-	b.B = append(b.B, "frames"...)
-	b.N = 1
+	b.b = append(b.b, "frames"...)
+	b.n = 1
 	b.Retain(2)
 	b.Release()
 	b.Release()
-	if string(b.B) != "frames" || b.N != 1 {
+	if string(b.b) != "frames" || b.n != 1 {
 		t.Fatal("given back while held")
 	}
 	b.Release()
@@ -175,8 +175,8 @@ func TestBatchCounting(t *testing.T) {
 		}()
 		b.Release()
 	}()
-	if c := NewBatch(); len(c.B) != 0 || c.N != 0 || c.refs.Load() != 1 {
-		t.Fatalf("a new batch holds %q", c.B)
+	if c := NewBatch(); len(c.b) != 0 || c.n != 0 || c.refs.Load() != 1 {
+		t.Fatalf("a new batch holds %q", c.b)
 	}
 }
 
@@ -186,11 +186,11 @@ func TestBatchFit(t *testing.T) {
 		t.Error("copied although it was full")
 	}
 	roomy := NewBatch()
-	roomy.B, roomy.N = append(make([]byte, 0, 4096), "0123456789"...), 3
+	roomy.b, roomy.n = append(make([]byte, 0, 4096), "0123456789"...), 3
 	roomy.Retain(1)
 	x := roomy.fit()
-	if x == roomy || string(x.B) != "0123456789" || cap(x.B) > 64 || x.N != 3 || x.refs.Load() != 1 {
-		t.Errorf("%q, room %d, %d references", x.B, cap(x.B), x.refs.Load())
+	if x == roomy || string(x.b) != "0123456789" || cap(x.b) > 64 || x.n != 3 || x.refs.Load() != 1 {
+		t.Errorf("%q, room %d, %d references", x.b, cap(x.b), x.refs.Load())
 	}
 	if n := roomy.refs.Load(); n != 1 {
 		t.Errorf("%d references on the first", n)

@@ -66,12 +66,12 @@ func feed(t testing.TB, l *Loop, h *hooks, stream []byte, cuts []int) fed {
 			}
 		}
 	}
-	l.uncork()
+	l.cork.release()
 	if c.state == stateOpen {
 		l.stat.open--
 	}
-	if c.out != nil || len(l.dead) > 0 || l.stat.open != 0 {
-		t.Fatalf("owed %v, dead %v, open %d", c.out, l.dead, l.stat.open)
+	if c.out != nil || len(l.endings.dead) > 0 || l.stat.open != 0 {
+		t.Fatalf("owed %v, dead %v, open %d", c.out, l.endings.dead, l.stat.open)
 	}
 	end, _ := unix.Seek(fd, 0, io.SeekEnd)
 	out := make([]byte, end)
@@ -209,11 +209,11 @@ func FuzzHead(f *testing.F) {
 			if (c.state == stateHead) != (used == 0) {
 				t.Fatalf("%d bytes used, state %d", used, c.state)
 			}
-			l.corked, l.cork, l.dead = nil, l.cork[:0], l.dead[:0]
+			l.cork.conn, l.cork.frames, l.endings.dead = nil, l.cork.frames[:0], l.endings.dead[:0]
 			return
 		}
-		answer := string(l.cork)
-		l.corked, l.cork = nil, l.cork[:0]
+		answer := string(l.cork.frames)
+		l.cork.conn, l.cork.frames = nil, l.cork.frames[:0]
 		left := bytes.NewReader(stream)
 		br := bufio.NewReaderSize(left, len(stream)+16)
 		r, err := http.ReadRequest(br)
@@ -255,7 +255,7 @@ func TestStreams(t *testing.T) {
 				p := rapid.StringN(0, 20, 125).Draw(r, "ping payload")
 				stream = append(stream, masked(ws.OpPing, true, p)...)
 				stream = append(stream, masked(ws.OpPong, true, p)...)
-				pongs = append(AppendHeader(pongs, ws.OpPong, len(p)), p...)
+				pongs = append(appendHeader(pongs, ws.OpPong, len(p)), p...)
 			}
 		}
 		for range rapid.IntRange(0, 10).Draw(r, "messages") {

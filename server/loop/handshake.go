@@ -38,7 +38,7 @@ func (l *Loop) head(c *Conn, b []byte) int {
 		l.refuse(c, responseBadRequest)
 		return len(b)
 	}
-	plain(b[:end])
+	normalizeUpgrade(b[:end])
 	if !l.upgrade(c, b[:end]) {
 		return 0
 	}
@@ -64,8 +64,8 @@ func (l *Loop) upgrade(c *Conn, head []byte) bool {
 		l.refuse(c, u.answer.String())
 		return true
 	}
-	l.corkFor(c)
-	l.cork = append(l.cork, u.answer.Bytes()...)
+	l.cork.hold(c)
+	l.cork.frames = append(l.cork.frames, u.answer.Bytes()...)
 	c.state = stateOpen
 	c.since = 0
 	c.heard, c.pinged = l.sec, l.sec
@@ -151,15 +151,6 @@ const (
 	responseUnavailable     = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\n" + responseClose
 )
 
-// refuse answers a request that cannot become a WebSocket and closes.
-func (l *Loop) refuse(c *Conn, response string) {
-	l.stat.refused++
-	l.corkFor(c)
-	l.cork = append(l.cork, response...)
-	c.since = l.sec
-	c.linger()
-}
-
 // headEnd returns the length of the head that b begins with, its blank line
 // included, or 0 when b holds no blank line.
 func headEnd(b []byte) int {
@@ -236,10 +227,10 @@ func soundLines(head []byte) bool {
 
 var httpVersion = regexp.MustCompile(`^HTTP/[0-9]\.[0-9]$`)
 
-// plain rewrites in place what is legal (RFC 9110 §5.3, §7.8) but not to
+// normalizeUpgrade rewrites in place what is legal (RFC 9110 §5.3, §7.8) but not to
 // [ws.Upgrader]: other protocols beside "websocket" in Upgrade, and Connection
 // options on lines of their own.
-func plain(head []byte) {
+func normalizeUpgrade(head []byte) {
 	for name, value := range headerLines(head) {
 		switch {
 		case is(name, "upgrade") && listHas(value, "websocket"):

@@ -84,10 +84,10 @@ func TestInspectHead(t *testing.T) {
 	}
 }
 
-func TestPlain(t *testing.T) {
+func TestNormalizeUpgrade(t *testing.T) {
 	b := []byte("GET /Upgrade: HTTP/1.1\r\nUpgrade: h2c, WebSocket, x\r\nconnection: keep-alive\r\nConnection: Upgrade\r\nupgrade:h2c\r\nX: y\r\n\r\n")
 	want := "GET /Upgrade: HTTP/1.1\r\nUpgrade: websocket        \r\nXonnection: keep-alive\r\nConnection: Upgrade\r\nXpgrade:h2c\r\nX: y\r\n\r\n"
-	if plain(b); string(b) != want {
+	if normalizeUpgrade(b); string(b) != want {
 		t.Errorf("got  %q\nwant %q", b, want)
 	}
 }

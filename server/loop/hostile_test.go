@@ -134,17 +134,17 @@ func TestPingTrickle(t *testing.T) {
 	c := l.member(ours)
 	for c.out == nil {
 		c.Send(ws.OpBinary, make([]byte, 60_000))
-		l.uncork()
+		l.cork.release()
 	}
 	for range 10_000 {
 		c.Send(ws.OpPong, nil)
-		l.uncork()
+		l.cork.release()
 	}
 	if n := len(c.out.queue); n > 2 || c.Pending() < 20_000 || c.state != stateOpen {
 		t.Errorf("%d batches for %d bytes, state %d", n, c.Pending(), c.state)
 	}
-	c.kill()
-	l.bury()
+	c.abort()
+	l.reap()
 	if l.stat.pending != 0 || l.stat.open != 0 {
 		t.Errorf("%+v", l.stat)
 	}
@@ -289,7 +289,7 @@ func TestSlowSubscriber(t *testing.T) {
 			n := 0
 			for ; s.Stats().Slow == 0; n++ {
 				b := NewBatch()
-				b.B, b.N = append(AppendHeader(b.B, ws.OpText, size), payload...), 1
+				b.b, b.n = append(appendHeader(b.b, ws.OpText, size), payload...), 1
 				s.loops[0].Deliver(&g, b)
 				fast.want(ws.OpText, payload)
 			}

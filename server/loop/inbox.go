@@ -52,7 +52,7 @@ const (
 // before. It takes over one of the caller's references of b. Any goroutine but
 // a loop's may call it; it waits while the inbox is full. It allocates nothing.
 func (l *Loop) Deliver(g *Group, b *Batch) {
-	if !l.put(item{group: g, batch: b}, len(b.B)) {
+	if !l.put(item{group: g, batch: b}, len(b.b)) {
 		b.Release()
 	}
 }
@@ -179,7 +179,7 @@ func (x *inbox) empty() bool {
 	return len(x.items) == 0
 }
 
-// take acts on what the inbox holds. Batches are gathered; flush writes them.
+// take acts on what the inbox holds. Batches are merged; flush writes them.
 func (l *Loop) take() {
 	x := &l.inbox
 	x.mu.Lock()
@@ -199,7 +199,7 @@ func (l *Loop) take() {
 			l.flush()
 			it.fn()
 		} else {
-			l.gather(it.group, it.batch)
+			l.merge(it.group, it.batch)
 		}
 		*it = item{}
 	}

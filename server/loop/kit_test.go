@@ -227,7 +227,7 @@ func (s *server) held() (in, out int) {
 			}
 			if c.out != nil {
 				for _, b := range c.out.queue {
-					out += cap(b.B)
+					out += cap(b.b)
 				}
 			}
 		}
@@ -398,8 +398,7 @@ const forever = math.MaxInt64
 func batch(texts ...string) *Batch {
 	b := NewBatch()
 	for _, s := range texts {
-		b.B = append(AppendHeader(b.B, ws.OpText, len(s)), s...)
-		b.N++
+		b.Append(ws.OpText, []byte(s))
 	}
 	return b
 }

@@ -2,8 +2,6 @@ package loop
 
 import (
 	"time"
-
-	"github.com/gobwas/ws"
 )
 
 // Loop is one epoll loop and the connections that belong to it.
@@ -14,39 +12,34 @@ type Loop struct {
 	eng   *Engine
 	index int
 
-	poller  poller
-	inbox   inbox
-	parking parking
-	window  window // since when govern watches what the process uses
-
+	// The clock.
 	now       int64  // Unix nanoseconds, read once a turn and during long flushes
 	sec       uint32 // seconds since the engine started, at least 1
-	unclocked int    // members served since
+	unclocked int    // members served since the clock was read
 
-	conns []*Conn // by slot
-	free  []int32
-	count int
+	// Sleep, and what ends it.
+	poller  poller
+	parking parking
+	inbox   inbox // how other goroutines reach the loop
+	spare   []item
+	awaits  bool   // Turn said so
+	window  window // since when govern watches what the process uses
 
-	buf      []byte // what a read reads into
-	cork     []byte // frames for corked that are not written yet
-	corked   *Conn
-	awaits   bool // Turn said so
-	due      []*Group
-	gathered int   // bytes that DeliverNow has gathered since the last flush
-	touched  int32 // of no meaning, so that touch reads
-	spare    []item
+	// The connections.
+	conns   []*Conn // by slot
+	free    []int32 // slots
+	count   int
+	endings endings
 
-	// Of flushGroups; empty between flushes, but for firsts.
-	shares  []share
-	sharers []*Conn
-	firsts  []int32 // by slot: the first of a connection's shares, or none
-	joins   []int32 // shares whose batches are joined
-	joined  []byte
+	// Reading.
+	buf []byte // what a read reads into
+	up  upgradeIO
 
-	ended []ending // of whose end the handler is to be told
-	dead  []*Conn
-	up    upgradeIO
-	stat  counters
+	// Writing.
+	cork   cork   // to one connection
+	fanout fanout // to groups
+
+	stat counters
 
 	swept  uint32 // sec of the last sweep
 	drain  drain
@@ -61,6 +54,7 @@ const (
 
 func newLoop(e *Engine, index int) (*Loop, error) {
 	l := &Loop{eng: e, index: index, buf: make([]byte, smallTail+readBytes)}
+	l.cork.loop = l
 	l.inbox.room.L = &l.inbox.mu
 	l.inbox.answer = make(chan struct{}, 1)
 	l.inbox.watchdog = time.AfterFunc(time.Hour, l.inbox.watch)
@@ -143,7 +137,7 @@ func (l *Loop) run() {
 			l.eng.handler.Tick(l)
 		}
 		l.drainSome()
-		l.bury()
+		l.reap()
 		l.readClock()
 		l.stat.turn(l.now - began)
 		if l.eng.opts.AdaptProcessors {
@@ -194,14 +188,14 @@ func (l *Loop) event(ev *pollEvent) {
 		return // closed earlier in this turn
 	}
 	if ev.Events&writable != 0 {
-		c.writable()
+		c.sendPending()
 	}
 	if ev.Events&(readable|failed) == 0 || c.state == stateDead {
 		return
 	}
 	if c.paused {
 		if ev.Events&failed != 0 {
-			c.kill()
+			c.abort()
 			return
 		}
 		c.watch() // stop hearing of what is not read now
@@ -210,89 +204,21 @@ func (l *Loop) event(ev *pollEvent) {
 	l.readable(c)
 }
 
-// add makes a connection of an accepted socket.
-func (l *Loop) add(fd int32, addr [16]byte) *Conn {
-	c := &Conn{loop: l, fd: fd, addr: addr, heard: l.sec, since: l.sec, events: readable, state: stateHead}
-	if l.eng.opts.ProxyProtocol {
-		c.state = stateProxy
-	}
-	if k := len(l.free); k > 0 {
-		c.slot = l.free[k-1]
-		l.free = l.free[:k-1]
-		l.conns[c.slot] = c
-	} else {
-		c.slot = int32(len(l.conns))
-		l.conns = append(l.conns, c)
-	}
-	l.count++
-	if err := l.poller.add(int(fd), c.slot); err != nil {
-		c.kill()
-		return c
-	}
-	if l.drain.active {
-		l.refuse(c, responseUnavailable)
-	}
-	return c
-}
-
-// detach forgets a connection without closing its socket.
-func (l *Loop) detach(c *Conn) {
-	l.conns[c.slot] = nil
-	l.free = append(l.free, c.slot)
-	l.count--
-	l.eng.load[l.index].Add(-1)
-}
-
-// remove forgets a connection whose socket is about to be closed.
-func (l *Loop) remove(c *Conn) {
-	l.detach(c)
-	l.eng.limits.release(c.addr)
-}
-
-// ending is a connection that is no longer open, and why.
-type ending struct {
-	conn *Conn
-	code ws.StatusCode
-}
-
-// bury sends what is corked, tells the handler of connections that ended, and
-// closes the sockets of those that died this turn. Until now their slots were
-// kept, so that no event of this turn could reach a newer one.
-func (l *Loop) bury() {
-	l.uncork()
-	for i := 0; i < len(l.ended); i++ {
-		e := l.ended[i]
-		l.eng.handler.Closed(e.conn, e.code)
-		l.uncork() // may end another
-	}
-	clear(l.ended)
-	l.ended = l.ended[:0]
-	for i := 0; i < len(l.dead); i++ {
-		c := l.dead[i]
-		l.dead[i] = nil
-		c.disown()
-		c.in = nil
-		l.remove(c)
-		closeSocket(c.fd)
-	}
-	l.dead = l.dead[:0]
-}
-
 // stop ends a loop that was told to: what is left is closed without ceremony.
 func (l *Loop) stop() {
 	for _, it := range l.inbox.shut() {
 		if it.fn != nil {
-			it.fn() // somebody may wait for it
+			it.fn() // a caller may wait for it
 		} else {
 			it.batch.Release()
 		}
 	}
 	for _, c := range l.conns {
 		if c != nil {
-			c.kill()
+			c.abort()
 		}
 	}
-	l.bury()
+	l.reap()
 	l.close()
 }
 

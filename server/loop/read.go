@@ -25,7 +25,7 @@ func (l *Loop) readable(c *Conn) {
 	case e != 0 && isTooEarly(e):
 		return
 	case e != 0 || n == 0:
-		c.kill()
+		c.abort()
 		return
 	}
 	c.heard = l.sec

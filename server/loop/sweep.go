@@ -28,11 +28,11 @@ func (l *Loop) sweep() {
 		case stateProxy, stateHead:
 			if age > handshake {
 				l.stat.timeouts++
-				c.kill()
+				c.abort()
 			}
 		case stateClosing, stateLinger:
 			if age > closing {
-				c.kill()
+				c.abort()
 			}
 		case stateOpen:
 			switch {

@@ -30,7 +30,7 @@ func TestWritable(t *testing.T) {
 	}
 	for i := range 50 {
 		s := fmt.Sprint(i, strings.Repeat(" ", 50_000))
-		l.gather(&g, batch(s))
+		l.merge(&g, batch(s))
 		l.flush()
 		for j := range peers {
 			p := &peers[j]
@@ -38,7 +38,7 @@ func TestWritable(t *testing.T) {
 			p.Send(ws.OpText, []byte(own))
 			p.want = append(p.want, s, own)
 		}
-		l.uncork()
+		l.cork.release()
 	}
 	if n := peers[0].Pending() + peers[1].Pending(); int64(n) != l.stat.pending {
 		t.Errorf("%d pending, %d counted", n, l.stat.pending)
@@ -56,7 +56,7 @@ func TestWritable(t *testing.T) {
 			}
 			all = append(all, buf[:n]...)
 			owed := len(p.out.queue)
-			p.writable()
+			p.sendPending()
 			if p.out != nil && owed-len(p.out.queue) > 2 {
 				t.Fatal("more than a share")
 			}
@@ -73,9 +73,9 @@ func TestWritable(t *testing.T) {
 		if len(all) > 0 || p.events != readable {
 			t.Errorf("%d bytes more, events %d", len(all), p.events)
 		}
-		p.kill()
+		p.abort()
 	}
-	if l.bury(); l.stat.pending != 0 {
+	if l.reap(); l.stat.pending != 0 {
 		t.Errorf("%d pending", l.stat.pending)
 	}
 }
@@ -91,20 +91,20 @@ func TestOwedMemory(t *testing.T) {
 		slow[i] = l.member(ours)
 		for slow[i].out == nil {
 			slow[i].Send(ws.OpBinary, make([]byte, 1000))
-			l.uncork()
+			l.cork.release()
 		}
 		g.Join(&Member{Conn: slow[i], Until: forever})
 	}
 	for range 100 {
 		b := batch("a small event")
-		b.B = append(make([]byte, 0, 100_000), b.B...)
-		l.gather(&g, b)
+		b.b = append(make([]byte, 0, 100_000), b.b...)
+		l.merge(&g, b)
 		l.flush()
 	}
 	held := map[*Batch]int{}
 	for _, c := range slow {
 		for _, b := range c.out.queue {
-			held[b.Batch] = cap(b.B)
+			held[b.Batch] = cap(b.b)
 		}
 	}
 	total := 0
@@ -115,9 +115,9 @@ func TestOwedMemory(t *testing.T) {
 		t.Errorf("%d bytes in %d batches", total, len(held))
 	}
 	for _, c := range slow {
-		c.kill()
+		c.abort()
 	}
-	if l.bury(); l.stat.pending != 0 {
+	if l.reap(); l.stat.pending != 0 {
 		t.Errorf("%d pending", l.stat.pending)
 	}
 }
@@ -138,16 +138,16 @@ func TestLastWords(t *testing.T) {
 		peers[2].Send(ws.OpText, []byte("news"))
 	}
 	_ = unix.Shutdown(theirs[1], unix.SHUT_RDWR) // not known to the server yet
-	peers[0].kill()
-	l.bury()
+	peers[0].abort()
+	l.reap()
 	if n := h.count("closed 1006"); n != 2 || l.count != 1 {
 		t.Errorf("%d told of, %d left", n, l.count)
 	}
 	if got := texts(t, theirs[2]); len(got) != 2 {
 		t.Errorf("got %q", got)
 	}
-	peers[2].kill()
-	l.bury()
+	peers[2].abort()
+	l.reap()
 }
 
 // A socket that was said to be readable and is not is no broken one.
@@ -158,8 +158,8 @@ func TestNothingToRead(t *testing.T) {
 	if l.readable(c); !c.Open() {
 		t.Error("given up")
 	}
-	c.kill()
-	l.bury()
+	c.abort()
+	l.reap()
 }
 
 // What a peer was slow to take does not reach it after its token's end or after
@@ -185,16 +185,16 @@ func TestStale(t *testing.T) {
 			g.Join(m)
 			half := strings.Repeat("half ", 100_000)
 			for _, s := range []string{half, "one", "two"} {
-				l.gather(&g, batch(s))
+				l.merge(&g, batch(s))
 				l.flush()
 			}
 			c.Send(ws.OpText, []byte("answer"))
-			l.uncork()
+			l.cork.release()
 			if c.out == nil || c.out.off == 0 {
 				t.Fatal("nothing is half sent")
 			}
 			test.end(l, m)
-			l.uncork()
+			l.cork.release()
 			var all []byte
 			buf := make([]byte, 1<<20)
 			for {
@@ -203,18 +203,18 @@ func TestStale(t *testing.T) {
 					break
 				}
 				all = append(all, buf[:max(n, 0)]...)
-				c.writable()
+				c.sendPending()
 			}
 			want := batch(half)
 			if test.want {
 				want = batch(half, "one", "two")
 			}
-			want.B = append(want.B, batch("answer").B...)
-			if !bytes.HasPrefix(all, want.B) || l.stat.pending != 0 {
-				t.Errorf("%d bytes, want %d; the end is %q; %d pending", len(all), len(want.B), all[max(0, len(all)-40):], l.stat.pending)
+			want.b = append(want.b, batch("answer").b...)
+			if !bytes.HasPrefix(all, want.b) || l.stat.pending != 0 {
+				t.Errorf("%d bytes, want %d; the end is %q; %d pending", len(all), len(want.b), all[max(0, len(all)-40):], l.stat.pending)
 			}
-			c.kill()
-			l.bury()
+			c.abort()
+			l.reap()
 		})
 	}
 }
