@@ -87,8 +87,8 @@ func failsWithin(t *testing.T, stream []byte, last, chop int) {
 	fd, _ := pair(t)
 	c := l.member(fd)
 	defer func() {
-		c.kill()
-		l.bury()
+		c.abort()
+		l.reap()
 	}()
 	for at := 0; at < len(stream); at += chop {
 		b, have := l.room(c)
