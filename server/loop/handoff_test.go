@@ -167,7 +167,7 @@ func TestAdoptRefuses(t *testing.T) {
 	if err := s.Adopt(ours, nil); err == nil {
 		t.Error("a connection of another origin was adopted")
 	}
-	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("it was not closed: %v", err)
 	}
 
