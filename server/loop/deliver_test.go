@@ -560,8 +560,8 @@ func TestConnsFrom(t *testing.T) {
 	for range 10 {
 		add()
 	}
-	l.conns[3].kill()
-	l.bury()
+	l.conns[3].abort()
+	l.reap()
 	seen := make(map[*Conn]int)
 	place, pieces := 0, 0
 	for {
@@ -586,7 +586,7 @@ func TestConnsFrom(t *testing.T) {
 		t.Error("no end")
 	}
 	for _, c := range l.conns {
-		c.kill()
+		c.abort()
 	}
-	l.bury()
+	l.reap()
 }
