@@ -3,9 +3,12 @@ package bus
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -122,6 +125,13 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		// Check bounds it. JetStream's own requests and answers must fit too.
 		MaxPayload: max(int32(o.MaxPayload), defaultMaxPayload),
 	}
+	var err error
+	if opts.TLSConfig, err = o.serverTLS(); err != nil {
+		return nil, err
+	}
+	opts.TLS = opts.TLSConfig != nil
+	e.user, e.password = rand.Text(), rand.Text() // no name that an operator may choose
+	opts.Users = []*server.User{{Username: e.user, Password: e.password}}
 	if o.Embedded.Listen != "" {
 		u, err := parseAddress("nats.listen", o.Embedded.Listen)
 		if err != nil {
@@ -129,16 +139,51 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		}
 		opts.DontListen = false
 		opts.Host, opts.Port = hostPort(u)
-		opts.Username = u.User.Username()
-		opts.Password, _ = u.User.Password()
+		if password, guarded := u.User.Password(); guarded {
+			opts.Users = append(opts.Users, &server.User{Username: u.User.Username(), Password: password})
+		} else {
+			// On loopback, without a password. Not for the buckets: who writes there undoes revocations, and
+			// who reads answers there has tickets.
+			events := &server.SubjectPermission{Allow: []string{o.Prefix + ".ev.>"}}
+			opts.Users = append(opts.Users, &server.User{
+				Username: "events", Permissions: &server.Permissions{Publish: events, Subscribe: events},
+			})
+			opts.NoAuthUser = "events"
+		}
 	}
 	if o.Embedded.ClusterListen != "" {
 		if err := joinCluster(opts, &o.Embedded); err != nil {
 			return nil, err
 		}
 	}
-	e.user, e.password = opts.Username, opts.Password
 	return opts, nil
+}
+
+// serverTLS is the configuration of both ports of the embedded server, nil for none.
+func (o *Options) serverTLS() (*tls.Config, error) {
+	if o.TLSCert == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey)
+	if err != nil {
+		return nil, &OptionError{"nats.tls.cert", o.TLSCert, err, "name a PEM certificate and, in nats.tls.key, its key"}
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if o.TLSCA == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(o.TLSCA)
+	if err == nil {
+		c.ClientCAs = x509.NewCertPool()
+		if !c.ClientCAs.AppendCertsFromPEM(pem) {
+			err = errors.New("holds no certificate")
+		}
+	}
+	if err != nil {
+		return nil, &OptionError{"nats.tls.ca", o.TLSCA, err, "name a PEM file of CA certificates"}
+	}
+	c.RootCAs, c.ClientAuth = c.ClientCAs, tls.RequireAndVerifyClientCert
+	return c, nil
 }
 
 func joinCluster(opts *server.Options, o *Embedded) error {
@@ -150,6 +195,9 @@ func joinCluster(opts *server.Options, o *Embedded) error {
 	c.Name = o.ClusterName
 	c.Host, c.Port = hostPort(u)
 	c.NoAdvertise = true
+	if opts.TLSConfig != nil {
+		c.TLSConfig, c.TLSTimeout = opts.TLSConfig.Clone(), dialTimeout.Seconds()
+	}
 	c.Username = u.User.Username()
 	c.Password, _ = u.User.Password()
 	for _, r := range o.Routes {
@@ -167,7 +215,6 @@ func joinCluster(opts *server.Options, o *Embedded) error {
 		// takes a password that nobody is told.
 		opts.DontListen = false
 		opts.Host, opts.Port = "127.0.0.1", server.RANDOM_PORT
-		opts.Username, opts.Password = "notifyd", rand.Text()
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func TestPortTaken(t *testing.T) {
 	taken := l.Addr().String()
 	_, err = bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{Listen: "u:secret@" + taken}}, bustest.NewRecorder(), zapNop)
 	wantKey(t, err, "nats.listen", "***@"+taken)
-	_, err = bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: taken, Routes: []string{taken}}}, bustest.NewRecorder(), zapNop)
+	_, err = bus.Open(t.Context(), bus.Options{DataDir: t.TempDir(), Embedded: bus.Embedded{ClusterName: "c", ClusterListen: taken, Routes: []string{taken}}}, bustest.NewRecorder(), zapNop)
 	wantKey(t, err, "nats.cluster.listen", taken)
 }
 
@@ -175,6 +175,14 @@ func TestListen(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
+	ca, caFile, _ := certificate(t, nil)
+	_, cert, key := certificate(t, &ca)
+	for name, o := range map[string]bus.Options{"plain": {}, "mutual TLS": {TLSCA: caFile, TLSCert: cert, TLSKey: key}} {
+		t.Run(name, func(t *testing.T) { testCluster(t, o) })
+	}
+}
+
+func testCluster(t *testing.T, o bus.Options) {
 	var addrs []string
 	for range 3 {
 		addrs = append(addrs, fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port))
@@ -184,9 +192,8 @@ func TestCluster(t *testing.T) {
 	log, seen := testkit.Log()
 	for _, a := range addrs {
 		sink := bustest.NewRecorder()
-		b, err := bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{
-			ClusterName: "c", ClusterListen: "u:secret@" + a, Routes: addrs,
-		}}, sink, log)
+		o.DataDir, o.Embedded = t.TempDir(), bus.Embedded{ClusterName: "c", ClusterListen: "u:secret@" + a, Routes: addrs}
+		b, err := bus.Open(t.Context(), o, sink, log)
 		if err != nil {
 			t.Fatal(err)
 		}

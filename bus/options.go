@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -25,7 +26,8 @@ type Options struct {
 	// User and Password (nats.user, nats.password) override what stands in URL.
 	User, Password string
 	// TLSCA, TLSCert, TLSKey (nats.tls.ca, nats.tls.cert, nats.tls.key) are PEM files. A CA, or a
-	// certificate with its key, makes TLS compulsory.
+	// certificate with its key, makes TLS compulsory. With an embedded server they are for its ports: the
+	// certificate is what it shows to clients and to other members; with a CA all of them must show one of it.
 	TLSCA, TLSCert, TLSKey string
 
 	// Prefix (nats.prefix) is put before every subject, so that an event on topic rooms.42 is the NATS
@@ -60,9 +62,9 @@ type Options struct {
 // Embedded configures the embedded server beyond its default, which opens no port. The addresses are
 // "host:port" or "user:password@host:port".
 type Embedded struct {
-	// Listen (nats.listen) opens a port for NATS clients. Without user and password whoever reaches it
-	// may publish and subscribe to everything: bind it to loopback or to a network that only trusted
-	// services reach.
+	// Listen (nats.listen) opens a port for NATS clients. Who has the password may do everything, as other
+	// nodes must. On loopback it may be left out; clients may publish and receive events then, and nothing
+	// else.
 	Listen string
 	// ClusterName, ClusterListen, Routes (nats.cluster.name, .listen, .routes) join several processes
 	// into one NATS cluster. Routes are the ClusterListen addresses of the others (its own among them
@@ -157,9 +159,6 @@ func (o *Options) checkEmbedded() error {
 		{"nats.creds", o.Creds},
 		{"nats.nkey", o.NKey},
 		{"nats.user", o.User},
-		{"nats.tls.ca", o.TLSCA},
-		{"nats.tls.cert", o.TLSCert},
-		{"nats.tls.key", o.TLSKey},
 	} {
 		if s.v != "" {
 			return &OptionError{s.key, s.v, errors.New("is for an external NATS only"), remedy}
@@ -169,8 +168,24 @@ func (o *Options) checkEmbedded() error {
 		return &OptionError{"nats.password", "***", errors.New("is for an external NATS only"), remedy}
 	}
 	e := &o.Embedded
+	if e.Listen == "" && e.ClusterListen == "" {
+		for _, s := range []struct{ key, v string }{{"nats.tls.ca", o.TLSCA}, {"nats.tls.cert", o.TLSCert}, {"nats.tls.key", o.TLSKey}} {
+			if s.v != "" {
+				return &OptionError{s.key, s.v, errors.New("is for an external NATS, or a port of the embedded one"), remedy}
+			}
+		}
+	}
+	if o.TLSCert != "" && o.TLSCA == "" && e.ClusterListen != "" {
+		return &OptionError{"nats.tls.ca", "", errors.New("the members of a cluster check each other's certificates"), "set it"}
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") || o.TLSCert == "" && o.TLSCA != "" {
+		return &OptionError{"nats.tls.cert", o.TLSCert, errors.New("certificate and key belong together"), "set both nats.tls.cert and nats.tls.key"}
+	}
+	if _, err := o.serverTLS(); err != nil {
+		return err
+	}
 	if e.Listen != "" {
-		if _, err := parseAddress("nats.listen", e.Listen); err != nil {
+		if err := checkGuarded("nats.listen", e.Listen, "publish events, revoke, and undo revocations"); err != nil {
 			return err
 		}
 	}
@@ -183,8 +198,11 @@ func (o *Options) checkEmbedded() error {
 	if e.ClusterName == "" || strings.ContainsAny(e.ClusterName, " \t\r\n") {
 		return &OptionError{"nats.cluster.name", e.ClusterName, errors.New("a cluster needs a name without spaces"), "give every member the same name"}
 	}
-	if _, err := parseAddress("nats.cluster.listen", e.ClusterListen); err != nil {
+	if err := checkGuarded("nats.cluster.listen", e.ClusterListen, "join the cluster"); err != nil {
 		return err
+	}
+	if o.DataDir == "" {
+		return &OptionError{"data-dir", "", errors.New("a member of a cluster that forgets what it stored ends tickets and revocations for all"), "set it"}
 	}
 	if len(e.Routes) == 0 {
 		return &OptionError{"nats.cluster.routes", "", errors.New("a cluster needs the address of another member"), "list the nats.cluster.listen addresses of the members"}
@@ -195,6 +213,24 @@ func (o *Options) checkEmbedded() error {
 		}
 	}
 	return nil
+}
+
+// checkGuarded requires a password of an address that others than this machine may reach.
+func checkGuarded(key, address, may string) error {
+	u, err := parseAddress(key, address)
+	if err != nil {
+		return err
+	}
+	if u.User != nil {
+		if password, _ := u.User.Password(); password == "" || u.User.Username() == "" {
+			return &OptionError{key, redact(address), errors.New("user and password belong together"), "write USER:PASSWORD@HOST:PORT"}
+		}
+		return nil
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsLoopback() || u.Hostname() == "localhost" {
+		return nil
+	}
+	return &OptionError{key, redact(address), fmt.Errorf("whoever reaches it may %s", may), "write USER:PASSWORD@HOST:PORT, or listen on loopback"}
 }
 
 // parseAddress reads "[user:password@]host:port", with or without "nats://" before it.

@@ -21,6 +21,8 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
 	"github.com/notifyd/notifyd/bus"
@@ -263,12 +265,97 @@ func TestServerTakesLess(t *testing.T) {
 	}
 }
 
+// Without a password, which only loopback may do, a client of the embedded server has events and nothing else: it
+// cannot undo a revocation, nor listen to the answers that hold tickets.
+func TestListenWithoutPassword(t *testing.T) {
+	addr := fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port)
+	sink := bustest.NewRecorder()
+	b := open(t, bus.Options{Embedded: bus.Embedded{Listen: addr}}, sink)
+	js, err := jetstream.New(b.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "notify_x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(t.Context(), "key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	denied := make(chan error, 100)
+	nc, err := nats.Connect(addr, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { denied <- err }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	for _, subject := range []string{"$KV.notify_x.key", "$JS.API.STREAM.PURGE.KV_notify_x", "$JS.API.STREAM.DELETE.KV_notify_x", "$SYS.REQ.SERVER.PING", "notify.x", "else"} {
+		if err := nc.PublishRequest(subject, "notify.ev.answer", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-denied; !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("%s: %v", subject, err)
+		}
+	}
+	for _, subject := range []string{">", "_INBOX.>", "$KV.>", "$JS.>", "notify.>", "*.ev.>"} {
+		if _, err := nc.SubscribeSync(subject); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-denied; !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("%s: %v", subject, err)
+		}
+	}
+	bustest.Subscribe(t, b, 1, "a.b")
+	if err := nc.Publish("notify.ev.a.b", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "a.b", Data: "1"})
+	if e, err := kv.Get(t.Context(), "key"); err != nil || string(e.Value()) != "value" {
+		t.Errorf("%v %v", e, err)
+	}
+}
+
+// With nats.tls.* the ports of the embedded server speak TLS alone, and with a CA they ask for a certificate.
+func TestEmbeddedTLS(t *testing.T) {
+	ca, caFile, _ := certificate(t, nil)
+	_, otherCA, _ := certificate(t, nil)
+	_, cert, key := certificate(t, &ca)
+	for _, mutual := range []bool{false, true} {
+		addr := fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port)
+		o := bus.Options{TLSCert: cert, TLSKey: key, Embedded: bus.Embedded{Listen: "u:pw@" + addr}}
+		if mutual {
+			o.TLSCA = caFile
+		}
+
+		b := open(t, o, bustest.NewRecorder())
+		testkit.Eventually(t, "connected", b.Connected)
+		url := "nats://u:pw@" + addr
+		refused(t, bus.Options{URL: url, TLSCA: otherCA}, "nats.tls.ca")
+		if mutual {
+			works(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: key})
+		} else {
+			works(t, bus.Options{URL: url, TLSCA: caFile})
+		}
+		closeBus(t, b)
+	}
+	for _, o := range []bus.Options{
+		{TLSCert: cert, TLSKey: cert},
+		{TLSCert: cert},
+		{TLSCA: caFile},
+		{TLSKey: key},
+	} {
+		o.Embedded.Listen = "127.0.0.1:1"
+		if err := o.Check(); err == nil || !strings.HasPrefix(err.Error(), "nats.tls.cert ") {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
 func TestCheck(t *testing.T) {
 	if err := (bus.Options{URL: "nats://h", TLSCA: "/nowhere"}).Check(); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 	cluster := bus.Embedded{ClusterName: "c", ClusterListen: "127.0.0.1:1", Routes: []string{"127.0.0.1:2"}}
-	if err := (bus.Options{Embedded: cluster}).Check(); err != nil {
+	if err := (bus.Options{DataDir: "d", Embedded: cluster}).Check(); err != nil {
 		t.Error(err)
 	}
 	for key, options := range map[string][]bus.Options{
@@ -298,13 +385,14 @@ func TestCheck(t *testing.T) {
 		"nats.creds":          {{Creds: "x"}},
 		"nats.nkey":           {{NKey: "x"}},
 		"nats.user":           {{User: "x"}},
-		"nats.tls.ca":         {{TLSCA: "x"}},
+		"nats.tls.ca":         {{TLSCA: "x"}, {TLSCA: "x", Embedded: bus.Embedded{}}},
 		"nats.tls.cert":       {{TLSCert: "x"}},
 		"nats.tls.key":        {{TLSKey: "x"}},
-		"nats.listen":         {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:0"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}},
-		"nats.cluster.listen": {{Embedded: bus.Embedded{ClusterName: "c"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h", Routes: []string{"h:1"}}}},
+		"nats.listen":         {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:0"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}, {Embedded: bus.Embedded{Listen: "h:1"}}, {Embedded: bus.Embedded{Listen: ":1"}}, {Embedded: bus.Embedded{Listen: "0.0.0.0:1"}}, {Embedded: bus.Embedded{Listen: "u@127.0.0.1:1"}}, {Embedded: bus.Embedded{Listen: ":p@127.0.0.1:1"}}},
+		"nats.cluster.listen": {{Embedded: bus.Embedded{ClusterName: "c"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h", Routes: []string{"h:1"}}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1", Routes: []string{"h:1"}}, DataDir: "d"}},
 		"nats.cluster.name":   {{Embedded: bus.Embedded{ClusterListen: "h:1", Routes: []string{"h:1"}}}},
-		"nats.cluster.routes": {{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1", Routes: []string{"h"}}}},
+		"nats.cluster.routes": {{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "[::1]:1"}, DataDir: "d"}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "localhost:1", Routes: []string{"h"}}, DataDir: "d"}},
+		"data-dir":            {{Embedded: cluster}},
 	} {
 		for _, o := range options {
 			err := o.Check()

@@ -116,7 +116,11 @@ func TestCheck(t *testing.T) {
 		{"--nats.url=nats://h --nats.user=u", `nats.user: "u"|nats.password`},
 		{"--nats.url=nats://h --nats.tls-cert=c", `nats.tls_cert: "c"|nats.tls_key`},
 		{"--nats.routes=nats://h:1", `nats.cluster_listen: ""|0.0.0.0:6222`},
-		{"--nats.cluster-listen=:1 --nats.cluster-name=c", `nats.routes: ""|nats.cluster_listen`},
+		{"--nats.cluster-listen=127.0.0.1:1 --nats.cluster-name=c --data-dir=d", `nats.routes: ""|nats.cluster_listen`},
+		{"--nats.cluster-listen=u:p@:1 --nats.cluster-name=c", `data_dir: ""|set it`},
+		{"--nats.cluster-listen=:1 --nats.cluster-name=c", `nats.cluster_listen: ":1"|USER:PASSWORD@`},
+		{"--nats.listen=0.0.0.0:4222", `nats.listen: "0.0.0.0:4222"|USER:PASSWORD@`},
+		{"--nats.tls-cert=c", `nats.tls_cert: "c"|nats.url`},
 		{"--nats.cluster-listen=:1", `nats.cluster_name: ""|same name`},
 	} {
 		args := append([]string{"check"}, strings.Fields(strings.ReplaceAll(c.args, "KEYS", file))...)

@@ -66,13 +66,13 @@ type natsConfig struct {
 	NKey          string        `help:"NKey seed file for nats.url." placeholder:"FILE" name:"nkey"`
 	User          string        `help:"User for nats.url." placeholder:"NAME"`
 	Password      string        `help:"Password for nats.url; best given as NOTIFYD_NATS_PASSWORD." placeholder:"SECRET"`
-	TLSCA         string        `help:"CA certificates that nats.url is checked against." placeholder:"FILE" name:"tls-ca"`
-	TLSCert       string        `help:"Client certificate for nats.url." placeholder:"FILE" name:"tls-cert"`
-	TLSKey        string        `help:"Key of the client certificate." placeholder:"FILE" name:"tls-key"`
+	TLSCA         string        `help:"CA certificates that nats.url is checked against. With nats.listen or nats.cluster_listen: that clients and members must show a certificate of." placeholder:"FILE" name:"tls-ca"`
+	TLSCert       string        `help:"Client certificate for nats.url, or the certificate of nats.listen and nats.cluster_listen." placeholder:"FILE" name:"tls-cert"`
+	TLSKey        string        `help:"Key of the certificate." placeholder:"FILE" name:"tls-key"`
 	Prefix        string        `help:"First part of every NATS subject: PREFIX.ev.TOPIC." default:"notify"`
-	Listen        string        `help:"Port of the embedded server for other NATS clients. Empty: none, reachable in this process only." placeholder:"HOST:PORT"`
+	Listen        string        `help:"Port of the embedded server for other NATS clients, who may do everything with the password. On loopback it may be left out: they publish and receive events then. Empty: no port." placeholder:"[USER:PASSWORD@]HOST:PORT"`
 	ClusterName   string        `help:"Name of the cluster that embedded servers form." placeholder:"NAME"`
-	ClusterListen string        `help:"Address for the other nodes of the cluster." placeholder:"HOST:PORT"`
+	ClusterListen string        `help:"Address for the other nodes of the cluster, with the same password on all. On loopback it may be left out." placeholder:"[USER:PASSWORD@]HOST:PORT"`
 	Routes        []string      `help:"Another node of the cluster, nats://HOST:PORT. Repeatable." placeholder:"URL"`
 	Replicas      int           `help:"Servers of the NATS cluster that keep a copy of tickets, used tokens and revocations, 1 to 5." default:"1"`
 	Linger        time.Duration `help:"Keep the NATS subscription of a pattern so long after its last subscriber left." default:"5s"`

@@ -152,8 +152,8 @@ func TestTickets(t *testing.T) {
 	file, key := keyFile(t)
 	nats := natsPort(t)
 	common := []string{"--auth.keys", file, "--auth.require=connection", "--auth.ticket-ttl=17s", "--trusted-proxies=127.0.0.1"}
-	one := serveHere(t, append(common, "--nats.listen", nats)...)
-	two := serveHere(t, append(common, "--nats.url", "nats://"+nats)...)
+	one := serveHere(t, append(common, "--nats.listen", "u:pw@"+nats)...)
+	two := serveHere(t, append(common, "--nats.url", "nats://u:pw@"+nats)...)
 	bearer := map[string]string{"Authorization": "Bearer " + mint(t, key, authz.Claims{Subject: "ann", Subscribe: []string{"a"}})}
 	ticket := func(header map[string]string) string {
 		t.Helper()
@@ -195,8 +195,8 @@ func TestOneMessage(t *testing.T) {
 	}
 	file := writeFile(t, string(private))
 	nats := natsPort(t)
-	one := serveHere(t, "--auth.keys", file, "--nats.listen", nats)
-	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats)
+	one := serveHere(t, "--auth.keys", file, "--nats.listen", "u:pw@"+nats)
+	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats)
 	made := invoke(t, nil, "", "token", "--key", file, "--once", "--digest-of", "a.b", `{"x": 1}`)
 	token := as(strings.TrimSpace(made.stdout))
 	for _, c := range []struct {

@@ -33,8 +33,8 @@ func (r *running) metric(t *testing.T, line string) {
 func TestRevocationOnTwoNodes(t *testing.T) {
 	file, key := keyFile(t)
 	nats := natsPort(t)
-	one := serveHere(t, "--auth.keys", file, "--nats.listen", nats)
-	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats)
+	one := serveHere(t, "--auth.keys", file, "--nats.listen", "u:pw@"+nats)
+	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats)
 	admin := as(mint(t, key, authz.Claims{Subject: "operator", Admin: true}))
 	old := time.Now().Add(-time.Hour)
 	token := func(jti, sub string, issued time.Time) map[string]string {
@@ -88,7 +88,7 @@ func TestRevocationOnTwoNodes(t *testing.T) {
 	}
 	one.metric(t, `notifyd_revocations_total{result="ok"} 2`)
 
-	late := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats)
+	late := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats)
 	for name, env := range map[string]map[string]string{"jti": publisher, "sub": token("j6", "ann", old)} {
 		if got := pub(late, env); !revoked(got) {
 			t.Errorf("by %s, on a node that came later: %+v", name, got)
@@ -119,9 +119,9 @@ func TestRevocationOutage(t *testing.T) {
 	t.Parallel()
 	file, key := keyFile(t)
 	nats := natsPort(t)
-	home := serveHere(t, "--auth.keys", file, "--nats.listen", nats)
-	closed := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats, "--auth.revocation-max-age=5s")
-	open := serveHere(t, "--auth.keys", file, "--nats.url", "nats://"+nats, "--auth.revocation-max-age=5s", "--auth.revocation-outage=open")
+	home := serveHere(t, "--auth.keys", file, "--nats.listen", "u:pw@"+nats)
+	closed := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats, "--auth.revocation-max-age=5s")
+	open := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats, "--auth.revocation-max-age=5s", "--auth.revocation-outage=open")
 	n := 0
 	bearer := func() map[string]string {
 		n++
