@@ -23,6 +23,9 @@ func (s *Server) Expired(m *loop.Member) {
 // is looked into when the earliest of its subscriptions is due.
 func (s *Server) Tick(l *loop.Loop) {
 	now := l.Now()
+	if s.governor != nil && l.Index() == 0 {
+		s.governor.Tick(now)
+	}
 	l.Conns(func(c *loop.Conn) bool {
 		if ses := sessionOf(c); now >= ses.due {
 			s.notice(c, ses, now)

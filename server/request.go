@@ -6,6 +6,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/server/governor"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -28,13 +29,14 @@ type request struct {
 
 // loopState is what the server keeps of a loop, for its goroutine alone.
 type loopState struct {
-	request   request
-	forRoom   []*waiting // in the order in which they came, but for those that have gone
-	unflushed bool       // this turn has published
-	verified  int        // signatures that this turn has checked
-	distrust  int64      // until when it checks none, in Unix nanoseconds
-	reply     []byte
-	counts    counts
+	request     request
+	forRoom     []*waiting // in the order in which they came, but for those that have gone
+	unflushed   bool       // this turn has published
+	verified    int        // signatures that this turn has checked
+	distrust    int64      // until when it checks none, in Unix nanoseconds
+	reply       []byte
+	counts      counts
+	processTime governor.Window // what the governor measures by
 }
 
 // counts are a loop's counters.

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/server/governor"
 	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
@@ -94,6 +95,9 @@ type Options struct {
 	Origins []string
 	// TrustedProxies may say in Forwarded or X-Forwarded-For whom they speak for.
 	TrustedProxies []netip.Prefix
+	// AdaptProcessors lets the server set how many processors Go has, for the whole
+	// program (package governor).
+	AdaptProcessors bool
 }
 
 func (o Options) withDefaults() Options {
@@ -138,6 +142,7 @@ type Server struct {
 
 	verifyOnLoop int // signatures that a loop verifies in a turn
 	penalties    penalties
+	governor     *governor.Governor // nil: the number of processors stays what it is
 
 	ticketsOfSubject, ticketsOfAddress *quota
 }
@@ -164,6 +169,12 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	}
 	opts.Loop.OnRoom = s.Room
 	opts.Loop.HTTP = s.handoff
+	if opts.AdaptProcessors {
+		s.governor = governor.New(func() { s.engine.ProcessorsChanged() })
+	}
+	if s.governor != nil {
+		opts.Loop.OnTurn = func(l *loop.Loop, writes int) { s.governor.Turn(&stateOf(l).processTime, l.Now(), writes) }
+	}
 	opts.Loop.AcceptError = func(err error) {
 		log.Warn("not accepting connections for a second", zap.Error(err))
 	}
@@ -202,6 +213,9 @@ func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
 // every connection with 1012, spread over Options.DrainWindow. The bus must
 // still run. When ctx ends first, the rest is cut off and its error returned.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if s.governor != nil {
+		s.governor.Stop()
+	}
 	err := s.engine.Drain(ctx, s.opts.DrainWindow)
 	err = errors.Join(err, s.http.Shutdown(ctx))
 	if err != nil {

@@ -266,10 +266,10 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 		TicketsPerIP:      c.Limits.TicketsPerIP,
 		Origins:           origins,
 		TrustedProxies:    proxies,
+		AdaptProcessors:   os.Getenv("GOMAXPROCS") == "", // else the operator has chosen
 
 		Loop: loop.Options{
 			Loops:            c.Loops,
-			AdaptProcessors:  os.Getenv("GOMAXPROCS") == "", // else they are as wanted
 			HeadBytes:        int(c.Limits.HeadBytes),
 			MessageBytes:     int(c.Limits.MessageBytes),
 			PendingBytes:     int(c.Limits.PendingBytes),

@@ -23,7 +23,6 @@ type Engine struct {
 	limits limits         // of sockets, those given to net/http included
 
 	listener listener // loop 0's
-	governor governor
 	running  sync.WaitGroup
 }
 

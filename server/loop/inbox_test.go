@@ -67,7 +67,8 @@ func TestWakeEachPost(t *testing.T) {
 
 // Deliver waits while the inbox is full and goes on when the loop has taken it.
 func TestDeliverWaits(t *testing.T) {
-	l := idle(t, Options{}, &hooks{})
+	var rooms atomic.Int32
+	l := idle(t, Options{OnRoom: func() { rooms.Add(1) }}, &hooks{})
 	var g Group
 	var delivered atomic.Int32
 	var wg sync.WaitGroup
@@ -79,7 +80,7 @@ func TestDeliverWaits(t *testing.T) {
 			delivered.Add(1)
 		}
 	})
-	eventually(t, "full", func() bool { return delivered.Load() > inboxBytes>>20-1 })
+	eventually(t, "full", func() bool { return !l.eng.HasRoom() })
 	l.inbox.mu.Lock()
 	bytes := l.inbox.bytes
 	l.inbox.mu.Unlock()
@@ -91,16 +92,51 @@ func TestDeliverWaits(t *testing.T) {
 	}
 	eventually(t, "all delivered", func() bool { l.take(); l.flush(); return delivered.Load() == n })
 	wg.Wait()
+	before := rooms.Load()
+	if before == 0 || !l.eng.HasRoom() {
+		t.Errorf("%d reports of room, has room: %v", before, l.eng.HasRoom())
+	}
 
-	// Who waits when the loop stops goes on as well.
+	// A caller that waits when the loop stops goes on as well. That is not reported as
+	// room: what would use it is being ended too.
 	wg.Go(func() {
 		for range n {
 			l.Deliver(&g, batch(big))
 		}
 	})
-	eventually(t, "full", func() bool { l.inbox.mu.Lock(); defer l.inbox.mu.Unlock(); return l.inbox.bytes > inboxBytes })
+	eventually(t, "full", func() bool { return !l.eng.HasRoom() })
 	for _, it := range l.inbox.shut() {
 		it.batch.Release()
 	}
 	wg.Wait()
+	if n := rooms.Load(); n != before || !l.eng.HasRoom() {
+		t.Errorf("%d reports of room behind the end, has room: %v", n-before, l.eng.HasRoom())
+	}
+}
+
+// OnTurn is called for each turn, with its calls of write(2): a fan-out is as many as
+// the group has members.
+func TestOnTurnReportsWrites(t *testing.T) {
+	const members = 20
+	var g Group
+	most := make(chan int, 1)
+	fannedOut := false // the loop's
+	opts := Options{OnTurn: func(_ *Loop, writes int) {
+		if fannedOut {
+			fannedOut = false
+			most <- writes
+		}
+	}}
+	h := &hooks{open: func(c *Conn) { g.Join(&Member{Conn: c, Until: forever}) }}
+	s := start(t, opts, h)
+	for range members {
+		s.dial()
+	}
+	s.Do(func(l *Loop) {
+		fannedOut = true
+		l.DeliverNow(&g, batch("to all"))
+	})
+	if got := <-most; got != members {
+		t.Errorf("%d writes, want %d", got, members)
+	}
 }

@@ -22,8 +22,7 @@ type Loop struct {
 	parking parking
 	inbox   inbox // how other goroutines reach the loop
 	spare   []item
-	awaits  bool   // Turn said so
-	window  window // since when govern watches what the process uses
+	awaits  bool // Turn said so
 
 	// The connections.
 	conns   []*Conn // by slot
@@ -112,7 +111,7 @@ func (l *Loop) readClock() {
 // run is the loop. Every turn does a bounded amount for each connection.
 func (l *Loop) run() {
 	events := make([]pollEvent, 512)
-	l.adapt()
+	l.chooseSleep()
 	for !l.halted {
 		n := l.wait(events)
 		l.readClock()
@@ -130,18 +129,15 @@ func (l *Loop) run() {
 		if l.sec != l.swept {
 			l.swept = l.sec
 			l.sweep()
-			l.adapt()
-			if l.eng.opts.AdaptProcessors {
-				l.governTick()
-			}
+			l.chooseSleep()
 			l.eng.handler.Tick(l)
 		}
 		l.drainSome()
 		l.reap()
 		l.readClock()
 		l.stat.turn(l.now - began)
-		if l.eng.opts.AdaptProcessors {
-			l.govern(l.stat.writes - wrote)
+		if f := l.eng.opts.OnTurn; f != nil {
+			f(l, int(l.stat.writes-wrote))
 		}
 	}
 	l.stop()

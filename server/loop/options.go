@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"runtime"
 	"time"
 )
@@ -11,10 +12,6 @@ type Options struct {
 	// Loops is the number of loops; each keeps up to one core busy. Default: one
 	// for every two cores, so that NATS has the others.
 	Loops int
-	// AdaptProcessors lets the engine set how many processors Go has
-	// (runtime.GOMAXPROCS), for the whole program: one while there is little to do, as
-	// many as by default otherwise. It needs more than one to begin with.
-	AdaptProcessors bool
 	// HeadBytes bounds the head of the handshake request: a header line that
 	// never ends must not fill the memory. Default 8 KiB.
 	HeadBytes int
@@ -58,33 +55,25 @@ type Options struct {
 	// OnRoom is called, from a caller of [Loop.Deliver], when [Engine.HasRoom] is true
 	// again. It may be nil.
 	OnRoom func()
+	// OnTurn is called at the end of each turn of a loop, on its goroutine, with how many
+	// times the turn has called write(2). It must not block. It may be nil.
+	OnTurn func(l *Loop, writes int)
 	// AcceptError is told when accept(2) fails for want of descriptors or
 	// memory; accepting goes on by itself. It may be nil.
 	AcceptError func(error)
 }
 
 func (o Options) withDefaults() Options {
-	def := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	defDur := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	def(&o.Loops, max(1, runtime.GOMAXPROCS(0)/2))
-	o.AdaptProcessors = o.AdaptProcessors && runtime.GOMAXPROCS(0) > 1
-	def(&o.HeadBytes, 8<<10)
-	def(&o.MessageBytes, 64<<10)
-	def(&o.Fragments, 1024)
-	def(&o.PendingBytes, 1<<20)
-	def(&o.SlowCode, 1008)
-	defDur(&o.HandshakeTimeout, 10*time.Second)
-	defDur(&o.MessageTimeout, 30*time.Second)
-	defDur(&o.PingInterval, 25*time.Second)
-	defDur(&o.IdleTimeout, 75*time.Second)
-	defDur(&o.CloseTimeout, 5*time.Second)
+	o.Loops = cmp.Or(o.Loops, max(1, runtime.GOMAXPROCS(0)/2))
+	o.HeadBytes = cmp.Or(o.HeadBytes, 8<<10)
+	o.MessageBytes = cmp.Or(o.MessageBytes, 64<<10)
+	o.Fragments = cmp.Or(o.Fragments, 1024)
+	o.PendingBytes = cmp.Or(o.PendingBytes, 1<<20)
+	o.SlowCode = cmp.Or(o.SlowCode, 1008)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 10*time.Second)
+	o.MessageTimeout = cmp.Or(o.MessageTimeout, 30*time.Second)
+	o.PingInterval = cmp.Or(o.PingInterval, 25*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 75*time.Second)
+	o.CloseTimeout = cmp.Or(o.CloseTimeout, 5*time.Second)
 	return o
 }

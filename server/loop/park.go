@@ -26,9 +26,17 @@ type parking struct {
 // parkFor bounds a sleep, since a sweep may be due.
 const parkFor = time.Second
 
-// adapt has the loop park from now on if there is one processor, and else sleep in
-// epoll_wait. The number may change while the program runs.
-func (l *Loop) adapt() {
+// ProcessorsChanged tells the loops that the number of processors (runtime.GOMAXPROCS)
+// has changed. Without it they notice within a second. Any goroutine may call it.
+func (e *Engine) ProcessorsChanged() {
+	for _, l := range e.loops {
+		l.Post(l.chooseSleep)
+	}
+}
+
+// chooseSleep has the loop park from now on if there is one processor, and else sleep in
+// epoll_wait.
+func (l *Loop) chooseSleep() {
 	switch one := runtime.GOMAXPROCS(0) == 1; {
 	case one && l.parking.file == nil:
 		l.parking.open(&l.poller)

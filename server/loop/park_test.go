@@ -55,7 +55,7 @@ func TestParks(t *testing.T) {
 func TestParksWhileProcessorsChange(t *testing.T) {
 	processors(t, 1)
 	h := &hooks{message: func(c *Conn, op ws.OpCode, p []byte) {
-		c.Loop().adapt() // not only with the next sweep
+		c.Loop().eng.ProcessorsChanged() // not only with the next sweep
 		echo(c, op, p)
 	}}
 	s := start(t, Options{}, h)

@@ -186,10 +186,3 @@ func addrOf(sa unix.Sockaddr) (a [16]byte) {
 	}
 	return a
 }
-
-// processTime is the processor time that the process has used, in nanoseconds.
-func processTime() (nanos int64, ok bool) {
-	var ts unix.Timespec
-	err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts)
-	return ts.Nano(), err == nil
-}

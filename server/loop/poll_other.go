@@ -48,5 +48,3 @@ func listenSocket(net.Listener) (int, error)         { return -1, errNotLinux }
 func acceptSocket(int) (fd int32, addr [16]byte, result acceptResult, err error) {
 	return -1, addr, acceptFailed, errNotLinux
 }
-
-func processTime() (int64, bool) { return 0, false }

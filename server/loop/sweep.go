@@ -65,7 +65,6 @@ func (l *Loop) beginDrain(window time.Duration) {
 		l.eng.listener.close()
 	}
 	l.drain = drain{active: true, from: l.now, window: max(1, int64(window))}
-	l.eng.setOne(false) // a loop that drains does not park
 }
 
 // drainSome closes the share of connections that is due by now.
