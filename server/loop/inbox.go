@@ -82,7 +82,8 @@ func (l *Loop) put(it item, bytes int) (ok bool) {
 	if ok {
 		x.wake()
 	}
-	if waited && l.eng.behind.Add(-1) == 0 && l.eng.opts.OnRoom != nil {
+	// A loop that has stopped has no room to report.
+	if waited && l.eng.behind.Add(-1) == 0 && ok && l.eng.opts.OnRoom != nil {
 		l.eng.opts.OnRoom()
 	}
 	return ok
