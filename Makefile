@@ -18,23 +18,23 @@ lint: ## format and lint, as CI does
 	$(GOLANGCI_LINT) fmt --diff
 	$(GOLANGCI_LINT) run ./...
 
-bench: ## Go benchmarks of each station of the path, against the last tag; half an hour
-	$(GO) run ./bench/stations
+bench: ## Go benchmarks of each station of the path, against the last tag if there is one; half an hour
+	$(GO) run ./bench stations
 
 bench-idle: ## bytes of RSS per idle subscribed connection
-	$(GO) run ./cmd/notifyd bench idle
+	$(GO) run ./bench load idle
 
 bench-auth: ## what each way to authenticate costs, for each algorithm
 	$(GO) run ./bench auth
 
 bench-peers: ## the same loads on notifyd and on other servers, as table and plots in bin/; two hours
 	mkdir -p bin
-	cd bench/peers && $(GO) run . run --json ../../bin/peers.json --svg ../../bin/peers.svg --plot ../../bin/peers-fanout.svg > ../../bin/peers.md
+	$(GO) run ./bench peers --json bin/peers.json --svg bin/peers.svg --plot bin/peers-fanout.svg > bin/peers.md
 	cat bin/peers.md
 
 bench-goals: ## whether notifyd reaches its goals, as table and plots in bin/; a quarter of an hour
 	mkdir -p bin
-	cd bench/peers && $(GO) run . goals --json ../../bin/goals.json --svg ../../bin/goals.svg --plot ../../bin/goals-fanout.svg > ../../bin/goals.md
+	$(GO) run ./bench goals --json bin/goals.json --svg bin/goals.svg --plot bin/goals-fanout.svg > bin/goals.md
 	cat bin/goals.md
 
 fuzz: ## each fuzz target for FUZZTIME

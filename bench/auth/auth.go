@@ -5,7 +5,7 @@
 // how many bytes a token adds to a message, and how soon after its end a token
 // brings no more events:
 //
-//	go run ./bench auth [--rounds 5] [--limit 3m] [--json] [--svg FILE]
+//	go run ./bench auth [--rounds 5] [--limit 3m] [--json FILE]
 //
 // It builds notifyd and starts it with one key of each algorithm, embedded
 // defaults and all strategies. Every round measures every case once, in an order
@@ -26,14 +26,13 @@ import (
 	"github.com/notifyd/notifyd/bench/internal/rig"
 )
 
-var algorithms = []string{"EdDSA", "ES256", "RS256", "HS256"}
-
 // options say how much to measure.
 type options struct {
 	rounds   int
 	limit    time.Duration // after it no more rounds begin
 	connects int           // of one case in one round
 	messages int           // of one case in one round
+	json     string        // file
 	watchers int           // subscribers of each algorithm that wait for their end, at a time
 }
 
@@ -47,15 +46,14 @@ func Main(args []string) error {
 	f.IntVar(&o.connects, "connects", 100, "connections of a case in a round")
 	f.IntVar(&o.messages, "messages", 400, "messages of a case in a round; ten times as many where the token is remembered")
 	f.IntVar(&o.watchers, "watchers", 10, "subscribers of each algorithm in a round whose tokens end")
-	asJSON := f.Bool("json", false, "print JSON and no tables")
-	svg := f.String("svg", "", "draw the figures to this `file`")
+	f.StringVar(&o.json, "json", "", "write the figures to this `file` as well, which go run ./bench draw can draw")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	return run(o, *asJSON, *svg)
+	return run(o)
 }
 
-func run(o options, asJSON bool, svg string) error {
+func run(o options) error {
 	dir, err := os.MkdirTemp("", "notifyd-auth-")
 	if err != nil {
 		return err
@@ -70,15 +68,14 @@ func run(o options, asJSON bool, svg string) error {
 	if err != nil {
 		return err
 	}
-	if svg != "" {
-		if err := chart(r, svg); err != nil {
+	if o.json != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
 			return err
 		}
-	}
-	if asJSON {
-		e := json.NewEncoder(os.Stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
 	}
 	return r.print(os.Stdout)
 }
@@ -97,7 +94,7 @@ func (b *bench) start(dir string) error {
 	}
 	args := []string{"--auth.strategies", "message,first-message,header,subprotocol,ticket,query"}
 	b.keys = make(map[string]authz.Key)
-	for _, alg := range algorithms {
+	for _, alg := range Algorithms {
 		key, file, err := rig.NewKey(dir, alg)
 		if err != nil {
 			return err
@@ -110,7 +107,7 @@ func (b *bench) start(dir string) error {
 }
 
 // measure does all rounds, the first of which only warms up.
-func (b *bench) measure() (*report, error) {
+func (b *bench) measure() (*Report, error) {
 	began := time.Now()
 	cases := append(b.connectCases(), b.publishCases()...)
 	var ends ends

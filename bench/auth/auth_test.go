@@ -4,11 +4,8 @@ package auth
 
 import (
 	"bytes"
-	"encoding/xml"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,17 +43,17 @@ func TestQuantile(t *testing.T) {
 func TestCompareWithinRounds(t *testing.T) {
 	// The machine was three times as slow in the second round. Ratios do not see
 	// that, medians divided by medians would.
-	base := &cost{Name: "message", Token: fresh, Alg: "ES256", rounds: []float64{10, 30, 12}}
-	other := &cost{Name: "ticket", Token: fresh, Alg: "ES256", rounds: []float64{20, 60, 36}}
-	foreign := &cost{Name: "message", Token: fresh, Alg: "HS256", rounds: []float64{1, 1, 1}}
-	compare([]*cost{base, other, foreign}, func(_, o *cost) bool { return o.Name == "message" })
-	if want := (summary{Median: 2, Min: 2, Max: 3}); other.Ratio != want {
+	base := &Cost{Name: "message", Token: Fresh, Alg: "ES256", rounds: []float64{10, 30, 12}}
+	other := &Cost{Name: "ticket", Token: Fresh, Alg: "ES256", rounds: []float64{20, 60, 36}}
+	foreign := &Cost{Name: "message", Token: Fresh, Alg: "HS256", rounds: []float64{1, 1, 1}}
+	compare([]*Cost{base, other, foreign}, func(_, o *Cost) bool { return o.Name == "message" })
+	if want := (Summary{Median: 2, Min: 2, Max: 3}); other.Ratio != want {
 		t.Errorf("ratio %+v, want %+v", other.Ratio, want)
 	}
-	if want := (summary{Median: 36, Min: 20, Max: 60}); other.Micros != want {
+	if want := (Summary{Median: 36, Min: 20, Max: 60}); other.Micros != want {
 		t.Errorf("micros %+v, want %+v", other.Micros, want)
 	}
-	if want := (summary{1, 1, 1}); base.Ratio != want || foreign.Ratio != want {
+	if want := (Summary{1, 1, 1}); base.Ratio != want || foreign.Ratio != want {
 		t.Errorf("bases have ratios %+v and %+v", base.Ratio, foreign.Ratio)
 	}
 }
@@ -105,15 +102,15 @@ func TestDelays(t *testing.T) {
 	all := []end{
 		{alg: "HS256", last: 1, told: 2}, {alg: "HS256", last: 3, told: 4, late: true},
 	}
-	for _, alg := range algorithms[:len(algorithms)-1] {
+	for _, alg := range Algorithms[:len(Algorithms)-1] {
 		all = append(all, end{alg: alg, last: -1, told: 1})
 	}
 	got := delays(all)
-	if len(got) != len(algorithms) {
-		t.Fatalf("%d algorithms", len(got))
+	if len(got) != len(Algorithms) {
+		t.Fatalf("%d Algorithms", len(got))
 	}
 	last := got[len(got)-1]
-	if want := (delay{"HS256", 2, spread{2, 2.98, 3}, spread{3, 3.98, 4}, 1}); last != want {
+	if want := (Delay{"HS256", 2, Spread{2, 2.98, 3}, Spread{3, 3.98, 4}, 1}); last != want {
 		t.Errorf("%+v, want %+v", last, want)
 	}
 	if first := got[0]; first.Subscribers != 1 || first.Last.Max != -1 || first.Late != 0 {
@@ -122,7 +119,7 @@ func TestDelays(t *testing.T) {
 }
 
 // sample is a report in which every figure differs.
-func sample(t *testing.T) *report {
+func sample(t *testing.T) *Report {
 	t.Helper()
 	b := &bench{options: options{rounds: 1}}
 	cases := append(b.connectCases(), b.publishCases()...)
@@ -130,12 +127,12 @@ func sample(t *testing.T) *report {
 		c.rounds = []float64{float64(i + 1)}
 	}
 	n := len(b.connectCases())
-	r := &report{Connect: cases[:n], Publish: cases[n:]}
-	compare(cases, func(c, other *cost) bool { return c == other })
+	r := &Report{Connect: cases[:n], Publish: cases[n:]}
+	compare(cases, func(c, other *Cost) bool { return c == other })
 	var all []end
-	for i, alg := range algorithms {
+	for i, alg := range Algorithms {
 		for j, k := range kinds[1:] {
-			r.Bytes = append(r.Bytes, bytesOf{k.name, alg, i, 1000*(i+1) + j})
+			r.Bytes = append(r.Bytes, Bytes{k.name, alg, i, 1000*(i+1) + j})
 		}
 		all = append(all, end{alg: alg, last: -float64(i), told: float64(i)})
 	}
@@ -152,51 +149,21 @@ func TestTables(t *testing.T) {
 	rows := map[string][]string{}
 	for line := range strings.Lines(out.String()) {
 		for _, s := range strategies {
-			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), s.name+", "+fresh); ok {
+			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), s.name+", "+Fresh); ok {
 				rows[s.name] = strings.Fields(rest) // median, (least–greatest), ratio of each
 			}
 		}
 	}
 	// The cases of one algorithm come together; a row has one of each.
 	for i, s := range strategies {
-		for a := range algorithms {
+		for a := range Algorithms {
 			us := float64(1 + i + a*len(strategies))
 			if got, want := rows[s.name][3*a], fmt.Sprintf("%.*f", digits(us), us); got != want {
-				t.Errorf("%s, %s: %s, want %s", s.name, algorithms[a], got, want)
+				t.Errorf("%s, %s: %s, want %s", s.name, Algorithms[a], got, want)
 			}
 		}
 	}
 	if !strings.Contains(out.String(), "4003 (token 3)") {
 		t.Errorf("the size of the last algorithm's last kind is missing:\n%s", out.String())
-	}
-}
-
-func TestChart(t *testing.T) {
-	r := sample(t)
-	for _, p := range panels(r) {
-		if len(p.values) != len(algorithms) {
-			t.Errorf("%s: %d algorithms", p.title, len(p.values))
-		}
-		for _, v := range p.values {
-			if len(v) != len(p.groups) {
-				t.Errorf("%s: %d bars, %d groups", p.title, len(v), len(p.groups))
-			}
-		}
-	}
-	file := filepath.Join(t.TempDir(), "auth.svg")
-	if err := chart(r, file); err != nil {
-		t.Fatal(err)
-	}
-	svg, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := xml.Unmarshal(svg, new(struct{})); err != nil {
-		t.Error("not XML:", err)
-	}
-	for _, name := range append(slices.Clone(algorithms), "first-message", "digest and once", "first sight") {
-		if !bytes.Contains(svg, []byte(">"+name+"<")) {
-			t.Errorf("%q is not in the picture", name)
-		}
 	}
 }

@@ -92,16 +92,16 @@ func (b *bench) ticket(token string) (string, error) {
 	return body.Ticket, json.NewDecoder(answer.Body).Decode(&body)
 }
 
-func (b *bench) connectCases() (cases []*cost) {
-	for _, token := range []string{fresh, remembered} {
-		for _, alg := range algorithms {
+func (b *bench) connectCases() (cases []*Cost) {
+	for _, token := range []string{Fresh, Remembered} {
+		for _, alg := range Algorithms {
 			for _, s := range strategies {
 				prepare := func(n int) (func(int) error, func(), error) {
 					tokens, err := b.mint(alg, n, nil)
 					if err != nil {
 						return nil, nil, err
 					}
-					if token == remembered {
+					if token == Remembered {
 						for i := range tokens {
 							tokens[i] = tokens[0]
 						}
@@ -114,12 +114,12 @@ func (b *bench) connectCases() (cases []*cost) {
 						}
 						return err
 					}
-					if token == remembered {
+					if token == Remembered {
 						err = op(0)
 					}
 					return op, conns.drop, err
 				}
-				cases = append(cases, &cost{Name: s.name, Token: token, Alg: alg, n: b.connects, prepare: prepare})
+				cases = append(cases, &Cost{Name: s.name, Token: token, Alg: alg, n: b.connects, prepare: prepare})
 			}
 		}
 	}

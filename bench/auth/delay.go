@@ -57,8 +57,8 @@ type ends struct{ expiry, revocation []end }
 func (b *bench) watch(say func(i int, c *authz.Claims)) ([]*watcher, error) {
 	var all []*watcher
 	for i := range b.watchers {
-		for at := range algorithms {
-			alg := algorithms[(i+at)%len(algorithms)] // none is always the last
+		for at := range Algorithms {
+			alg := Algorithms[(i+at)%len(Algorithms)] // none is always the last
 			c := claims()
 			say(i, &c)
 			token, err := authz.Sign(b.keys[alg], c)

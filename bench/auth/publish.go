@@ -16,11 +16,11 @@ var kinds = []struct {
 	token string
 	bind  func(*authz.Claims)
 }{
-	{"plain", remembered, nil},
-	{"plain", fresh, nil},
-	{"digest", fresh, bindDigest},
-	{"once", fresh, bindOnce},
-	{"digest and once", fresh, func(c *authz.Claims) { bindDigest(c); bindOnce(c) }},
+	{"plain", Remembered, nil},
+	{"plain", Fresh, nil},
+	{"digest", Fresh, bindDigest},
+	{"once", Fresh, bindOnce},
+	{"digest and once", Fresh, func(c *authz.Claims) { bindDigest(c); bindOnce(c) }},
 }
 
 func bindDigest(c *authz.Claims) { c.Digest = authz.DigestOf(silent, message) }
@@ -31,17 +31,17 @@ func publication(token string) []byte {
 	return wire.AppendPublish(nil, "1", silent, token, message, "")
 }
 
-func (b *bench) publishCases() (cases []*cost) {
-	for _, alg := range algorithms {
+func (b *bench) publishCases() (cases []*Cost) {
+	for _, alg := range Algorithms {
 		for _, k := range kinds {
 			n := b.messages
-			if k.token == remembered {
+			if k.token == Remembered {
 				n *= 10 // one is cheap
 			}
 			prepare := func(n int) (func(int) error, func(), error) {
 				envelopes := make([][]byte, n)
 				different := n
-				if k.token == remembered {
+				if k.token == Remembered {
 					different = 1
 				}
 				tokens, err := b.mint(alg, different, k.bind)
@@ -51,9 +51,9 @@ func (b *bench) publishCases() (cases []*cost) {
 				for i := range envelopes {
 					envelopes[i] = publication(tokens[i%different])
 				}
-				return b.publishers(envelopes, k.token == remembered)
+				return b.publishers(envelopes, k.token == Remembered)
 			}
-			cases = append(cases, &cost{Name: k.name, Token: k.token, Alg: alg, n: n, prepare: prepare})
+			cases = append(cases, &Cost{Name: k.name, Token: k.token, Alg: alg, n: n, prepare: prepare})
 		}
 	}
 	return cases
@@ -92,22 +92,14 @@ func size(envelope []byte) int {
 	return ws.HeaderSize(ws.Header{Masked: true, Length: int64(len(envelope))}) + len(envelope)
 }
 
-// bytesOf is what one message takes on the wire.
-type bytesOf struct {
-	Kind  string `json:"kind"`
-	Alg   string `json:"alg"`
-	Token int    `json:"token_bytes"`
-	Frame int    `json:"frame_bytes"`
-}
-
-func (b *bench) sizes() (sizes []bytesOf, err error) {
-	for _, alg := range algorithms {
+func (b *bench) sizes() (sizes []Bytes, err error) {
+	for _, alg := range Algorithms {
 		for _, k := range kinds[1:] { // a remembered token is as long as a fresh one
 			tokens, err := b.mint(alg, 1, k.bind)
 			if err != nil {
 				return nil, err
 			}
-			sizes = append(sizes, bytesOf{k.name, alg, len(tokens[0]), size(publication(tokens[0]))})
+			sizes = append(sizes, Bytes{k.name, alg, len(tokens[0]), size(publication(tokens[0]))})
 		}
 	}
 	return sizes, nil

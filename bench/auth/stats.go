@@ -7,15 +7,8 @@ import (
 	"slices"
 )
 
-// summary is what is told of several measurements of one thing.
-type summary struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-func summarize(v []float64) summary {
-	return summary{Median: quantile(v, 0.5), Min: slices.Min(v), Max: slices.Max(v)}
+func summarize(v []float64) Summary {
+	return Summary{Median: quantile(v, 0.5), Min: slices.Min(v), Max: slices.Max(v)}
 }
 
 // quantile is the value below which the fraction q of v lies, linear between two
@@ -39,7 +32,7 @@ func ratios(v, base []float64) []float64 {
 
 // compare fills in the summaries of cases, each compared with the one of the same
 // algorithm that base picks.
-func compare(cases []*cost, base func(c, other *cost) bool) {
+func compare(cases []*Cost, base func(c, other *Cost) bool) {
 	for _, c := range cases {
 		c.Micros = summarize(c.rounds)
 		for _, other := range cases {

@@ -1,5 +1,3 @@
-//go:build linux
-
 package load
 
 import (
@@ -7,9 +5,18 @@ import (
 	"io"
 	"strconv"
 	"text/tabwriter"
+	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
+
+// Report is what "notifyd bench --json" prints.
+type Report struct {
+	Date    time.Time `json:"date"`
+	Version string    `json:"version"`
+	Machine string    `json:"machine"`
+	Results []Result  `json:"results"`
+}
 
 // Result is what one load did. Costs are nil where the server's process is not
 // known, or where there was nothing to divide by.
@@ -106,7 +113,7 @@ func WriteTable(w io.Writer, results []Result) error {
 	_, _ = fmt.Fprintln(t, "server\tscenario\tload\tconns\tsize\tpublishes/s\tdeliveries/s\tCPU\tµs/delivery\tµs/publish\tµs/connect\town µs/del.\tRSS\tB/conn\tp50 ms\tp99 ms\tp99.9 ms\tmax ms\tlost\t")
 	for _, r := range results {
 		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n",
-			r.Server, r.Scenario, r.label(), r.Connections, r.Size,
+			r.Server, r.Scenario, r.Label(), r.Connections, r.Size,
 			number(&r.PublishesPerSecond, 0), number(&r.DeliveriesPerSecond, 0), percent(r.ServerCores),
 			number(r.CPUPerDelivery, 3), number(r.CPUPerPublish, 2), number(r.CPUPerConnect, 1), number(r.OwnCPUPerDelivery, 3),
 			mebibytes(r.RSS), number(r.RSSPerConnection, 0),
@@ -115,8 +122,8 @@ func WriteTable(w io.Writer, results []Result) error {
 	return t.Flush()
 }
 
-// label is the load, and who did not read or flooded.
-func (r Result) label() string {
+// Label is the load, and which connections did not read or flooded.
+func (r Result) Label() string {
 	switch {
 	case r.Stalled > 0:
 		return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)

@@ -89,10 +89,14 @@ func (c *contestant) takesPart(s *scenario) bool { return c.fresh != nil || !s.t
 func newNotifyd(program, dir string) (*contestant, error) {
 	if program == "" {
 		program = filepath.Join(dir, "notifyd")
+		root, err := output("go", "list", "-m", "-f", "{{.Dir}}", "github.com/notifyd/notifyd")
+		if err != nil {
+			return nil, fmt.Errorf("notifyd is built from its tree, so run this there or use --notifyd: %w", err)
+		}
 		build := exec.Command("go", "build", "-o", program, "./cmd/notifyd")
-		build.Dir = filepath.Join("..", "..")
+		build.Dir = root // with the versions of its own go.mod
 		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("notifyd is built from ../.., so run this in bench/peers or use --notifyd: %w\n%s", err, out)
+			return nil, fmt.Errorf("%w\n%s", err, out)
 		}
 	}
 	good, file, err := newSigner(dir, "EdDSA")

@@ -21,6 +21,8 @@ type goal struct {
 	To    figure
 	Plus  figure
 	Limit float64
+	// Open says why the goal is known to be missed, which docs/benchmarks/2026-11.md tells at length.
+	Open string
 	// Sizes, if any, are scenarios of growing size. Of and To are unused: the metric
 	// is to stay flat from each to every greater one, see flatness.
 	Sizes []string
@@ -39,16 +41,19 @@ var goals = slices.Concat(
 	against("fan1000-w32", cpuPerDelivery, limits{"floor": 1.2, "centrifuge": 0.25, "nats": 0.35}),
 	against("fan1000-w1", cpuPerDelivery, limits{"floor": 1.15}),
 	against("fan10000-w8", cpuPerDelivery, limits{"centrifuge": 0.2}),
-	against("pairs100-w1", cpuPerDelivery, limits{"gws": 1, "centrifuge": 0.55}),
-	[]goal{{
+	against("pairs100-w1", cpuPerDelivery, limits{"gws": 1}),
+	open("threads are woken and parked, and a goroutine moves between them", against("pairs100-w1", cpuPerDelivery, limits{"centrifuge": 0.55})),
+	open("reading the claims of a new token and remembering it", []goal{{
 		About: "pairs100-w1-fresh", Of: figure{"pairs100-w1-fresh", "notifyd", cpuPerDelivery},
 		To: figure{"pairs100-w1", "notifyd", cpuPerDelivery}, Plus: figure{"pairs100-w1-fresh", "notifyd", rawVerify}, Limit: 1.1,
-	}},
+	}}),
 	against("pairs100-w16", cpuPerDelivery, limits{"centrifuge": 0.4, "gws": 1}),
-	against("pairs100-r3000", cpuPerDelivery, limits{"centrifuge": 0.4, "gws": 1}),
+	open("sleep and wake-up in Go's poller", against("pairs100-r3000", cpuPerDelivery, limits{"centrifuge": 0.4})),
+	against("pairs100-r3000", cpuPerDelivery, limits{"gws": 1}),
 	[]goal{{About: "idle15000", Of: figure{"idle15000", "notifyd", rssPerConnection}, Limit: 470}},
 	against("idle15000", cpuPerConnection, limits{"floor": 1.5, "centrifuge": 0.4}),
-	against("fan1000-r30", latency99, limits{"centrifuge": 1, "nats": 1, "gws": 1}),
+	against("fan1000-r30", latency99, limits{"centrifuge": 1, "nats": 1}),
+	open("one loop writes to a thousand subscribers", against("fan1000-r30", latency99, limits{"gws": 1})),
 	[]goal{
 		{About: "stalled", Of: figure{"stalled", "notifyd", stalled99}, To: figure{"stalled", "notifyd", calm99}, Limit: 1.2},
 		{About: "stalled", Of: figure{"stalled", "notifyd", rssPerStalled}, Limit: 1 << 20}, // limits.pending_bytes by default
@@ -75,6 +80,14 @@ func against(scenario string, m metric, l limits) (goals []goal) {
 		if limit, ok := l[server]; ok {
 			goals = append(goals, goal{About: scenario, Of: figure{scenario, "notifyd", m}, To: figure{scenario, server, m}, Limit: limit})
 		}
+	}
+	return goals
+}
+
+// open marks goals as known to be missed.
+func open(why string, goals []goal) []goal {
+	for i := range goals {
+		goals[i].Open = why
 	}
 	return goals
 }
@@ -117,7 +130,24 @@ func judgeGoals(ctx context.Context, o options) error {
 	for i := range goals {
 		r.Goals = append(r.Goals, r.judge(&goals[i]))
 	}
-	return errors.Join(r.write(os.Stdout, &o), failed)
+	err = errors.Join(r.write(os.Stdout, &o), failed)
+	if o.check {
+		err = errors.Join(err, r.check())
+	}
+	return err
+}
+
+// check is an error for goals that were met before and are missed now: those that are not open, and that are missed in
+// every round, since on a busy machine a median may be off.
+func (r *report) check() error {
+	var missed []error
+	for _, v := range r.Goals {
+		if v.Open != "" || v.Met != nil && (*v.Met || v.Least > 0 && v.Least <= v.Limit) {
+			continue
+		}
+		missed = append(missed, fmt.Errorf("missed: %s", strings.Join(v.cells(), ", ")))
+	}
+	return errors.Join(missed...)
 }
 
 // heatsFor gives the scenarios in which figures are measured, each with the
@@ -160,10 +190,11 @@ type verdict struct {
 	Limit   float64  `json:"limit"`
 	Met     *bool    `json:"met"` // null: not known
 	Missing []string `json:"missing,omitempty"`
+	Open    string   `json:"open,omitempty"` // why it is known to be missed
 }
 
 func (r *report) judge(g *goal) verdict {
-	v := verdict{Limit: g.Limit}
+	v := verdict{Limit: g.Limit, Open: g.Open}
 	for _, f := range g.figures() {
 		if row := r.find(f.scenario, f.server, f.metric); row == nil || !row.known() {
 			v.Missing = append(v.Missing, f.server+" in "+f.scenario)

@@ -76,6 +76,28 @@ func TestAbsoluteGoal(t *testing.T) {
 	}
 }
 
+// TestCheck: an error is a goal that is missed in every round, or not known, unless it is open.
+func TestCheck(t *testing.T) {
+	yes, no := true, false
+	for _, test := range []struct {
+		name   string
+		v      verdict
+		missed bool
+	}{
+		{"met", verdict{Met: &yes, Ratio: 0.9, Least: 0.8, Most: 1.1, Limit: 1}, false},
+		{"missed in every round", verdict{Met: &no, Ratio: 1.2, Least: 1.1, Most: 1.3, Limit: 1}, true},
+		{"missed in most rounds", verdict{Met: &no, Ratio: 1.2, Least: 0.9, Most: 1.3, Limit: 1}, false},
+		{"missed, nothing to compare with", verdict{Met: &no, Value: 471, Limit: 470}, true},
+		{"not known", verdict{Limit: 1, Missing: []string{"gws in s"}}, true},
+		{"open", verdict{Met: &no, Ratio: 1.2, Least: 1.1, Most: 1.3, Limit: 1, Open: "because"}, false},
+	} {
+		r := &report{Goals: []verdict{test.v}}
+		if err := r.check(); (err != nil) != test.missed {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
 // What was not measured is neither met nor missed.
 func TestUnknownGoal(t *testing.T) {
 	r := with(cpuPerDelivery, map[string]map[string]float64{"s": {"notifyd": 1}, "t": {"notifyd": 1, "floor": 1}})

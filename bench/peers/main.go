@@ -3,17 +3,15 @@
 // Peers compares notifyd with other ways to push events, on one machine in one
 // run:
 //
-//	go run . goals [--json FILE] [--svg FILE] [--plot FILE]
-//	go run . run [--peers floor,gws] [--scenarios fan1000-w1] [--rounds 5]
-//	go run . serve NAME --listen 127.0.0.1:9000
+//	go run ./bench goals [--check] [--json FILE] [--svg FILE] [--plot FILE]
+//	go run ./bench peers [--peers floor,gws] [--scenarios fan1000-w1] [--rounds 5]
+//	cd bench/peers && go run . serve NAME --listen 127.0.0.1:9000
 //
-// run starts each server as a process of its own, drives all of them through the
-// scenarios in turn, and prints tables of medians with their ratio to the floor:
-// the barest hub on epoll, which is what this approach costs at least. goals
-// measures only what notifyd's goals are about, and says which of them are met.
-// What counts is the CPU time of the server's process, which holds on noisy
-// machines. All traffic stays on 127.0.0.1. goals takes a quarter of an hour, a
-// full run well over an hour. Linux only.
+// peers, which is called run in this folder, starts each server as a process of its own, drives all of them through the
+// scenarios in turn, and prints tables of medians with their ratio to the floor: the barest hub on epoll, which is what this
+// approach costs at least. goals measures only what notifyd's goals are about, and says which of them are met. What counts
+// is the CPU time of the server's process, which also holds on machines with other work. All traffic stays on 127.0.0.1.
+// goals takes a quarter of an hour, a full run well over an hour. Linux only.
 //
 // One generator drives all of them, package bench/load, for which each server is
 // a load.Target. It looks at frames and marks alone, and so costs about what the
@@ -81,6 +79,7 @@ type options struct {
 	peers, scenarios string // of run
 	notifyd          string
 	json, svg, plot  string
+	check            bool // of goals
 	rounds           int
 	duration, settle time.Duration
 }
@@ -93,7 +92,10 @@ func measured(args []string, duration time.Duration, do func(context.Context, op
 		flags.StringVar(&o.peers, "peers", strings.Join(append(hubNames(), "notifyd"), ","), "servers to compare")
 		flags.StringVar(&o.scenarios, "scenarios", strings.Join(scenarioNames(), ","), "what to put them through")
 	}
-	flags.StringVar(&o.notifyd, "notifyd", "", "notifyd's program; empty: built from ../../cmd/notifyd")
+	if args[0] == "goals" {
+		flags.BoolVar(&o.check, "check", false, "exit with code 1 if a goal is missed in every round, unless it is known to be missed")
+	}
+	flags.StringVar(&o.notifyd, "notifyd", "", "notifyd's program; empty: built from this tree")
 	flags.StringVar(&o.json, "json", "", "file for every single result")
 	flags.StringVar(&o.svg, "svg", "", "file for a plot of the medians, as bars")
 	flags.StringVar(&o.plot, "plot", "", "file for a plot of latency by percentile and of throughput against CPU, 1→1,000")

@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/notifyd/notifyd/bench/draw"
 	"github.com/notifyd/notifyd/bench/load"
 )
 
@@ -102,7 +103,7 @@ func (r *report) plot(w io.Writer) error {
 	if !slices.ContainsFunc(drawn, func(d load.Result) bool { return d.Latency.Count > 0 }) {
 		return errors.New("--plot draws latencies of fan1000-r30, which was not measured")
 	}
-	return load.WritePlot(w, "1→1,000 at 30 events a second", drawn)
+	return draw.Load(w, "1→1,000 at 30 events a second", drawn)
 }
 
 // middle is the result of a server in the middle of the rounds, with only what

@@ -1,11 +1,11 @@
-// Stations runs the micro-benchmarks that stand beside the code of each station
-// of a message's path, and compares them with those of the last tag:
+// Stations runs the Go benchmarks that stand beside the code of each station of a message's path, and compares them with
+// those of the last tag or of another revision:
 //
-//	go run ./bench/stations [--base REVISION] [--count 10] [--benchtime 100ms] [--bench REGEXP] [--packages wire,…]
+//	go run ./bench stations [--base REVISION] [--count 10] [--benchtime 100ms] [--bench REGEXP] [--packages wire,…]
 //
-// Both are built first, the old one from a worktree that is gone afterwards; then
-// they take turns, so that what else the machine does meets both. The
-// comparison is benchstat's.
+// Both are built first, the old ones from a worktree that is removed afterwards; then they take turns, so that other work
+// of the machine slows both down. benchstat compares. Without a tag and without --base there is nothing to compare with:
+// the figures of the working tree are printed alone.
 package main
 
 import (
@@ -39,7 +39,7 @@ type options struct {
 
 func main() {
 	o := options{dir: ".", compare: []string{"go", "run", benchstat}, out: os.Stdout, progress: os.Stderr}
-	flag.StringVar(&o.base, "base", "", "the `revision` to compare with; empty: the last tag")
+	flag.StringVar(&o.base, "base", "", "the `revision` to compare with; empty: the last tag, if there is one")
 	flag.StringVar(&o.bench, "bench", ".", "which benchmarks, a `regexp`")
 	flag.StringVar(&o.packages, "packages", stations, "which packages, a `list`")
 	flag.IntVar(&o.count, "count", 10, "rounds")

@@ -31,7 +31,7 @@ func (benchCmd) Help() string {
 	return `Without --url it starts a notifyd of its own and measures that.
 
     notifyd bench fanout
-    notifyd bench fanout -n 10000 --window 1,8,32 --plot fanout.svg
+    notifyd bench fanout -n 10000 --window 1,8,32 --json > fanout.json
     notifyd bench pairs --rate 1000,3000 --json > pairs.json
     notifyd bench slow --rate 30 --serve=--limits.pending-bytes=4MiB
     notifyd bench flood --rate 3000
@@ -60,7 +60,6 @@ type benchFlags struct {
 	Processes int           `help:"Processes that share the subscribers. 0: as many as the limit of descriptors demands."`
 	Duration  time.Duration `help:"How long to measure." short:"d" default:"10s"`
 	JSON      bool          `help:"Print everything measured as JSON." name:"json"`
-	Plot      string        `help:"Draw latencies, and throughput against CPU, into this SVG file." placeholder:"FILE"`
 }
 
 // trafficFlags are what scenarios have in which events flow.
@@ -312,39 +311,13 @@ func (c *benchFlags) server(o *load.Options, fresh bool) (stop func(), err error
 	return stop, nil
 }
 
-// benchReport is what --json prints.
-type benchReport struct {
-	Date    time.Time     `json:"date"`
-	Version string        `json:"version"`
-	Machine string        `json:"machine"`
-	Results []load.Result `json:"results"`
-}
-
 func (c *benchFlags) report(p *process, results []load.Result) error {
-	if c.Plot != "" {
-		if err := c.plot(results); err != nil {
-			return err
-		}
-	}
 	if !c.JSON {
 		return load.WriteTable(p.stdout, results)
 	}
 	out := json.NewEncoder(p.stdout)
 	out.SetIndent("", "  ")
-	return out.Encode(benchReport{time.Now().UTC().Truncate(time.Second), versionText(), load.Machine(), results})
-}
-
-func (c *benchFlags) plot(results []load.Result) (err error) {
-	f, err := os.Create(c.Plot)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-	}()
-	return load.WritePlot(f, "latency: "+load.Machine(), results)
+	return out.Encode(load.Report{Date: time.Now().UTC().Truncate(time.Second), Version: versionText(), Machine: load.Machine(), Results: results})
 }
 
 // terminal says whether w is one.

@@ -51,9 +51,8 @@ func TestBenchElsewhere(t *testing.T) {
 	}
 	token := invoke(t, nil, "", "token", "--key", keyFile, "--publish", "bench.>", "--subscribe", "bench.>")
 	url := serveHere(t, "--auth.keys", keyFile).url
-	svg := filepath.Join(t.TempDir(), "plot.svg")
 	for _, args := range [][]string{
-		{"fanout", "-n", "5", "-w", "2", "-r", "100", "--key", keyFile, "--fresh", "--plot", svg, "--json"},
+		{"fanout", "-n", "5", "-w", "2", "-r", "100", "--key", keyFile, "--fresh", "--json"},
 		{"flood", "-n", "5", "--key", keyFile, "--json"},
 		{"pairs", "-n", "5", "-w", "2,4", "--token", strings.TrimSpace(token.stdout), "--json"},
 	} {
@@ -77,8 +76,5 @@ func TestBenchElsewhere(t *testing.T) {
 				t.Errorf("%+v", result)
 			}
 		}
-	}
-	if drawn, err := os.ReadFile(svg); err != nil || !strings.Contains(string(drawn), "notifyd fanout") {
-		t.Errorf("%v: %.100s", err, drawn)
 	}
 }

@@ -1,6 +1,4 @@
-//go:build linux
-
-package load
+package draw
 
 import (
 	"cmp"
@@ -17,6 +15,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/notifyd/notifyd/bench/load"
 )
 
 const (
@@ -26,11 +26,9 @@ const (
 	headroom = 1.4
 )
 
-// WritePlot draws two pictures side by side as SVG: how late events were, by
-// percentile, and how much processor time the server took for how many
-// deliveries. Loads of one server, scenario and
-// kind are joined by a line.
-func WritePlot(w io.Writer, title string, results []Result) error {
+// Load draws two pictures side by side as SVG: how late events were, by percentile, and how much processor time the
+// server took for how many deliveries. A line joins the loads of one server, scenario and kind.
+func Load(w io.Writer, title string, results []load.Result) error {
 	latency, err := latencyPlot(title, results)
 	if err != nil {
 		return err
@@ -53,7 +51,7 @@ func WritePlot(w io.Writer, title string, results []Result) error {
 // 99 is 2.
 func nines(percent float64) float64 { return -math.Log10(1 - percent/100) }
 
-func latencyPlot(title string, results []Result) (*plot.Plot, error) {
+func latencyPlot(title string, results []load.Result) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = title
 	p.X.Label.Text = "percentile"
@@ -74,7 +72,7 @@ func latencyPlot(title string, results []Result) (*plot.Plot, error) {
 		for _, point := range r.Latency.Percentiles {
 			line = append(line, plotter.XY{X: min(nines(point.Percent), most), Y: max(point.Micros, 1) / 1e3})
 		}
-		if err := addLine(p, drawn, r.name()+", "+r.label(), line); err != nil {
+		if err := addLine(p, drawn, name(r)+", "+r.Label(), line); err != nil {
 			return nil, err
 		}
 		drawn++
@@ -94,7 +92,7 @@ func percentTicks(top float64) plot.ConstantTicks {
 }
 
 // costPlot has one line for each server, scenario and kind of load.
-func costPlot(results []Result) (*plot.Plot, error) {
+func costPlot(results []load.Result) (*plot.Plot, error) {
 	p := plot.New()
 	p.Title.Text = "throughput and what it costs"
 	p.X.Label.Text = "thousand deliveries a second"
@@ -109,7 +107,7 @@ func costPlot(results []Result) (*plot.Plot, error) {
 			continue
 		}
 		kind, _, _ := strings.Cut(r.Load, " ") // window or rate
-		name := r.name() + ", by " + kind
+		name := name(r) + ", by " + kind
 		if lines[name] == nil {
 			names = append(names, name)
 		}
@@ -142,4 +140,4 @@ func addLine(p *plot.Plot, i int, name string, points plotter.XYs) error {
 	return nil
 }
 
-func (r Result) name() string { return fmt.Sprintf("%s %s, %d B", r.Server, r.Scenario, r.Size) }
+func name(r load.Result) string { return fmt.Sprintf("%s %s, %d B", r.Server, r.Scenario, r.Size) }

@@ -1,16 +1,17 @@
-//go:build linux
-
-package auth
+package draw
 
 import (
 	"image/color"
-	"os"
+	"io"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/notifyd/notifyd/bench/auth"
 )
 
 // colors are one for each algorithm (Okabe and Ito, told apart by everybody).
@@ -28,38 +29,38 @@ type panel struct {
 	values      []plotter.Values // one for each algorithm, as long as groups
 }
 
-func panels(r *report) []panel {
-	connects := costPanel("Connect, token not seen before", r.Connect, func(c *cost) (string, bool) { return c.Name, c.Token == fresh })
-	publishes := costPanel("Publish", r.Publish, func(c *cost) (string, bool) {
-		if c.Token == remembered {
-			return remembered, true
+func panels(r *auth.Report) []panel {
+	connects := costPanel("Connect, token not seen before", r.Connect, func(c *auth.Cost) (string, bool) { return c.Name, c.Token == auth.Fresh })
+	publishes := costPanel("Publish", r.Publish, func(c *auth.Cost) (string, bool) {
+		if c.Token == auth.Remembered {
+			return auth.Remembered, true
 		} else if c.Name == "plain" {
 			return "first sight", true
 		}
 		return c.Name, true
 	})
-	size := panel{title: "One publish on the wire", unit: "bytes", values: make([]plotter.Values, len(algorithms))}
-	for i, s := range r.Bytes {
-		alg := i / (len(kinds) - 1)
-		if alg == 0 {
-			size.groups = append(size.groups, s.Kind)
+	size := panel{title: "One publish on the wire", unit: "bytes", values: make([]plotter.Values, len(auth.Algorithms))}
+	for _, b := range r.Bytes {
+		if !slices.Contains(size.groups, b.Kind) {
+			size.groups = append(size.groups, b.Kind)
 		}
-		size.values[alg] = append(size.values[alg], float64(s.Frame))
+		alg := slices.Index(auth.Algorithms, b.Alg)
+		size.values[alg] = append(size.values[alg], float64(b.Frame))
 	}
 	ends := panel{
 		title: "After exp, or after the call to revoke: median", unit: "ms",
 		groups: []string{"exp, last event", "exp, told", "revoked, last event", "revoked, told"},
 	}
-	for i := range algorithms {
+	for i := range auth.Algorithms {
 		e, v := r.Expiry[i], r.Revocation[i]
 		ends.values = append(ends.values, plotter.Values{e.Last.P50, e.Told.P50, v.Last.P50, v.Told.P50})
 	}
 	return []panel{connects, publishes, size, ends}
 }
 
-func costPanel(title string, cases []*cost, group func(*cost) (name string, in bool)) panel {
-	p := panel{title: title, unit: "µs of server CPU", values: make([]plotter.Values, len(algorithms))}
-	for _, row := range rows(cases) {
+func costPanel(title string, cases []*auth.Cost, group func(*auth.Cost) (name string, in bool)) panel {
+	p := panel{title: title, unit: "µs of server CPU", values: make([]plotter.Values, len(auth.Algorithms))}
+	for _, row := range auth.Rows(cases) {
 		name, in := group(row[0])
 		if !in {
 			continue
@@ -94,7 +95,7 @@ func (p panel) plot() (*plot.Plot, error) {
 		bars.Color, bars.LineStyle.Width = colors[i], 0
 		bars.Offset = barWidth * (vg.Length(i) - vg.Length(len(p.values)-1)/2)
 		pl.Add(bars)
-		pl.Legend.Add(algorithms[i], bars)
+		pl.Legend.Add(auth.Algorithms[i], bars)
 		for _, y := range v {
 			pl.Y.Min = min(pl.Y.Min, y)
 			pl.Y.Max = max(pl.Y.Max, y*1.4) // room for the legend
@@ -104,8 +105,8 @@ func (p panel) plot() (*plot.Plot, error) {
 	return pl, nil
 }
 
-// chart writes the panels to an SVG file.
-func chart(r *report, file string) error {
+// Auth draws what "go run ./bench auth" measured: four bar charts as SVG.
+func Auth(w io.Writer, r *auth.Report) error {
 	all := panels(r)
 	grid := [][]*plot.Plot{nil, nil}
 	for i, p := range all {
@@ -123,13 +124,6 @@ func chart(r *report, file string) error {
 			grid[y][x].Draw(c)
 		}
 	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	if _, err := canvas.WriteTo(f); err != nil {
-		_ = f.Close()
-		return err
-	}
-	return f.Close()
+	_, err := canvas.WriteTo(w)
+	return err
 }
