@@ -1,5 +1,7 @@
 # docker build -t notifyd .
-# docker run -p 127.0.0.1:8080:8080 -v ./keys.json:/etc/notifyd/keys.json:ro notifyd
+# docker run -p 127.0.0.1:8080:8080 -v ./keys:/etc/notifyd/keys:ro notifyd
+#
+# Mount the folder of keys.json, not the file: a new file with its name is seen then.
 FROM golang:1.26.8 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -7,14 +9,16 @@ RUN go mod download
 COPY . .
 # CI runs this very line; keep it one line.
 RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/notifyd ./cmd/notifyd
-RUN mkdir /data
+RUN mkdir /data /empty && chmod 1777 /empty
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/bin/notifyd /notifyd
 COPY --from=build /src/deploy/notifyd.yaml /etc/notifyd/notifyd.yaml
-# Nobody's number, the same as in distroless images; it owns nothing but /data.
+# Nobody's number, the same as in distroless images; it owns nothing but /data. An embedded NATS without data_dir
+# needs /tmp.
 COPY --from=build --chown=65532:65532 /data /data
+COPY --from=build /empty /tmp
 USER 65532:65532
 VOLUME /data
 # 8080 is for clients; 9090 is the admin listener: reach it from the inside, do not publish it.

@@ -250,6 +250,50 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// A variable that begins like ours and that nothing reads is an error, unless somebody else makes it; its value is not
+// shown.
+func TestUnknownVariables(t *testing.T) {
+	for name, want := range map[string]string{
+		"NOTIFYD_AUTH_ISSUR":            "unknown variable; did you mean NOTIFYD_AUTH_ISSUER?",
+		"NOTIFYD_NATS_PASWORD":          "unknown variable; did you mean NOTIFYD_NATS_PASSWORD?",
+		"NOTIFYD_LIMITS.RATE":           "unknown variable; did you mean NOTIFYD_LIMITS_RATE?",
+		"NOTIFYD_":                      "unknown variable",
+		"NOTIFYD_COLOUR":                "unknown variable; docs/configuration.md lists the keys",
+		"NOTIFYD_TOKEN":                 "", // of another command
+		"NOTIFYD_E2E":                   "",
+		"NOTIFYD_SERVICE_HOST":          "", // Kubernetes
+		"NOTIFYD_SERVICE_PORT_WS":       "",
+		"NOTIFYD_PORT":                  "",
+		"NOTIFYD_PORT_80_TCP_ADDR":      "",
+		"NOTIFYD_PUSH_PORT_80_TCP":      "",
+		"NOTIFYD_PUSH_SERVICE_PORT":     "",
+		"NOTIFY_AUTH_ISSUR":             "",
+		"NOTIFYD_REPORT":                "unknown variable",
+		"NOTIFYD_PORT_80_TCP_ADDR_EVEN": "unknown variable",
+	} {
+		file, _ := keyFile(t)
+		env := map[string]string{name: "the value", "NOTIFYD_AUTH_KEYS": file}
+		r := invoke(t, env, "", "check")
+		if want == "" {
+			if r.code != exitOK {
+				t.Errorf("%s: %+v", name, r)
+			}
+			continue
+		}
+		if r.code != exitUsage || !strings.Contains(r.stderr, name+": "+want) || strings.Contains(r.stderr, "the value") {
+			t.Errorf("%s: %+v", name, r)
+		}
+		if name == "NOTIFYD_AUTH_ISSUR" {
+			if s := invoke(t, env, "", "serve"); s.code != exitUsage || !strings.Contains(s.stderr, name+": "+want) {
+				t.Errorf("serve: %+v", s)
+			}
+			if s := invoke(t, env, "", "version"); s.code != exitOK {
+				t.Errorf("version: %+v", s)
+			}
+		}
+	}
+}
+
 func TestByteSize(t *testing.T) {
 	for text, want := range map[string]string{"0": "0", "1": "1", "1024": "1KiB", "64 KiB": "64KiB", "1536KiB": "1536KiB", "3MiB": "3MiB", "2047MiB": "2047MiB"} {
 		var s byteSize

@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -59,6 +60,7 @@ func (s *settings) load(ctx *kong.Context) error {
 	if !reads {
 		return nil
 	}
+	s.checkEnvironment(ctx.Model.Node)
 	if given, _ := ctx.FlagValue(flag).(string); given != "" {
 		path = given
 	}
@@ -223,17 +225,51 @@ func (f *fileReader) suggest(path string) string {
 			keys = append(keys, section)
 		}
 	}
-	sort.Strings(keys)
-	best, distance := "", 1+max(2, len(path)/4)
-	for _, key := range keys {
-		if d := editDistance(path, key); d < distance {
-			best, distance = key, d
+	return didYouMean(path, keys)
+}
+
+func didYouMean(name string, names []string) string {
+	sort.Strings(names)
+	best, distance := "", 1+max(2, len(name)/4)
+	for _, x := range names {
+		if d := editDistance(name, x); d < distance {
+			best, distance = x, d
 		}
 	}
 	if best == "" {
 		return "; docs/configuration.md lists the keys"
 	}
 	return "; did you mean " + best + "?"
+}
+
+// notOurs are variables that begin like ours: those that Kubernetes makes of a service whose name begins with
+// "notifyd", and those of this project's tests.
+var notOurs = regexp.MustCompile(`^NOTIFYD(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$|^NOTIFYD_(E2E|TEST|CHROMIUM)(_|$)`)
+
+// checkEnvironment finds variables that no flag of any command reads. A misspelt one would be a setting that somebody
+// believes in. Values are not shown: they may be secrets.
+func (s *settings) checkEnvironment(program *kong.Node) {
+	var known []string
+	var collect func(*kong.Node)
+	collect = func(n *kong.Node) {
+		for _, flag := range n.Flags {
+			known = append(known, envName(flag.Name))
+		}
+		for _, child := range n.Children {
+			collect(child)
+		}
+	}
+	collect(program)
+	var unknown []string
+	for name := range s.env {
+		if strings.HasPrefix(name, "NOTIFYD_") && !slices.Contains(known, name) && !notOurs.MatchString(name) {
+			unknown = append(unknown, name)
+		}
+	}
+	sort.Strings(unknown)
+	for _, name := range unknown {
+		s.problem(name, "unknown variable"+didYouMean(name, known))
+	}
 }
 
 // editDistance counts the single-byte insertions, deletions and substitutions that turn a into b.

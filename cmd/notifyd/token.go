@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -77,6 +78,13 @@ func (c *tokenCmd) Run(p *process) error {
 	}
 	if len(c.Publish)+len(c.Subscribe) == 0 && !c.Admin {
 		return usagef("a token without --publish, --subscribe and --admin permits nothing")
+	}
+	for flag, patterns := range map[string][]string{"--publish": c.Publish, "--subscribe": c.Subscribe} {
+		for _, pattern := range patterns {
+			if c.Sub == "" && strings.Contains(pattern, "{sub}") {
+				return usagef("%s %q: {sub} stands for the token's subject; give --sub", flag, pattern)
+			}
+		}
 	}
 	if c.Once && c.Jti == "" {
 		c.Jti = rand.Text()

@@ -115,3 +115,17 @@ func TestTokenForOneMessage(t *testing.T) {
 		}
 	}
 }
+
+// {sub} in a pattern without a subject would be a token that no server accepts.
+func TestTokenForNoSubject(t *testing.T) {
+	file := writeFile(t, invoke(t, nil, "", "keys", "generate").stdout)
+	for _, flag := range []string{"--publish", "--subscribe"} {
+		r := invoke(t, nil, "", "token", "--key", file, flag, "users.{sub}.>")
+		if r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, "give --sub") {
+			t.Errorf("%s: %+v", flag, r)
+		}
+		if r := invoke(t, nil, "", "token", "--key", file, flag, "users.{sub}.>", "--sub", "ann"); r.code != exitOK {
+			t.Errorf("%s with --sub: %+v", flag, r)
+		}
+	}
+}
