@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"strings"
 	"testing"
 	"time"
 )
@@ -112,32 +110,4 @@ func TestBrowserCredentials(t *testing.T) {
 	refuses("query, which is off", home, node.url+"?access_token="+token, "notifyd.v1")
 	node.kill()
 	searchForTokens(t, secrets, "the log", node.output.all())
-}
-
-// TestBrowserExamples runs the code that docs/authentication.md has for browsers.
-func TestBrowserExamples(t *testing.T) {
-	page, err := os.ReadFile("../docs/authentication.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(page), "\n## From a browser\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	blocks := strings.Split(section, "```js\n")[1:]
-	if len(blocks) != 4 {
-		t.Fatalf("%d blocks of code", len(blocks))
-	}
-	home := website(t)
-	keys := newIssuer(t)
-	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public)
-	b := browser{startScript(t, "page.mjs", chromium(t))}
-	token := keys.subscriber(t, time.Hour, "rooms.*")
-	for _, block := range blocks {
-		source, _, _ := strings.Cut(block, "```")
-		source = strings.ReplaceAll(source, "ws://127.0.0.1:8080/v1/ws", node.url)
-		source = strings.ReplaceAll(source, "http://127.0.0.1:8080/v1/", node.call(""))
-		o := b.do(t, home, "code", map[string]any{"source": source, "token": token})
-		if m := decode(t, o.First); m.Type != "ack" || m.Exp != expiry(t, token).Unix() {
-			t.Errorf("%+v from\n%s", o, source)
-		}
-	}
 }

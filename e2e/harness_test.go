@@ -162,7 +162,13 @@ func serve(t *testing.T, name string, wrap []string, args ...string) *server {
 	command := append(append([]string{}, wrap...), binary(t), "serve",
 		"--listen=127.0.0.1:0", "--admin.listen=127.0.0.1:0", "--log.level=debug", "--log.format=json")
 	command = append(command, args...)
-	s := &server{process: start(t, name, exec.Command(command[0], command[1:]...))}
+	return listening(t, start(t, name, exec.Command(command[0], command[1:]...)))
+}
+
+// listening waits until a node that logs JSON says where it listens.
+func listening(t *testing.T, p *process) *server {
+	t.Helper()
+	s := &server{process: p}
 	line := s.output.await(t, `log line with "msg":"listening"`, 0, func(line string) bool {
 		var log struct{ Msg, Addr, Admin string }
 		return json.Unmarshal([]byte(line), &log) == nil && log.Msg == "listening" && log.Addr != "" && log.Admin != ""

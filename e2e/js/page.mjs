@@ -1,7 +1,9 @@
 // Pages in headless Chromium that do what they are told, as lines: see browser in browser_test.go. A line is
 // {"page":URL, "fetch":{url, …}}, {"page":URL, "socket":{url, protocols}} or {"page":URL, "code":{source, token}}, done by
 // a page that was loaded from there; the answer is {"status":…, "body":…}, {"open":true, "protocol":…, "first":FRAME} or
-// {"error":…}. The code makes a socket that asks for something with id 1; what answers that is "first".
+// {"error":…}. The code makes a socket that asks for something with id 1; what answers that is "first". Two more:
+// {"page":URL, "console":{source, token}} answers with what the code writes to the console first, and
+// {"page":URL, "text":{reload}} with what the page shows, both as "body".
 import { createInterface } from 'node:readline'
 import { chromium } from 'playwright-core'
 
@@ -40,11 +42,21 @@ async function run({ source, token }) {
   })
 }
 
-const doings = { fetch: request, socket: connect, code: run }
+function firstOutput({ source, token }) {
+  return new Promise((resolve) => {
+    const write = (...values) => resolve({ body: values.map((v) => (typeof v === 'string' ? v : JSON.stringify(v))).join(' ') })
+    new Function('token', 'console', source)(token, { log: write, warn: write })
+  })
+}
+
+const text = () => ({ body: document.body.innerText })
+
+const doings = { fetch: request, socket: connect, code: run, console: firstOutput, text }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line)
   if (page.url() !== order.page) await page.goto(order.page)
+  if (order.text?.reload) await page.reload()
   const what = Object.keys(doings).find((name) => order[name])
   const answer = await page.evaluate(doings[what], order[what]).catch((error) => ({ error: String(error) }))
   process.stdout.write(JSON.stringify(answer) + '\n')
