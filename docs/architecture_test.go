@@ -14,11 +14,11 @@ import (
 
 // packages are those whose names architecture.md uses, by the name that it uses for them.
 var packages = map[string]string{
-	"wire": "wire", "authz": "authz", "bus": "bus", "server": "server", "loop": "server/loop", "client": "client",
+	"wire": "wire", "authz": "authz", "bus": "bus", "store": "store", "server": "server", "loop": "server/loop", "client": "client",
 }
 
 var (
-	goFile   = regexp.MustCompile("`([a-z][\\w./-]*\\.(?:go|yml))`")
+	goFile   = regexp.MustCompile("[`(]([a-z][\\w./-]*\\.(?:go|yml))[`)]")
 	folder   = regexp.MustCompile("`([a-z][\\w./-]*/)`")
 	goName   = regexp.MustCompile("`([a-z]+)\\.([A-Z]\\w*(?:\\.[A-Z]\\w*)?)`")
 	stageRow = regexp.MustCompile("(?m)^\\| `(for[A-Z]\\w*)` \\|")
