@@ -18,10 +18,11 @@ var (
 	flagName   = regexp.MustCompile(`(?:^|\s)--([a-z][\w.-]*)`)
 	metricRow  = regexp.MustCompile("(?m)^\\| `(notifyd_[a-z_]+)`")
 	metric     = regexp.MustCompile(`^notifyd_[a-z_]+`)
+	sourceFile = regexp.MustCompile(`^[a-z][\w.-]*/[\w./-]+\.(?:go|yml|yaml|mjs|ts)$`)
 	runsFolder = regexp.MustCompile(`go run (\./[\w./-]+)`)
 )
 
-// Commands, flags, configuration keys, metrics and make targets that the documents name exist.
+// Commands, flags, configuration keys, metrics, make targets and files that the documents name exist.
 func TestNamesOfTheProgramExist(t *testing.T) {
 	targets := submatches(makeTarget, read(t, "Makefile"))
 	keys := submatches(configRow, read(t, "docs/configuration.md"))
@@ -65,6 +66,11 @@ func TestNamesOfTheProgramExist(t *testing.T) {
 				if !slices.Contains(keys, command) {
 					missing("key", command)
 				}
+			case sourceFile.MatchString(command) && !strings.HasPrefix(command, "tutorial/"):
+				checked["file"]++
+				if _, err := os.Stat(filepath.Join(root, command)); err != nil {
+					missing("file", command)
+				}
 			case metric.MatchString(command):
 				checked["metric"]++
 				if m := metric.FindString(command); !slices.Contains(metrics, m) {
@@ -79,7 +85,7 @@ func TestNamesOfTheProgramExist(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{"target", "command", "flag", "key", "metric", "folder"} {
+	for _, kind := range []string{"target", "command", "flag", "key", "metric", "file", "folder"} {
 		if checked[kind] == 0 {
 			t.Errorf("no %s was found", kind)
 		}
