@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,75 +80,102 @@ type offer struct {
 	value    []byte
 }
 
-func reject(status int, reason string, headers ...string) error {
+// refusal is an answer to an upgrade request other than 101.
+type refusal struct {
+	answer error
+	reason string // for log and metrics
+}
+
+// because is the same answer for a more precise reason, which is not for its receiver.
+func (x *refusal) because(code wire.Code) *refusal { return &refusal{x.answer, code.String()} }
+
+func reject(reason string, status int, text string, headers ...string) *refusal {
 	var all strings.Builder
 	for _, h := range headers {
 		all.WriteString(h + "\r\n")
 	}
-	return ws.RejectConnectionError(ws.RejectionStatus(status), ws.RejectionReason(reason),
-		ws.RejectionHeader(ws.HandshakeHeaderString(all.String())))
+	return &refusal{ws.RejectConnectionError(ws.RejectionStatus(status), ws.RejectionReason(text),
+		ws.RejectionHeader(ws.HandshakeHeaderString(all.String()))), reason}
 }
 
 var (
-	errNotFound    = reject(http.StatusNotFound, "the WebSocket endpoint is "+wire.Path)
-	errSubprotocol = reject(http.StatusBadRequest, "none of the offered subprotocols is "+wire.Subprotocol)
-	errOrigin      = reject(http.StatusForbidden, "this origin is not allowed")
-	errTwo         = reject(http.StatusBadRequest, "more than one credential")
-	errQuery       = reject(http.StatusBadRequest, "malformed query")
-	errNone        = reject(http.StatusUnauthorized, "a credential is required", "WWW-Authenticate: Bearer")
-	errDisabled    = reject(http.StatusUnauthorized, "this way to authenticate is not enabled here", "WWW-Authenticate: Bearer")
-	errCredential  = reject(http.StatusUnauthorized, "the credential is not valid", `WWW-Authenticate: Bearer error="invalid_token"`)
-	errNotYet      = reject(http.StatusUnauthorized, "the credential is not valid yet", `WWW-Authenticate: Bearer error="invalid_token"`, "Retry-After: 2")
-	errTryLater    = reject(http.StatusServiceUnavailable, "the credential cannot be checked now", "Retry-After: 2")
+	errLater       = &refusal{answer: loop.ErrLater}
+	errNotFound    = reject("path", http.StatusNotFound, "the WebSocket endpoint is "+wire.Path)
+	errSubprotocol = reject("subprotocol", http.StatusBadRequest, "none of the offered subprotocols is "+wire.Subprotocol)
+	errOrigin      = reject("origin", http.StatusForbidden, "this origin is not allowed")
+	errTwo         = reject("two_credentials", http.StatusBadRequest, "more than one credential")
+	errQuery       = reject("query", http.StatusBadRequest, "malformed query")
+	errNone        = reject("no_credential", http.StatusUnauthorized, "a credential is required", "WWW-Authenticate: Bearer")
+	errDisabled    = reject("strategy_disabled", http.StatusUnauthorized, "this way to authenticate is not enabled here", "WWW-Authenticate: Bearer")
+	errCredential  = reject("authorization", http.StatusUnauthorized, "the credential is not valid", `WWW-Authenticate: Bearer error="invalid_token"`)
+	errNotYet      = reject(wire.TokenNotYetValid.String(), http.StatusUnauthorized, "the credential is not valid yet", `WWW-Authenticate: Bearer error="invalid_token"`, "Retry-After: 2")
+	errTryLater    = reject(wire.Unavailable.String(), http.StatusServiceUnavailable, "the credential cannot be checked now", "Retry-After: 2")
 )
 
 // Request implements [loop.Handler]: path, origin, subprotocol and credential. A
 // wrong credential is refused, never treated as absent.
 func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
+	refused, why := s.judge(c, r)
+	if refused == nil {
+		return nil
+	}
+	if refused.reason == "" {
+		return refused.answer // not yet
+	}
+	s.refusedHandshake(s.clientAddr(c, r), refused.reason, why)
+	return refused.answer
+}
+
+// judge is Request. why is for the log alone.
+func (s *Server) judge(c *loop.Conn, r *loop.Request) (refused *refusal, why string) {
 	path, query, _ := bytes.Cut(originForm(r.URI), []byte("?"))
 	if string(path) != wire.Path {
-		return errNotFound
+		return errNotFound, "path " + strconv.QuoteToASCII(string(path[:min(len(path), 100)]))
 	}
 	if !s.originAllowed(string(r.Origin)) {
-		return errOrigin
+		return errOrigin, "origin " + strconv.QuoteToASCII(string(r.Origin[:min(len(r.Origin), 100)]))
 	}
-	o, err := offered(string(query), r)
-	if err != nil {
-		return err
-	}
+	o, refused := offered(string(query), r)
 	switch {
+	case refused != nil:
+		return refused, ""
 	case o.strategy == 0 && s.opts.RequireConnection && s.opts.Strategies&FirstMessage == 0:
-		return errNone
+		return errNone, ""
 	case o.strategy == 0:
-		return nil
+		return nil, ""
 	case o.strategy&s.opts.Strategies == 0:
-		return errDisabled
+		return errDisabled, ""
 	}
 	hs, _ := c.Data.(*handshake)
 	if hs == nil {
 		hs = &handshake{}
 		c.Data = hs
 		if s.redeem(c, hs, o, r) {
-			return loop.ErrLater
+			return errLater, ""
 		}
 	} else if !hs.done {
-		return loop.ErrLater
+		return errLater, ""
 	}
 	if hs.code == wire.OK {
 		hs.code = usable(hs.token, c.Loop().Now())
 	}
 	if hs.code == wire.OK {
-		return nil
+		return nil, ""
 	}
-	s.log.Debug("handshake refused", zap.Stringer("addr", s.clientAddr(c, r)), zap.Stringer("code", hs.code), zap.String("why", hs.why))
 	stateOf(c.Loop()).counts.refused[hs.code]++
 	switch hs.code {
 	case wire.Unavailable:
-		return errTryLater
+		return errTryLater, hs.why
 	case wire.TokenNotYetValid: // heals by itself, and tells a forger nothing
-		return errNotYet
+		return errNotYet, hs.why
 	}
-	return errCredential
+	return errCredential.because(hs.code), hs.why
+}
+
+// refusedHandshake counts and logs a handshake that was refused.
+func (s *Server) refusedHandshake(addr netip.Addr, reason, why string) {
+	s.answers.handshakes.WithLabelValues(reason).Inc()
+	s.log.Debug("handshake refused", zap.Stringer("addr", addr), zap.String("reason", reason), zap.String("why", why))
 }
 
 // usable says whether a token may be a connection's credential. One that is
@@ -159,7 +188,7 @@ func usable(t *authz.Token, now int64) wire.Code {
 }
 
 // offered finds the credential of a request, of which there may be one.
-func offered(query string, r *loop.Request) (o offer, err error) {
+func offered(query string, r *loop.Request) (o offer, refused *refusal) {
 	found := 0
 	add := func(strategy Strategy, value []byte) {
 		found++

@@ -73,14 +73,12 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bearer verifies the request's token, or answers and returns false. Signatures
-// are verified here by as many requests at once as there are workers for the
+// bearer verifies the request's token. Signatures are verified here by as many requests at once as there are workers for the
 // connections, so that HTTP is no way around that bound.
-func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (*authz.Token, bool) {
+func (s *Server) bearer(r *http.Request) (*authz.Token, wire.Code) {
 	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") {
-		s.httpError(w, wire.TokenMissing)
-		return nil, false
+		return nil, wire.TokenMissing
 	}
 	raw := []byte(strings.TrimSpace(value))
 	token, code := s.auth.Find(raw), wire.OK
@@ -92,14 +90,12 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (*authz.Token, b
 			close(done)
 		}
 		if !s.verify.push(job{size: len(raw), run: verify}) {
-			s.httpError(w, wire.Unavailable)
-			return nil, false
+			return nil, wire.Unavailable
 		}
 		select {
 		case <-done:
 		case <-r.Context().Done(): // the client has gone, or the server ends
-			s.httpError(w, wire.Unavailable)
-			return nil, false
+			return nil, wire.Unavailable
 		}
 		if code == wire.TokenInvalid && cost != authz.Cheap {
 			s.holdBack(r)
@@ -108,11 +104,7 @@ func (s *Server) bearer(w http.ResponseWriter, r *http.Request) (*authz.Token, b
 	if code == wire.OK {
 		code = token.Check(httpNow())
 	}
-	if code != wire.OK {
-		s.httpError(w, code)
-		return nil, false
-	}
-	return token, true
+	return token, code
 }
 
 // httpError answers with a code of the table.

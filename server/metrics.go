@@ -45,8 +45,33 @@ var (
 	descTurnMax       = desc("loop_turn_max_seconds", "The longest turn since the last scrape.")
 )
 
+// answers counts what happens beside the loops' own counters; any goroutine may.
+type answers struct {
+	handshakes *prometheus.CounterVec // refused, by reason
+	tickets    *prometheus.CounterVec // by result
+}
+
+func newAnswers() answers {
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "notifyd_" + name, Help: help}, []string{label})
+	}
+	a := answers{
+		handshakes: vec("handshakes_refused_total", "Refused upgrade requests by reason.", "reason"),
+		tickets:    vec("tickets_total", "Requests for a ticket by result: ok, or the code of the error.", "result"),
+	}
+	// A counter that is there from the beginning is one whose first increase is seen.
+	for _, x := range []*refusal{errNotFound, errOrigin, errSubprotocol, errTwo, errQuery, errNone, errDisabled, errCredential, errNotYet, errTryLater} {
+		a.handshakes.WithLabelValues(x.reason)
+	}
+	a.handshakes.WithLabelValues(wire.TokenInvalid.String())
+	a.tickets.WithLabelValues("ok")
+	return a
+}
+
 // Describe implements [prometheus.Collector].
-func (collector) Describe(ch chan<- *prometheus.Desc) {
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	c.s.answers.handshakes.Describe(ch)
+	c.s.answers.tickets.Describe(ch)
 	for _, d := range []*prometheus.Desc{
 		descConnections, descSubscriptions, descTopics, descPending, descAccepted, descAcceptErrors, descHandshakes,
 		descTimeouts, descSlow, descBytes, descFrames, descWrites, descDeliveries, descPublishes, descErrors,
@@ -59,6 +84,8 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements [prometheus.Collector].
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.s
+	s.answers.handshakes.Collect(ch)
+	s.answers.tickets.Collect(ch)
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}

@@ -49,6 +49,7 @@ func TestBadSignaturesOverHTTP(t *testing.T) {
 		}
 		s := &Server{opts: Options{Penalty: time.Second}.withDefaults(), log: zap.NewNop(), auth: auth, store: noStore{}}
 		s.penalties.seed = maphash.MakeSeed()
+		s.answers = newAnswers()
 		s.ticketsOfSubject, s.ticketsOfAddress = newQuota(0, time.Second), newQuota(0, time.Second)
 		s.verify.start(1)
 		defer s.verify.stop()

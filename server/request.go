@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/governor"
@@ -89,6 +90,14 @@ func (r *request) refuse(code wire.Code, detail string) {
 		r.loop.counts.published[code]++
 	}
 	r.loop.sendError(r.conn, r.env.ID, r.env.Topic, code, detail)
+	if e := r.log.Check(zap.DebugLevel, "request refused"); e != nil {
+		topic := r.env.Topic
+		if code != wire.Forbidden {
+			topic = nil // it may be anything, a token too
+		}
+		e.Write(zap.String("conn", r.connName(r.ses)), zap.Stringer("addr", r.conn.Addr()), zap.String("type", r.env.Kind.String()),
+			zap.ByteString("topic", topic), zap.Stringer("code", code), zap.String("detail", detail))
+	}
 	if code.Auth() {
 		if r.ses.authFailures++; int(r.ses.authFailures) >= r.opts.AuthFailures {
 			r.close(r.conn, wire.CloseUnauthenticated)

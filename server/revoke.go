@@ -30,12 +30,13 @@ const maxRevocationBytes = 4 << 10
 // revocationsHandler answers POST /v1/revocations. A revocation that was
 // answered with 204 is in force on this node, and kept for all others.
 func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
-	token, ok := s.bearer(w, r)
-	if !ok {
-		return
+	token, code := s.bearer(r)
+	if code == wire.OK && !token.Admin() {
+		code = wire.Forbidden
 	}
-	if !token.Admin() {
-		s.httpError(w, wire.Forbidden)
+	if code != wire.OK {
+		s.log.Debug("revocation refused", zap.Stringer("addr", s.httpClientAddr(r)), zap.Stringer("code", code))
+		s.httpError(w, code)
 		return
 	}
 	var body struct {

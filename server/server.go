@@ -144,6 +144,8 @@ type Server struct {
 	penalties    penalties
 	governor     *governor.Governor // nil: the number of processors stays what it is
 
+	answers answers
+
 	ticketsOfSubject, ticketsOfAddress *quota
 }
 
@@ -155,6 +157,8 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 		shards: make([]shard, opts.Shards), verifyOnLoop: maxVerified,
 	}
 	s.penalties.seed = maphash.MakeSeed()
+	s.answers = newAnswers()
+	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) { s.refusedHandshake(addr, reason, "") }
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
 	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
 	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)

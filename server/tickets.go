@@ -103,24 +103,28 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	token, ok := s.bearer(w, r)
-	if !ok {
-		return
-	}
-	now := httpNow()
-	if code := usable(token, now); code != wire.OK {
-		s.httpError(w, code)
-		return
-	}
 	addr := s.httpClientAddr(r)
+	refuse := func(code wire.Code) {
+		s.answers.tickets.WithLabelValues(code.String()).Inc()
+		s.log.Debug("ticket refused", zap.Stringer("addr", addr), zap.Stringer("code", code))
+		s.httpError(w, code)
+	}
+	token, code := s.bearer(r)
+	now := httpNow()
+	if code == wire.OK {
+		code = usable(token, now)
+	}
+	if code != wire.OK {
+		refuse(code)
+		return
+	}
 	wait := s.ticketsOfSubject.take(now, token.Issuer(), token.Subject())
 	if wait == 0 {
 		wait = s.ticketsOfAddress.take(now, addressKey(addr).String())
 	}
 	if wait > 0 {
-		s.log.Debug("too many tickets", zap.Stringer("addr", addr), zap.String("sub", token.Subject()))
 		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
-		s.httpError(w, wire.RateLimited)
+		refuse(wire.RateLimited)
 		return
 	}
 	record, err := json.Marshal(ticketRecord{Addr: addr, Token: token.Record()})
@@ -133,9 +137,10 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		s.log.Warn("no ticket can be kept", zap.Error(err))
-		s.httpError(w, wire.Unavailable)
+		refuse(wire.Unavailable)
 		return
 	}
+	s.answers.tickets.WithLabelValues("ok").Inc()
 	writeJSON(w, http.StatusCreated, struct {
 		Ticket    string `json:"ticket"`
 		ExpiresIn int    `json:"expires_in"`

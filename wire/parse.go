@@ -14,6 +14,16 @@ const (
 	Ping
 )
 
+// String is the envelope's "type", or "" for none of the kinds.
+func (k Kind) String() string {
+	if int(k) >= len(kindNames) {
+		return ""
+	}
+	return kindNames[k]
+}
+
+var kindNames = [...]string{Publish: "publish", Subscribe: "subscribe", Unsubscribe: "unsubscribe", Auth: "auth", Ping: "ping"}
+
 // Envelope is what a client sent. Its slices are parts of the frame that was
 // parsed and live as long as that. A member that was absent is nil; one that was
 // an empty string is empty and not nil. A member that the Kind has no use for

@@ -83,6 +83,11 @@ func (l *Loop) accept() {
 		}
 		if response := l.eng.limits.admit(addr); response != "" {
 			l.stat.refused++
+			reason := RefusedConnections
+			if response == responseTooManyRequests {
+				reason = RefusedPerIP
+			}
+			l.onRefuse(addr, reason)
 			_, _ = writeSocket(fd, []byte(response))
 			closeSocket(fd)
 			continue

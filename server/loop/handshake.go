@@ -18,9 +18,13 @@ import (
 // What stands behind the head is frames (RFC 6455 §4.1 lets a client send none
 // before the 101, yet some do, and a proxy may join segments).
 func (l *Loop) head(c *Conn, b []byte) int {
+	if isTLS(b) {
+		l.refuse(c, tlsAlert, RefusedTLS)
+		return len(b)
+	}
 	end := headEnd(b)
 	if end > l.eng.opts.HeadBytes || end == 0 && len(b) > l.eng.opts.HeadBytes {
-		l.refuse(c, responseHeadTooLarge)
+		l.refuse(c, responseHeadTooLarge, RefusedHead)
 		return len(b)
 	}
 	if end == 0 {
@@ -32,10 +36,10 @@ func (l *Loop) head(c *Conn, b []byte) int {
 		l.handOff(c, b)
 		return len(b)
 	case kind == headHTTP:
-		l.refuse(c, responseUpgradeRequired)
+		l.refuse(c, responseUpgradeRequired, RefusedPlain)
 		return len(b)
 	case kind == headBad:
-		l.refuse(c, responseBadRequest)
+		l.refuse(c, responseBadRequest, RefusedMalformed)
 		return len(b)
 	}
 	normalizeUpgrade(b[:end])
@@ -45,11 +49,19 @@ func (l *Loop) head(c *Conn, b []byte) int {
 	return end
 }
 
+// tlsAlert is the record of a fatal handshake_failure (RFC 8446 §6.2): a client that
+// begins TLS with a server that speaks none learns so at once, instead of waiting for
+// its own patience to end.
+const tlsAlert = "\x15\x03\x01\x00\x02\x02\x28"
+
+// isTLS says whether b begins like a TLS handshake (RFC 8446 §5.1). No request line does.
+func isTLS(b []byte) bool { return len(b) >= 3 && b[0] == 0x16 && b[1] == 0x03 && b[2] <= 0x04 }
+
 // upgrade answers a WebSocket handshake that lies complete in memory. It returns
 // false when the handler wants to be asked again.
 func (l *Loop) upgrade(c *Conn, head []byte) bool {
 	u := &l.up
-	u.conn, u.req, u.in = c, Request{}, head
+	u.conn, u.req, u.in, u.refused = c, Request{}, head, false
 	u.answer.Reset()
 	_, err := u.upgrader.Upgrade(u)
 	u.conn = nil
@@ -58,10 +70,14 @@ func (l *Loop) upgrade(c *Conn, head []byte) bool {
 		return false
 	}
 	if err != nil {
+		reason := RefusedMalformed
+		if u.refused {
+			reason = byHandler
+		}
 		if u.answer.Len() == 0 { // the request line means nothing
 			u.answer.WriteString(responseBadRequest)
 		}
-		l.refuse(c, u.answer.String())
+		l.refuse(c, u.answer.String(), reason)
 		return true
 	}
 	l.cork.hold(c)
@@ -83,6 +99,7 @@ type upgradeIO struct {
 	req      Request
 	in       []byte
 	answer   bytes.Buffer
+	refused  bool // by the handler
 }
 
 func (u *upgradeIO) Read(p []byte) (int, error) {
@@ -124,6 +141,7 @@ func (u *upgradeIO) prepare(h Handler, headBytes int) {
 		},
 		OnBeforeUpgrade: func() (ws.HandshakeHeader, error) {
 			if err := h.Request(u.conn, &u.req); err != nil {
+				u.refused = true
 				return nil, err
 			}
 			if u.req.Protocol == "" {

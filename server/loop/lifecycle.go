@@ -1,6 +1,10 @@
 package loop
 
-import "github.com/gobwas/ws"
+import (
+	"net/netip"
+
+	"github.com/gobwas/ws"
+)
 
 // The life of a connection:
 //
@@ -62,7 +66,7 @@ func (l *Loop) add(fd int32, addr [16]byte) *Conn {
 		return c
 	}
 	if l.drain.active {
-		l.refuse(c, responseUnavailable)
+		l.refuse(c, responseUnavailable, RefusedDraining)
 	}
 	return c
 }
@@ -75,13 +79,33 @@ func (l *Loop) detach(c *Conn) {
 	l.eng.load[l.index].Add(-1)
 }
 
+// Why the engine itself refuses a request ([Options.OnRefuse]).
+const (
+	RefusedHead        = "head_too_large"
+	RefusedMalformed   = "malformed_request"
+	RefusedPlain       = "not_an_upgrade"
+	RefusedTLS         = "tls" // on a port that does not speak it
+	RefusedProxy       = "proxy_header"
+	RefusedConnections = "too_many_connections"
+	RefusedPerIP       = "too_many_of_address"
+	RefusedDraining    = "draining"
+	byHandler          = "" // which knows why
+)
+
 // refuse answers a request that cannot become a WebSocket, and closes.
-func (l *Loop) refuse(c *Conn, response string) {
+func (l *Loop) refuse(c *Conn, response, reason string) {
 	l.stat.refused++
+	l.onRefuse(c.addr, reason)
 	l.cork.hold(c)
 	l.cork.frames = append(l.cork.frames, response...)
 	c.since = l.sec
 	c.linger()
+}
+
+func (l *Loop) onRefuse(addr [16]byte, reason string) {
+	if f := l.eng.opts.OnRefuse; f != nil && reason != byHandler {
+		f(netip.AddrFrom16(addr).Unmap(), reason)
+	}
 }
 
 // Close sends a close frame (RFC 6455 §5.5.1) behind what c has not been sent yet and

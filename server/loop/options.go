@@ -2,6 +2,7 @@ package loop
 
 import (
 	"cmp"
+	"net/netip"
 	"runtime"
 	"time"
 )
@@ -58,6 +59,10 @@ type Options struct {
 	// OnTurn is called at the end of each turn of a loop, on its goroutine, with how many
 	// times the turn has called write(2). It must not block. It may be nil.
 	OnTurn func(l *Loop, writes int)
+	// OnRefuse is told of each request that the engine itself refuses, and why (the
+	// Refused constants); addr is "::" while it is not known. It is called on a loop
+	// and must not block. It may be nil.
+	OnRefuse func(addr netip.Addr, reason string)
 	// AcceptError is told when accept(2) fails for want of descriptors or
 	// memory; accepting goes on by itself. It may be nil.
 	AcceptError func(error)

@@ -21,7 +21,7 @@ const (
 func (l *Loop) proxyHeader(c *Conn, b []byte) int {
 	n := min(len(b), len(proxySignature))
 	if !bytes.Equal(b[:n], []byte(proxySignature[:n])) {
-		l.refuse(c, responseBadRequest)
+		l.refuse(c, responseBadRequest, RefusedProxy)
 		return len(b)
 	}
 	if len(b) < proxyFixed {
@@ -30,7 +30,7 @@ func (l *Loop) proxyHeader(c *Conn, b []byte) int {
 	command, family := b[12], b[13]
 	end := proxyFixed + int(binary.BigEndian.Uint16(b[14:]))
 	if command != proxyLocal && command != proxyProxied || end > l.eng.opts.HeadBytes {
-		l.refuse(c, responseBadRequest)
+		l.refuse(c, responseBadRequest, RefusedProxy)
 		return len(b)
 	}
 	if len(b) < end {
@@ -46,11 +46,11 @@ func (l *Loop) proxyHeader(c *Conn, b []byte) int {
 	case family>>4 == 2 && len(body) >= 36: // AF_INET6
 		copy(addr[:], body[:16])
 	case family>>4 == 1 || family>>4 == 2:
-		l.refuse(c, responseBadRequest)
+		l.refuse(c, responseBadRequest, RefusedProxy)
 		return len(b)
 	}
 	if !l.eng.limits.admitAddress(addr) {
-		l.refuse(c, responseTooManyRequests)
+		l.refuse(c, responseTooManyRequests, RefusedPerIP)
 		return len(b)
 	}
 	c.addr = addr

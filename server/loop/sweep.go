@@ -82,7 +82,7 @@ func (l *Loop) drainSome() {
 		switch {
 		case c == nil:
 		case c.state <= stateHead:
-			l.refuse(c, responseUnavailable)
+			l.refuse(c, responseUnavailable, RefusedDraining)
 		default:
 			c.Close(ws.StatusCode(1012), "restart") // RFC 6455 §7.4.2, IANA registry
 		}
