@@ -48,7 +48,7 @@ func read(t *testing.T, name string) string {
 }
 
 var (
-	link       = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	link       = regexp.MustCompile(`(?:\[([\w./-]+\.md))?\]\(([^()\s]+)\)`)
 	codeSpan   = regexp.MustCompile("`[^`\n]*`")
 	linkInText = regexp.MustCompile(`\[([^\]]*)\]\([^()]*\)`)
 	inTree     = regexp.MustCompile(`\bdocs/[a-z0-9][\w./-]*\.(?:md|svg)\b`)
@@ -59,9 +59,13 @@ func TestLinksResolve(t *testing.T) {
 	checked := 0
 	for _, name := range tree(t, ".md") {
 		for _, m := range link.FindAllStringSubmatch(codeSpan.ReplaceAllString(prose(read(t, name)), ""), -1) {
-			target, anchor, _ := strings.Cut(m[1], "#")
+			text, to := m[1], m[2]
+			target, anchor, _ := strings.Cut(to, "#")
 			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
 				continue
+			}
+			if text != "" && path.Base(text) != path.Base(target) {
+				t.Errorf("%s: a link that reads %s leads to %s", name, text, to)
 			}
 			checked++
 			file := name
@@ -69,9 +73,9 @@ func TestLinksResolve(t *testing.T) {
 				file = path.Join(path.Dir(name), target)
 			}
 			if _, err := os.Stat(filepath.Join(root, filepath.FromSlash(file))); err != nil {
-				t.Errorf("%s links to %s: there is no %s", name, m[1], file)
+				t.Errorf("%s links to %s: there is no %s", name, to, file)
 			} else if anchor != "" && !slices.Contains(anchors(read(t, file)), anchor) {
-				t.Errorf("%s links to %s: no heading of %s makes this anchor", name, m[1], file)
+				t.Errorf("%s links to %s: no heading of %s makes this anchor", name, to, file)
 			}
 		}
 	}

@@ -15,7 +15,7 @@ var (
 	makeTarget = regexp.MustCompile(`(?m)^([a-z][\w-]*):`)
 	configRow  = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `(NOTIFYD_[A-Z_]+)` \\|")
 	configKey  = regexp.MustCompile(`^(?:admin|auth|nats|limits|log)\.[a-z_]+$`)
-	flagName   = regexp.MustCompile(`(?:^|\s)--([a-z][\w.-]*)`)
+	flagName   = regexp.MustCompile(`(?:^|[^\w-])--([a-z][\w.-]*\w)`)
 	metricRow  = regexp.MustCompile("(?m)^\\| `(notifyd_[a-z_]+)`")
 	metric     = regexp.MustCompile(`^notifyd_[a-z_]+`)
 	sourceFile = regexp.MustCompile(`^[a-z][\w.-]*/[\w./-]+\.(?:go|yml|yaml|mjs|ts)$`)
@@ -51,14 +51,14 @@ func TestNamesOfTheProgramExist(t *testing.T) {
 					missing("command", command)
 				}
 				for _, flag := range submatches(flagName, command) {
-					if !strings.Contains(text, "--"+flag) {
+					if !slices.Contains(submatches(flagName, text), flag) {
 						missing("flag", "--"+flag+" of "+command)
 					}
 				}
 			case strings.HasPrefix(command, "--"):
 				checked["flag"]++
 				flag, _, _ := strings.Cut(strings.TrimPrefix(words[0], "--"), "=")
-				if !slices.ContainsFunc(help.all(), func(text string) bool { return strings.Contains(text, "--"+flag) }) && name != "CONTRIBUTING.md" && folder != "bench" {
+				if !slices.ContainsFunc(help.all(), func(text string) bool { return slices.Contains(submatches(flagName, text), flag) }) && name != "CONTRIBUTING.md" && folder != "bench" {
 					missing("flag", words[0])
 				}
 			case configKey.MatchString(command):
