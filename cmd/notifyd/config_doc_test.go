@@ -19,9 +19,9 @@ Every key of ` + "`notifyd serve`" + ` can be set in three ways, here for ` + "`
 | environment | ` + "`NOTIFYD_LIMITS_MESSAGE_BYTES=128KiB`" + ` |
 | file, named by ` + "`--config`" + ` or ` + "`NOTIFYD_CONFIG`" + ` | ` + "`limits: {message_bytes: 128KiB}`" + ` |
 
-A flag beats the environment, the environment beats the file, the file beats the default. Times are written ` + "`10s`" + ` or ` + "`1m30s`" + `, sizes in bytes or as ` + "`64KiB`, `1MiB`" + `. A key that takes several values is a list in the file, separated by commas in the environment, and repeated as a flag. Relative paths start at the working directory.
+A flag overrides the environment, the environment overrides the file, the file overrides the default. Times are written ` + "`10s`" + ` or ` + "`1m30s`" + `, sizes in bytes or as ` + "`64KiB`, `1MiB`" + `. A key that takes several values is a list in the file, separated by commas in the environment, and repeated as a flag. Relative paths start at the working directory.
 
-` + "`notifyd check --config FILE`" + ` tells what is wrong with a configuration, unknown keys included, without starting anything.
+` + "`notifyd check --config FILE`" + ` lists what is wrong with a configuration, unknown keys included. It starts nothing.
 
 ` + "```yaml" + `
 listen: 0.0.0.0:8080
@@ -36,7 +36,7 @@ log: {format: json}
 
 ## Issuers
 
-` + "`auth.keys`, `auth.issuer` and `auth.audience`" + ` describe one issuer, which may grant everything. ` + "`auth.issuers`" + ` lists issuers that may grant no more than the operator lets them; a token that says more is refused as a whole. Both can be used together, if ` + "`auth.issuer`" + ` gives the first a name. The list is best kept in the file; ` + "`--auth.issuers`" + ` and ` + "`NOTIFYD_AUTH_ISSUERS`" + ` take the same list as YAML or JSON.
+` + "`auth.keys`, `auth.issuer` and `auth.audience`" + ` describe one issuer, which may grant everything. ` + "`auth.issuers`" + ` lists issuers that may grant no more than the operator permits. A token that grants more is refused as a whole. You can use both together if ` + "`auth.issuer`" + ` names the first one. Keep the list in the file; ` + "`--auth.issuers`" + ` and ` + "`NOTIFYD_AUTH_ISSUERS`" + ` take the same list as YAML or JSON.
 
 ` + "```yaml" + `
 auth:
@@ -53,9 +53,9 @@ auth:
       admin: true                       # its tokens may revoke
 ` + "```" + `
 
-A revocation is kept until the tokens that it is about have expired. Where an issuer has no ` + "`max_lifetime`" + ` that cannot be known, and it is kept for ever.
+A revocation is kept until the tokens that it is about have expired. If an issuer has no ` + "`max_lifetime`" + `, nobody knows when that is, and the revocation is kept for ever.
 
-http is for URLs of this machine alone (127.0.0.1, ::1, localhost): whoever can change the answer on its way can make tokens.
+Use http only for URLs of this machine (127.0.0.1, ::1, localhost): anybody who can change the answer on its way can make tokens.
 `
 
 // sections are the headings of the table, in the order of the struct.
