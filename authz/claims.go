@@ -73,11 +73,11 @@ func (c *claims) take(d *document, name []byte) (ok bool) {
 			c.issued = int64(math.Floor(at))
 		}
 	case "iss":
-		c.iss, ok = d.string()
+		c.iss, ok = d.shortString()
 	case "sub":
-		c.sub, ok = d.string()
+		c.sub, ok = d.shortString()
 	case "jti":
-		c.jti, ok = d.string()
+		c.jti, ok = d.shortString()
 	case "aud": // RFC 7519 §4.1.3: one string or an array of them
 		c.aud, ok = d.stringOrStrings()
 	case "notify":
@@ -88,6 +88,13 @@ func (c *claims) take(d *document, name []byte) (ok bool) {
 		ok = !misspelt(name, claimNames)
 	}
 	return ok
+}
+
+// shortString reads a claim by which tokens can be revoked. It is no longer than that of a
+// revocation may be: nobody could take back a token with a longer one.
+func (d *document) shortString() (string, bool) {
+	text, ok := d.string()
+	return text, ok && len(text) <= maxNameBytes
 }
 
 func (x *date) is(seconds float64, ok bool) { x.at, x.set = int64(seconds), ok }

@@ -19,6 +19,9 @@ type Inspection struct {
 	// Verifier refuses the token.
 	Publish, Subscribe []string
 	GrantsValid        bool
+	// TooLong names those of iss, sub and jti that have more than 1,024 bytes, so that
+	// nobody could revoke the token. Every Verifier refuses it.
+	TooLong []string
 }
 
 // Inspect decodes a token without verifying it. Whether it is valid is for a
@@ -39,12 +42,21 @@ func Inspect(token string) (Inspection, error) {
 	in := Inspection{Header: header, Claims: payload, GrantsValid: true}
 	var g grants
 	var subject, id string
-	err = readObject(payload, func(d *document, name []byte) {
-		switch string(name) {
+	name := func(d *document, claim string) string {
+		text, isString := d.string()
+		if isString && len(text) > maxNameBytes {
+			in.TooLong = append(in.TooLong, claim)
+		}
+		return text
+	}
+	err = readObject(payload, func(d *document, claim []byte) {
+		switch string(claim) {
+		case "iss":
+			name(d, "iss")
 		case "sub":
-			subject, _ = d.string()
+			subject = name(d, "sub")
 		case "jti":
-			id, _ = d.string()
+			id = name(d, "jti")
 		case "iat":
 			in.IssuedAt = inspectDate(d)
 		case "nbf":

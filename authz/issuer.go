@@ -25,10 +25,13 @@ type Issuer struct {
 	// token must lie wholly inside one of them. None permits no grant of that
 	// kind; ">" permits every one.
 	Publish, Subscribe []string
-	Admin              bool // whether its tokens may have notify.admin
+	// Admin is whether its tokens may have notify.admin, and so revoke tokens of this
+	// issuer. With AdminOfAll too they may revoke everybody's.
+	Admin, AdminOfAll bool
 
-	// MaxLifetime bounds exp − iat or, in a token without iat, the time that is
-	// left at first sight. 0 is no bound; otherwise at least 1 s.
+	// MaxLifetime bounds exp − iat, so that iat is required: a token that does not say
+	// when it was issued could outlive its revocation. 0 is no bound; otherwise at
+	// least 1 s.
 	MaxLifetime time.Duration
 	// Type is the typ that its tokens must have, such as "at+jwt" (RFC 9068
 	// §4). "" accepts none, JWT and at+jwt.
@@ -49,7 +52,7 @@ func newIssuers(o *Options) (all []*issuer, flat *issuer, err error) {
 	if len(policies) == 0 || len(o.Keys)+len(o.Trusted) > 0 || o.Issuer != "" {
 		policies = append(policies, Issuer{
 			Name: o.Issuer, Keys: o.Keys, Trusted: o.Trusted, Audience: o.Audience,
-			Publish: []string{">"}, Subscribe: []string{">"}, Admin: true,
+			Publish: []string{">"}, Subscribe: []string{">"}, Admin: true, AdminOfAll: true,
 		})
 	}
 	for i, policy := range policies {
@@ -90,6 +93,9 @@ func (i *issuer) check() error {
 	if slices.Contains(i.Audience, "") {
 		return errors.New("an audience is empty; remove it, or leave audience out so that aud is not checked")
 	}
+	if i.AdminOfAll && !i.Admin {
+		return errors.New("it is to revoke everybody's tokens, and yet may not have administrators")
+	}
 	if i.MaxLifetime != 0 && i.MaxLifetime < time.Second {
 		return fmt.Errorf("the longest lifetime %v must be at least 1s, or 0 for no bound", i.MaxLifetime)
 	}
@@ -117,8 +123,8 @@ func mediaType(typ string) string {
 }
 
 // permits reports whether the operator lets this issuer make a token with such
-// claims, which are settled and have an exp, at now.
-func (i *issuer) permits(c *claims, now time.Time) bool {
+// claims, which are settled and have an exp.
+func (i *issuer) permits(c *claims) bool {
 	for _, p := range c.grants.publish {
 		if !covered(i.Publish, p) {
 			return false
@@ -135,9 +141,5 @@ func (i *issuer) permits(c *claims, now time.Time) bool {
 	if i.MaxLifetime == 0 {
 		return true
 	}
-	born := now.Unix()
-	if c.iat.set {
-		born = c.issued
-	}
-	return c.exp.at-born <= int64(i.MaxLifetime/time.Second)
+	return c.iat.set && c.exp.at-c.issued <= int64(i.MaxLifetime/time.Second)
 }

@@ -113,7 +113,7 @@ func TestIssuerPolicy(t *testing.T) {
 		}
 	}
 	const exp = `"exp":1800000060,"iat":1800000000,`
-	row("no grant", `"exp":1800000060`, wire.OK)
+	row("no grant", `"exp":1800000060,"iat":1800000000`, wire.OK)
 	row("granted", exp+`"notify":{"publish":["in.a","in.*","rooms.a.>"],"subscribe":["out.a"]}`, wire.OK)
 	row("beyond publish", exp+`"notify":{"publish":["in.a","other"]}`, wire.TokenInvalid)
 	row("wider than publish", exp+`"notify":{"publish":["in.>"]}`, wire.TokenInvalid)
@@ -130,8 +130,9 @@ func TestIssuerPolicy(t *testing.T) {
 
 	row("an hour", `"iat":1799999990,"exp":1800003590`, wire.OK)
 	row("an hour and a second", `"iat":1799999990,"exp":1800003591`, wire.TokenInvalid)
-	row("an hour from now", `"exp":1800003600`, wire.OK)
-	row("over an hour from now", `"exp":1800003601`, wire.TokenInvalid)
+	row("no iat", `"exp":1800000001`, wire.TokenInvalid)
+	row("iat a fraction too early", `"iat":1799999999.9,"exp":1800003600`, wire.TokenInvalid)
+	row("an hour, a moment ahead", `"iat":1800000005,"exp":1800003605`, wire.OK)
 	row("long, nearly over", `"iat":1700000000,"exp":1800000001`, wire.TokenInvalid)
 	row("iat 0", `"iat":0,"exp":1800000001`, wire.TokenInvalid)
 	row("to the year 9999", `"exp":253402300799`, wire.TokenInvalid)
@@ -141,7 +142,7 @@ func TestIssuerPolicy(t *testing.T) {
 		`"here"`: wire.OK, `"nearby"`: wire.OK, `["there","nearby"]`: wire.OK, `["here","nearby"]`: wire.OK,
 		`"there"`: wire.TokenInvalid, `["there","Here"]`: wire.TokenInvalid, `"here,nearby"`: wire.TokenInvalid, `""`: wire.TokenInvalid, `[]`: wire.TokenInvalid,
 	} {
-		if _, code := v.Verify(tokenBy(t, key, `{"iss":"a","aud":`+aud+`,"exp":1800000060}`)); code != want {
+		if _, code := v.Verify(tokenBy(t, key, `{"iss":"a","aud":`+aud+`,"iat":1800000000,"exp":1800000060}`)); code != want {
 			t.Errorf("audience %s: %v, want %v", aud, code, want)
 		}
 	}
@@ -292,6 +293,7 @@ func TestIssuersRefused(t *testing.T) {
 		"lifetime below zero":  with(func(i *Issuer) { i.MaxLifetime = -1 }),
 		"lifetime of a moment": with(func(i *Issuer) { i.MaxLifetime = time.Millisecond }),
 		"an empty audience":    with(func(i *Issuer) { i.Audience = []string{"x", ""} }),
+		"admin of all alone":   with(func(i *Issuer) { i.AdminOfAll = true }),
 		"type with a space":    with(func(i *Issuer) { i.Type = "at+jwt; x" }),
 		"missing file":         with(func(i *Issuer) { i.Keys = []string{"/nowhere/key.jwk"} }),
 		"same name twice":      {Issuers: []Issuer{good, good}},

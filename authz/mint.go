@@ -52,6 +52,11 @@ func Sign(key Key, c Claims) (string, error) {
 	if c.Expires.Unix() <= 0 || c.Expires.Unix() > maxNumericDate {
 		return "", errors.New("a token needs an expiry between 1970 and 9999")
 	}
+	for _, claim := range []struct{ name, text string }{{"iss", c.Issuer}, {"sub", c.Subject}, {"jti", c.ID}} {
+		if n := len(claim.text); n > maxNameBytes {
+			return "", fmt.Errorf("%s has %d bytes, and %d are the most: nobody could revoke the token", claim.name, n, maxNameBytes)
+		}
+	}
 	for _, patterns := range [][]string{c.Publish, c.Subscribe} {
 		for _, p := range patterns {
 			if !wire.ValidPattern(p) {

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-// maxRevocationText bounds jti, sub and iss of a revocation, in bytes.
-const maxRevocationText = 1 << 10
+// maxNameBytes bounds jti, sub and iss, of a token and of a revocation.
+const maxNameBytes = 1 << 10
 
 // Revocation takes back one token by its jti, or the tokens of a subject that
 // were issued before some time.
@@ -102,8 +103,8 @@ func (r Revocation) check() error {
 		return errors.New("a revocation is of a jti or of a sub: give one of them")
 	case r.JTI != "" && r.Before != 0:
 		return errors.New("before goes with sub; a jti stands for one token, whenever it was issued")
-	case max(len(r.JTI), len(r.Subject), len(r.Issuer)) > maxRevocationText:
-		return fmt.Errorf("jti, sub and iss of a revocation may have %d bytes", maxRevocationText)
+	case max(len(r.JTI), len(r.Subject), len(r.Issuer)) > maxNameBytes:
+		return fmt.Errorf("jti, sub and iss of a revocation may have %d bytes", maxNameBytes)
 	case r.Before < 0 || r.Before > maxNumericDate || r.Expires < 0 || r.Expires > maxNumericDate:
 		return errors.New("the times of a revocation lie between 1970 and 9999")
 	}
@@ -111,21 +112,19 @@ func (r Revocation) check() error {
 }
 
 // Complete checks the revocation and fills in what was left out, so that it
-// means the same on every node. Before becomes the next full second. Expires of
+// means the same on every node. Before becomes the second after the last that the
+// iat of a token which counts now can have: as an issuer's clock may be ahead, that
+// is Options.NotBeforeLeeway after the next full second. Expires of
 // a jti becomes the latest time at which a token that exists by now can end; that
 // of a subject is never earlier than the end of tokens issued by Before. Where
-// some issuer has no MaxLifetime, both are the year 9999. Tokens without iat
-// that live longer than MaxLifetime outlast this; their issuer should set iat.
+// some issuer has no MaxLifetime, both are the year 9999.
 func (v *Verifier) Complete(r Revocation) (Revocation, error) {
 	if err := r.check(); err != nil {
 		return Revocation{}, err
 	}
-	now := v.options.Now().Unix() + 1
-	from := now
+	from := v.issuedBy(v.options.Now())
 	if r.Subject != "" {
-		if r.Before == 0 {
-			r.Before = now
-		}
+		r.Before = cmp.Or(r.Before, from)
 		from = r.Before
 	}
 	if r.Subject != "" || r.Expires == 0 {
@@ -134,7 +133,14 @@ func (v *Verifier) Complete(r Revocation) (Revocation, error) {
 	return r, nil
 }
 
-// longest is when the last token ends that was issued by the second from.
+// issuedBy is the second after the last that the iat of a token which exists at a
+// time can have.
+func (v *Verifier) issuedBy(at time.Time) int64 {
+	leeway := v.options.NotBeforeLeeway + time.Second - 1 // a part of a second counts as one
+	return at.Unix() + 1 + int64(leeway/time.Second)
+}
+
+// longest is when the last token ends whose iat is before the second from.
 func (v *Verifier) longest(from int64) int64 {
 	var lifetime time.Duration
 	for _, is := range v.issuers {
@@ -143,6 +149,11 @@ func (v *Verifier) longest(from int64) int64 {
 		}
 		lifetime = max(lifetime, is.MaxLifetime)
 	}
-	// iat may be ahead of the clock by that leeway.
-	return min(from+int64((lifetime+v.options.NotBeforeLeeway)/time.Second)+1, maxNumericDate)
+	return min(from+int64(lifetime/time.Second), maxNumericDate)
+}
+
+// End is when every token that a completed revocation is about has ended, leeway
+// included: it has to be kept until then.
+func (v *Verifier) End(r Revocation) time.Time {
+	return time.Unix(r.Expires, 0).Add(v.options.Leeway)
 }

@@ -184,14 +184,15 @@ func TestRevocationComplete(t *testing.T) {
 	open := newTestVerifier(t, c, Options{Issuers: []Issuer{
 		{Name: "a", Trusted: []Key{key}, MaxLifetime: time.Minute}, {Name: "b", Trusted: []Key{key}},
 	}})
-	const hour = 3600 + 6 // and the leeway on iat, and what was rounded
+	const by = start + 6 // the leeway on iat, and what was rounded
+	const hour = 3600
 	for _, row := range []struct {
 		v        *Verifier
 		in, want Revocation
 	}{
-		{bounded, Revocation{JTI: "j"}, Revocation{JTI: "j", Expires: start + 1 + hour}},
+		{bounded, Revocation{JTI: "j"}, Revocation{JTI: "j", Expires: by + hour}},
 		{bounded, Revocation{JTI: "j", Expires: 7}, Revocation{JTI: "j", Expires: 7}},
-		{bounded, Revocation{Subject: "s"}, Revocation{Subject: "s", Before: start + 1, Expires: start + 1 + hour}},
+		{bounded, Revocation{Subject: "s"}, Revocation{Subject: "s", Before: by, Expires: by + hour}},
 		{bounded, Revocation{Subject: "s", Before: 100}, Revocation{Subject: "s", Before: 100, Expires: 100 + hour}},
 		{bounded, Revocation{Subject: "s", Before: 100, Expires: 101}, Revocation{Subject: "s", Before: 100, Expires: 100 + hour}},
 		{bounded, Revocation{Subject: "s", Before: 100, Expires: start}, Revocation{Subject: "s", Before: 100, Expires: start}},
@@ -215,8 +216,8 @@ func TestRevocationComplete(t *testing.T) {
 		{Subject: "s", Before: -1},
 		{Subject: "s", Before: maxNumericDate + 1},
 		{Subject: "s", Expires: math.MaxInt64},
-		{JTI: strings.Repeat("j", maxRevocationText+1)},
-		{JTI: "j", Issuer: strings.Repeat("i", maxRevocationText+1)},
+		{JTI: strings.Repeat("j", maxNameBytes+1)},
+		{JTI: "j", Issuer: strings.Repeat("i", maxNameBytes+1)},
 	} {
 		if err := bounded.Revoke(bad); err == nil {
 			t.Errorf("%.50v was revoked", bad)
@@ -237,7 +238,7 @@ func TestRevocationEncoding(t *testing.T) {
 		{Subject: "j"},
 		{Subject: "j", Issuer: "i", Before: 5, Expires: 7},
 		{Subject: "ann.*>/ \n\u00e4\u2028", Before: start, Expires: maxNumericDate},
-		{JTI: strings.Repeat("j", maxRevocationText)},
+		{JTI: strings.Repeat("j", maxNameBytes)},
 	} {
 		got, err := DecodeRevocation(r.Encode())
 		if err != nil || got != r {
@@ -261,7 +262,7 @@ func TestRevocationEncoding(t *testing.T) {
 		`{"jti":"j","before":1}`, `{"sub":"s","before":"1"}`, `{"sub":"s","before":-1}`, `{"sub":"s","before":0}`, `{"sub":"s","before":null}`, `{"sub":"s","before":1e300}`,
 		`{"sub":"s","expires":1e400}`, `{"jti":"j","Sub":"s"}`, `{"JTI":"j"}`, `{"jti":"j","aud":"x"}`, `{"jti":"j","jti":"k"}`, `{"jti":"j","\u006ati":"k"}`,
 		`{"jti":"j"}x`, `{"jti":"j"}{"jti":"j"}`, `{"jti":"j"`, "\xef\xbb\xbf" + `{"jti":"j"}`, "{\"jti\":\"\xff\"}", `{"jti":"secret","iss":1}`,
-		`{"jti":"` + strings.Repeat("j", maxRevocationText+1) + `"}`,
+		`{"jti":"` + strings.Repeat("j", maxNameBytes+1) + `"}`,
 	} {
 		if r, err := DecodeRevocation([]byte(bad)); err == nil {
 			t.Errorf("%.80s became %+v", bad, r)
@@ -285,20 +286,133 @@ func TestRevocationsAreBounded(t *testing.T) {
 	if n := v.Stats().Revocations; n < 100 || n > 400 {
 		t.Error(n, "entries for 100 alive")
 	}
+}
 
-	r := newRevoked()
-	r.most = 1000
-	for i := range r.most {
-		r.entries[target{false, "", fmt.Sprint(i)}] = extent{1, 10}
+// A revocation for which there is no room fails closed: tokens that it may be about, all
+// that were issued by then, are unavailable for as long as they can live, and others
+// are not.
+func TestRevocationsAreFull(t *testing.T) {
+	c := newClock()
+	calls := 0
+	v := newTestVerifier(t, c, Options{OnChange: func() { calls++ }})
+	v.revocations.most = 1000
+	for i := range v.revocations.most {
+		if err := v.Revoke(Revocation{JTI: fmt.Sprint(i), Expires: start + 100}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := r.add(Revocation{JTI: "one more", Expires: 10}, 1); err == nil {
-		t.Error("no bound")
+	tokens := map[string]*Token{}
+	check := func(when string, want map[string]wire.Code) {
+		t.Helper()
+		for name, code := range want {
+			raw := []byte(signed(t, "HS256", map[string]string{
+				"its token":           `{"jti":"j","sub":"ann","iat":1799999990,"exp":1800009999}`,
+				"another":             `{"jti":"k","sub":"bob","iat":1799999990,"exp":1800009999}`,
+				"one without iat":     `{"jti":"l","exp":1800009999}`,
+				"one a moment ahead":  `{"jti":"m","iat":1800000005,"exp":1800009999}`,
+				"one revoked before":  `{"jti":"7","iat":1799999990,"exp":1800009999}`,
+				"one issued later":    `{"jti":"n","iat":1800000006,"exp":1800009999}`,
+				"one that is revoked": `{"jti":"7","iat":1800000006,"exp":1800009999}`,
+			}[name]))
+			token, got := v.Verify(raw)
+			if got != code {
+				t.Errorf("%s, %s: %v, want %v", when, name, got, code)
+			}
+			if token != nil {
+				tokens[name] = token
+			}
+			if held := tokens[name]; held != nil && held.Check(c.now().UnixNano()) != code {
+				t.Errorf("%s, %s, held: %v", when, name, held.Check(c.now().UnixNano()))
+			}
+		}
 	}
-	if err := r.add(Revocation{JTI: "7", Expires: 11}, 1); err != nil {
+	check("before", map[string]wire.Code{
+		"its token": wire.OK, "another": wire.OK, "one without iat": wire.OK, "one a moment ahead": wire.OK, "one revoked before": wire.TokenRevoked,
+	})
+	calls = 0
+	if err := v.Revoke(Revocation{JTI: "j", Expires: start + 50}); err == nil || calls != 1 {
+		t.Error("no bound, or nobody was told:", err, calls)
+	}
+	c.advance(2 * time.Second)
+	closed := map[string]wire.Code{
+		"its token": wire.Unavailable, "another": wire.Unavailable, "one without iat": wire.Unavailable,
+		"one a moment ahead": wire.Unavailable, "one revoked before": wire.TokenRevoked,
+		"one issued later": wire.OK, "one that is revoked": wire.TokenRevoked,
+	}
+	check("no room", closed)
+	if err := v.Revoke(Revocation{JTI: "7", Expires: start + 60}); err != nil {
 		t.Error("one that is known:", err)
 	}
-	if err := r.add(Revocation{JTI: "one more", Expires: 20}, 10); err != nil {
+	check("after another", closed)
+	if n := v.Stats().Revocations; n != 1000 {
+		t.Error(n, "entries")
+	}
+	c.advance(47 * time.Second)
+	v.SetRevocationsFresh(c.now())
+	check("nearly over", closed)
+	c.advance(time.Second)
+	v.SetRevocationsFresh(c.now())
+	closed["its token"], closed["another"], closed["one without iat"], closed["one a moment ahead"] = wire.OK, wire.OK, wire.OK, wire.OK
+	check("over", closed)
+	c.advance(50 * time.Second)
+	if err := v.Revoke(Revocation{JTI: "j", Expires: start + 200}); err != nil {
 		t.Error("when others have expired:", err)
+	}
+	closed = map[string]wire.Code{"its token": wire.TokenRevoked, "another": wire.OK}
+	check("with room", closed)
+
+	// By subject, it reaches as far as that revocation.
+	clear(tokens)
+	v = newTestVerifier(t, c, Options{})
+	v.revocations.most = 0
+	if err := v.Revoke(Revocation{Subject: "ann", Before: start - 9, Expires: start + 300}); err == nil {
+		t.Error("no bound")
+	}
+	check("a subject's", map[string]wire.Code{"its token": wire.Unavailable, "one a moment ahead": wire.OK})
+}
+
+// A revocation that nobody understands fails closed as well.
+func TestMissedRevocation(t *testing.T) {
+	c := newClock()
+	calls := 0
+	v := newTestVerifier(t, c, Options{
+		Issuers:  []Issuer{{Name: "i", Trusted: []Key{keyNamed(t, "HS256", "k")}, MaxLifetime: time.Minute}},
+		OnChange: func() { calls++ },
+	})
+	key := v.issuers[0].Trusted[0]
+	token := func(iat int64) *Token {
+		t.Helper()
+		got, code := v.Verify(tokenBy(t, key, fmt.Sprintf(`{"iss":"i","iat":%d,"exp":%d}`, iat, iat+60)))
+		if code != wire.OK {
+			t.Fatal(code)
+		}
+		return got
+	}
+	before, ahead := token(start-1), token(start+5)
+	v.MissRevocation(c.now())
+	if calls != 1 {
+		t.Error("nobody was told")
+	}
+	c.advance(time.Second)
+	after := token(start + 6)
+	for want, tokens := range map[wire.Code][]*Token{wire.Unavailable: {before, ahead}, wire.OK: {after}} {
+		for _, token := range tokens {
+			if code := token.Check(c.now().UnixNano()); code != want {
+				t.Errorf("issued at %d: %v, want %v", token.issued, code, want)
+			}
+		}
+	}
+	v.MissRevocation(c.now().Add(-time.Hour)) // reaches less far
+	if code := ahead.Check(c.now().UnixNano()); code != wire.Unavailable {
+		t.Error(code)
+	}
+	// It is over when no token can be left that it may be about.
+	for at, want := range map[int64]bool{start + 6 + 59: true, start + 6 + 60: false} {
+		c.nanos.Store(at * 1e9)
+		v.SetRevocationsFresh(c.now())
+		if got := v.revocations.missed.expires != 0; got != want {
+			t.Errorf("at %d: %v", at, got)
+		}
 	}
 }
 
@@ -403,6 +517,115 @@ func TestRevokedDoesNotAllocate(t *testing.T) {
 	})
 	if n != 0 || !ok {
 		t.Error(n, "allocations; still valid:", ok)
+	}
+}
+
+// A token that no revocation could name is refused.
+func TestNamesThatAreTooLong(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{})
+	fits := strings.Repeat("n", maxNameBytes)
+	for _, claim := range []string{"jti", "sub", "iss"} {
+		for text, want := range map[string]wire.Code{
+			fits: wire.OK, fits + "n": wire.TokenInvalid, fits[1:] + `\u0000`: wire.OK, fits[1:] + `\u00e4`: wire.TokenInvalid, fits[2:] + "ä": wire.OK,
+		} {
+			raw := signed(t, "HS256", `{"exp":1800000060,"`+claim+`":"`+text+`"}`)
+			token, code := v.Verify([]byte(raw))
+			if code != want {
+				t.Errorf("%s with %d bytes: %v, want %v", claim, len(text), code, want)
+			}
+			in, err := Inspect(raw)
+			if err != nil || (len(in.TooLong) == 0) != (want == wire.OK) || want != wire.OK && in.TooLong[0] != claim {
+				t.Errorf("%s with %d bytes: inspected as %q, %v", claim, len(text), in.TooLong, err)
+			}
+			if code != wire.OK || claim == "iss" {
+				continue
+			}
+			r := Revocation{JTI: token.ID(), Subject: token.Subject()}
+			if err := v.Revoke(r); err != nil || token.Check(start*1e9) != wire.TokenRevoked {
+				t.Error(claim, "cannot be revoked:", err)
+			}
+		}
+	}
+	for name, c := range map[string]Claims{"jti": {ID: fits + "n"}, "sub": {Subject: fits + "n"}, "iss": {Issuer: fits + "n"}} {
+		c.Expires = time.Unix(start+60, 0)
+		if _, err := Sign(testKeys()["HS256"], c); err == nil || !strings.Contains(err.Error(), name+" has 1025 bytes, and 1024 are the most") {
+			t.Error(name, err)
+		}
+	}
+}
+
+// An issuer's administrators revoke its own tokens, unless they may revoke everybody's.
+func TestWhoseTokensMayBeRevoked(t *testing.T) {
+	key := keyNamed(t, "HS256", "k")
+	several := newTestVerifier(t, newClock(), Options{
+		Issuers: []Issuer{
+			{Name: "own", Trusted: []Key{key}, Admin: true},
+			{Name: "all", Trusted: []Key{key}, Admin: true, AdminOfAll: true},
+			{Name: "none", Trusted: []Key{key}},
+		},
+		Trusted: []Key{key}, Issuer: "flat",
+	})
+	one := newTestVerifier(t, newClock(), Options{Trusted: []Key{key}})
+	for _, row := range []struct {
+		v          *Verifier
+		iss, admin string
+		may        string // of "own", "all" and ""
+	}{
+		{several, "own", "true", "own"},
+		{several, "all", "true", "own all "},
+		{several, "flat", "true", "own all "},
+		{several, "own", "false", "-"},
+		{several, "none", "false", "-"},
+		{one, "whoever", "true", "own all "},
+		{one, "", "true", "own all "},
+		{one, "own", "false", "-"},
+	} {
+		token, code := row.v.Verify(tokenBy(t, key, `{"exp":1800000060,"iss":"`+row.iss+`","notify":{"admin":`+row.admin+`}}`))
+		if code != wire.OK {
+			t.Fatal(row.iss, code)
+		}
+		var may []string
+		for _, of := range []string{"own", "all", ""} {
+			if token.MayRevoke(of) {
+				may = append(may, of)
+			}
+		}
+		if got := strings.Join(may, " "); got != row.may && (row.may != "-" || may != nil) {
+			t.Errorf("%q, admin %s: %q", row.iss, row.admin, may)
+		}
+	}
+}
+
+// A revocation is to be kept for the leeway on exp, too.
+func TestRevocationEnd(t *testing.T) {
+	v := newTestVerifier(t, newClock(), Options{Leeway: time.Minute})
+	if at := v.End(Revocation{JTI: "j", Expires: start}); at.Unix() != start+60 {
+		t.Error(at)
+	}
+}
+
+// The iat of a token that counts may be ahead, as its issuer's clock may; such a token
+// falls with the others of its subject.
+func TestRevokeATokenFromAheadOfTheClock(t *testing.T) {
+	for leeway, ahead := range map[time.Duration]int64{0: 5, time.Minute: 60, -1: 0, 1500 * time.Millisecond: 1} {
+		c := newClock()
+		v := newTestVerifier(t, c, Options{NotBeforeLeeway: leeway})
+		token, code := v.Verify([]byte(signed(t, "HS256", fmt.Sprintf(`{"sub":"ann","iat":%d,"exp":1800009999}`, start+ahead))))
+		if code != wire.OK {
+			t.Fatal(leeway, code)
+		}
+		c.advance(999 * time.Millisecond)
+		if err := v.Revoke(Revocation{Subject: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		if code := token.Check(c.now().UnixNano()); code != wire.TokenRevoked {
+			t.Errorf("with a leeway of %v: %v", leeway, code)
+		}
+		c.advance(time.Hour)
+		later := fmt.Sprintf(`{"sub":"ann","iat":%d,"exp":1800009999}`, start+max(ahead, int64((max(leeway, 0)+time.Second-1)/time.Second))+1)
+		if _, code := v.Verify([]byte(signed(t, "HS256", later))); code != wire.OK {
+			t.Errorf("with a leeway of %v, one issued afterwards: %v", leeway, code)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/notifyd/notifyd/wire"
 )
 
 // maxRevocations is how many revocations are held at once: a quarter of a
@@ -23,6 +25,9 @@ type revoked struct {
 	most    int // entries
 	mu      sync.RWMutex
 	entries map[target]extent // guarded by mu
+	// missed is how far those reach that could not be put in force, whomever they are
+	// about: a token within it may be revoked. Guarded by mu.
+	missed extent
 }
 
 // target is whom a revocation is about.
@@ -39,8 +44,15 @@ type extent struct {
 
 func newRevoked() *revoked { return &revoked{most: maxRevocations, entries: map[target]extent{}} }
 
-// add revokes. Entries that expire by now, in Unix seconds, may be dropped.
-func (r *revoked) add(revocation Revocation, now int64) error {
+// join gives the extent that reaches as far as both do.
+func (e extent) join(other extent) extent {
+	return extent{max(e.before, other.before), max(e.expires, other.expires)}
+}
+
+// add revokes. Entries that expire by now, in Unix seconds, may be dropped. When there
+// is no room, every token whose iat is before issuedBy, as that of the revoked one is,
+// becomes unavailable: it may be the one.
+func (r *revoked) add(revocation Revocation, now, issuedBy int64) error {
 	key, reach := target{false, revocation.Issuer, revocation.JTI}, extent{math.MaxInt64, revocation.Expires}
 	if revocation.Subject != "" {
 		key, reach = target{true, revocation.Issuer, revocation.Subject}, extent{revocation.Before, revocation.Expires}
@@ -48,13 +60,34 @@ func (r *revoked) add(revocation Revocation, now int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sweep(now)
+	r.epoch.Add(1)
 	old, known := r.entries[key]
 	if !known && len(r.entries) >= r.most {
-		return fmt.Errorf("%d revocations are in force, and no more can be held; set a maximum lifetime for every issuer, so that they end sooner", r.most)
+		reach.before = min(reach.before, max(issuedBy, revocation.Before))
+		r.missed = r.missed.join(reach)
+		return fmt.Errorf("%d revocations are in force, and no more can be held; tokens that were issued before this one are unavailable; "+
+			"set max_lifetime for every issuer, so that revocations end sooner", r.most)
 	}
-	r.entries[key] = extent{max(old.before, reach.before), max(old.expires, reach.expires)}
-	r.epoch.Add(1)
+	r.entries[key] = old.join(reach)
 	return nil
+}
+
+// miss makes tokens unavailable that a revocation may be about which nobody understands.
+func (r *revoked) miss(reach extent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missed = r.missed.join(reach)
+	r.epoch.Add(1)
+}
+
+// tidy ends missed when it has expired by now, in Unix seconds.
+func (r *revoked) tidy(now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.missed.expires != 0 && r.missed.expires <= now {
+		r.missed = extent{}
+		r.epoch.Add(1)
+	}
 }
 
 // sweep drops what has expired among a few entries, which the map's iteration
@@ -72,29 +105,30 @@ func (r *revoked) sweep(now int64) {
 	}
 }
 
-// has reports whether the token was revoked.
-func (r *revoked) has(t *Token) bool {
+// look tells whether the token was revoked: OK, TokenRevoked, or Unavailable when it
+// may have been.
+func (r *revoked) look(t *Token) wire.Code {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if len(r.entries) == 0 {
-		return false
-	}
 	for _, issuer := range [2]string{t.issuer, ""} {
 		if t.id != "" {
 			if _, ok := r.entries[target{false, issuer, t.id}]; ok {
-				return true
+				return wire.TokenRevoked
 			}
 		}
 		if t.subject != "" {
 			if reach, ok := r.entries[target{true, issuer, t.subject}]; ok && t.issued < reach.before {
-				return true
+				return wire.TokenRevoked
 			}
 		}
 		if issuer == "" {
 			break
 		}
 	}
-	return false
+	if r.missed.expires != 0 && t.issued < r.missed.before {
+		return wire.Unavailable
+	}
+	return wire.OK
 }
 
 func (r *revoked) size() int {
@@ -103,45 +137,79 @@ func (r *revoked) size() int {
 	return len(r.entries)
 }
 
+// What a token has seen of the revocations: an epoch, and in the two lowest bits what
+// they said of it then.
+const (
+	seenOK uint64 = iota
+	seenRevoked
+	seenUnsure
+	seenBits = 2
+	seenMask = 1<<seenBits - 1
+)
+
 // revoked asks once in each epoch and keeps the answer. Revoked stays revoked.
-func (t *Token) revoked() bool {
+func (t *Token) revoked() wire.Code {
 	epoch := t.key.revoked.epoch.Load()
 	seen := t.seen.Load()
-	if seen&1 != 0 || seen>>1 == epoch {
-		return seen&1 != 0
+	if seen&seenMask != seenRevoked && seen>>seenBits != epoch {
+		next := epoch << seenBits
+		switch t.key.revoked.look(t) {
+		case wire.TokenRevoked:
+			next |= seenRevoked
+		case wire.Unavailable:
+			next |= seenUnsure
+		}
+		// If another goroutine was faster, the next Check sees which epoch it saw.
+		t.seen.CompareAndSwap(seen, next)
+		seen = next
 	}
-	next := epoch << 1
-	if t.key.revoked.has(t) {
-		next |= 1
+	switch seen & seenMask {
+	case seenRevoked:
+		return wire.TokenRevoked
+	case seenUnsure:
+		return wire.Unavailable
 	}
-	// If another goroutine was faster, the next Check sees which epoch it saw.
-	t.seen.CompareAndSwap(seen, next)
-	return next&1 != 0
+	return wire.OK
 }
 
 // Revoke puts a revocation in force on this node, at once: Check of any token
 // that it is about says TokenRevoked from now on. It is completed as by
 // Complete, and joined with an earlier one of the same Key. Revoking what has
-// expired is no error. Options.OnChange is called before it returns.
+// expired is no error. When no more revocations can be held there is an error, and
+// tokens that it may be about are Unavailable: those issued by now. Options.OnChange is
+// called before it returns.
 func (v *Verifier) Revoke(r Revocation) error {
 	r, err := v.Complete(r)
 	if err != nil {
 		return err
 	}
-	now := v.options.Now().Add(-v.options.Leeway).Unix()
-	if r.Expires > now {
-		if err := v.revocations.add(r, now); err != nil {
-			return err
-		}
+	if now := v.expiredBy(); r.Expires > now {
+		err = v.revocations.add(r, now, v.issuedBy(v.options.Now()))
 	}
 	v.changed()
-	return nil
+	return err
 }
+
+// MissRevocation tells that a revocation which was made at a time, or before, cannot be
+// put in force, since nobody understands it. All tokens that it may be about, those
+// issued by then, are Unavailable for as long as they can live; later ones are not.
+func (v *Verifier) MissRevocation(at time.Time) {
+	by := v.issuedBy(at)
+	v.revocations.miss(extent{by, v.longest(by)})
+	v.changed()
+}
+
+// expiredBy is the Unix second by which a token has to have had its exp, so that it
+// counts no more.
+func (v *Verifier) expiredBy() int64 { return v.options.Now().Add(-v.options.Leeway).Unix() }
 
 // SetRevocationsFresh tells that all revocations made before at have been
 // passed to Revoke. With Options.RevocationMaxAge it has to be called more often
 // than that, for the first time when they have been loaded.
-func (v *Verifier) SetRevocationsFresh(at time.Time) { v.revocations.fresh.Store(at.UnixNano()) }
+func (v *Verifier) SetRevocationsFresh(at time.Time) {
+	v.revocations.fresh.Store(at.UnixNano())
+	v.revocations.tidy(v.expiredBy())
+}
 
 // stale reports whether a token that is seen for the first time may have been
 // revoked without this node's knowing.

@@ -26,7 +26,7 @@ type Token struct {
 	admin       bool
 	bound       *bound        // nil unless the token is for one message
 	used        atomic.Bool   // found again since the cache last looked for room
-	seen        atomic.Uint64 // epoch of the revocations last asked, and in bit 0 their answer
+	seen        atomic.Uint64 // epoch of the revocations last asked, and their answer
 }
 
 // newToken keeps what was verified. The claims are settled.
@@ -57,21 +57,25 @@ func (t *Token) Same(token []byte) bool {
 // Check tells whether the token holds at now, in Unix nanoseconds: OK,
 // TokenExpired, TokenRevoked, TokenNotYetValid, TokenInvalid when its key was
 // removed or replaced, or Unavailable when its key has not been confirmed by its
-// issuer for Options.JWKSMaxAge. It is to be asked for every frame, in both directions.
+// issuer for Options.JWKSMaxAge, or a revocation that cannot be put in force may be
+// about it. It is to be asked for every frame, in both directions.
 func (t *Token) Check(now int64) wire.Code {
-	switch {
-	case t.key.fallen.Load():
+	if t.key.fallen.Load() {
 		return wire.TokenInvalid
-	case now >= t.until:
+	}
+	if now >= t.until {
 		return wire.TokenExpired
-	case t.revoked():
+	}
+	revoked := t.revoked()
+	switch {
+	case revoked == wire.TokenRevoked:
 		return wire.TokenRevoked
 	case now < t.from:
 		return wire.TokenNotYetValid
 	case now >= t.key.expires.Load():
 		return wire.Unavailable
 	}
-	return wire.OK
+	return revoked
 }
 
 // MayPublish reports whether the token permits publishing to topic, which must
@@ -116,5 +120,13 @@ func (t *Token) Subject() string { return t.subject }
 // ID is the jti claim, or "" when there is none.
 func (t *Token) ID() string { return t.id }
 
-// Admin reports whether the token has notify.admin, and may therefore revoke.
+// Admin reports whether the token has notify.admin, and may therefore revoke the tokens
+// that MayRevoke says.
 func (t *Token) Admin() bool { return t.admin }
+
+// MayRevoke reports whether an administrator may revoke tokens of an issuer; "" stands
+// for those of every issuer. An issuer's administrators revoke its own tokens alone,
+// unless the operator lets them revoke everybody's.
+func (t *Token) MayRevoke(issuer string) bool {
+	return t.admin && (t.key.issuer.AdminOfAll || issuer == t.issuer)
+}

@@ -219,7 +219,7 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 	err := key.examine(raw, c, r.segment != "")
 	now := v.options.Now()
 	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held
-		c.bad = c.bad || !v.admits(c, key.issuer, now)
+		c.bad = c.bad || !v.admits(c, key.issuer)
 	}
 	if code := verdict(err, c.bad); code != wire.OK {
 		return nil, code
@@ -248,8 +248,8 @@ func (v *Verifier) holds(t *Token, now int64) wire.Code {
 
 // admits tells whether the claims are sound as a whole, and what the operator
 // lets their issuer say.
-func (v *Verifier) admits(c *claims, is *issuer, now time.Time) bool {
-	return c.exp.set && c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes) && is.permits(c, now)
+func (v *Verifier) admits(c *claims, is *issuer) bool {
+	return c.exp.set && c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes) && is.permits(c)
 }
 
 // isCompact reports whether token is three segments of the base64url alphabet

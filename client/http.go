@@ -24,7 +24,7 @@ type Revocation struct {
 	ID      string
 	Subject string
 	Before  time.Time // with Subject: of tokens that were issued earlier; zero: by now
-	Issuer  string    // only tokens with this iss; "": of every issuer
+	Issuer  string    // only tokens with this iss; "": of every issuer that the token's holder may revoke for
 }
 
 // Revoke has every node refuse tokens from now on: they publish nothing more, and the subscriptions and connections that

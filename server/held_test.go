@@ -216,7 +216,7 @@ func TestMeanwhile(t *testing.T) {
 // it, and one that is merely long is not.
 func TestLongCredential(t *testing.T) {
 	n := one(t, server.Options{Strategies: server.DefaultStrategies | server.Query})
-	long := sign(t, n.key, authz.Claims{Expires: time.Now().Add(hour), Subject: strings.Repeat("s", 4000)})
+	long := sign(t, n.key, authz.Claims{Expires: time.Now().Add(hour), Audience: []string{strings.Repeat("a", 4000)}})
 	for _, w := range ways {
 		if w.strategy != server.Ticket {
 			n.ask(t, w.head(long)).opened().fence()

@@ -25,7 +25,9 @@ type Revocation struct {
 // that says too little or too much.
 var ErrBadRevocation = errors.New("bad revocation")
 
-const maxRevocationBytes = 4 << 10
+// maxRevocationBytes is room for a jti and an iss of 1,024 bytes each, all of them
+// written as \u0000.
+const maxRevocationBytes = 16 << 10
 
 // revocationsHandler answers POST /v1/revocations. A revocation that was
 // answered with 204 is in force on this node, and kept for all others.
@@ -50,6 +52,18 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `the body is one of {"jti": …} and {"sub": …, "before": "RFC 3339"}, with "iss" if you like`, http.StatusBadRequest)
 		return
 	}
+	// The body may have taken its time, and the token may have ended meanwhile.
+	if code := token.Check(httpNow()); code != wire.OK {
+		s.httpError(w, code)
+		return
+	}
+	if body.Issuer == "" && !token.MayRevoke("") {
+		body.Issuer = token.Issuer() // an administrator of one issuer means its tokens
+	}
+	if !token.MayRevoke(body.Issuer) {
+		s.httpError(w, wire.Forbidden)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
 	defer cancel()
 	err := s.store.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
@@ -60,7 +74,7 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 		s.log.Warn("a revocation cannot be kept", zap.Error(err))
 		s.httpError(w, wire.Unavailable)
 	default:
-		s.log.Info("revoked", zap.String("by", token.Subject()), zap.String("jti", body.ID), zap.String("sub", body.Subject))
+		s.log.Info("revoked", zap.String("by", token.Subject()), zap.String("iss", body.Issuer), zap.String("jti", body.ID), zap.String("sub", body.Subject))
 		w.WriteHeader(http.StatusNoContent)
 	}
 }

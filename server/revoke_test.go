@@ -201,3 +201,82 @@ func TestRevocationOfASlowSubscriber(t *testing.T) {
 		})
 	}
 }
+
+// An issuer's administrator revokes its own tokens, unless it may revoke everybody's.
+func TestRevocationOfOtherIssuers(t *testing.T) {
+	own, all := newKey(t, "HS256"), newKey(t, "HS256")
+	n := start(t, setup{alg: "HS256", auth: authz.Options{Issuer: "flat", Issuers: []authz.Issuer{
+		{Name: "own", Trusted: []authz.Key{own}, Admin: true, Subscribe: []string{">"}},
+		{Name: "all", Trusted: []authz.Key{all}, Admin: true, AdminOfAll: true, Subscribe: []string{">"}},
+	}}})
+	keys := map[string]authz.Key{"own": own, "all": all, "flat": n.key}
+	admin := func(iss string) string {
+		return "Authorization: Bearer " + sign(t, keys[iss], authz.Claims{Issuer: iss, Expires: time.Now().Add(hour), Admin: true})
+	}
+	for _, x := range []struct {
+		by, body string
+		status   int
+		falls    string // issuers whose token with that jti does
+	}{
+		{"own", `{"jti":"1"}`, 204, "own"},
+		{"own", `{"jti":"2","iss":"own"}`, 204, "own"},
+		{"own", `{"jti":"3","iss":"all"}`, 403, ""},
+		{"own", `{"jti":"4","iss":"nobody"}`, 403, ""},
+		{"own", `{"sub":"5"}`, 204, "own"},
+		{"all", `{"jti":"6"}`, 204, "own all flat"},
+		{"all", `{"jti":"7","iss":"own"}`, 204, "own"},
+		{"flat", `{"sub":"8"}`, 204, "own all flat"},
+		{"flat", `{"sub":"9","iss":"all"}`, 204, "all"},
+	} {
+		name := strings.FieldsFunc(x.body, func(r rune) bool { return r < '0' || r > '9' })[0]
+		r := n.ask(t, request("POST", postRevocations, x.body, admin(x.by))).wantStatus(x.status)
+		if x.status == 403 && !strings.Contains(r.body, "forbidden") {
+			t.Errorf("%s by %s: %s", x.body, x.by, r.body)
+		}
+		for iss, key := range keys {
+			token := sign(t, key, authz.Claims{Issuer: iss, ID: name, Subject: name, Expires: time.Now().Add(hour), Subscribe: []string{"a"}})
+			want := wire.OK
+			if strings.Contains(x.falls, iss) {
+				want = wire.TokenRevoked
+			}
+			if _, code := n.auth.Verify([]byte(token)); code != want {
+				t.Errorf("%s by %s: the token of %s: %v, want %v", x.body, x.by, iss, code, want)
+			}
+		}
+	}
+}
+
+// An administrator's token that ends while the body of its call is on the way revokes
+// nothing.
+func TestRevocationWithASlowBody(t *testing.T) {
+	n := start(t, setup{alg: "HS256"})
+	admin := sign(t, n.key, authz.Claims{ID: "admin", Expires: time.Now().Add(hour), Admin: true})
+	c := n.dialFrom(t, "127.0.0.1")
+	const body = `{"jti":"x"}`
+	// The server asks for the body when it has checked the token.
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", postRevocations, admin, len(body))
+	if _, err := c.Write([]byte(head)); err != nil {
+		t.Fatal(err)
+	}
+	if r := readReply(t, c); r.status != 100 {
+		t.Fatal(r.status)
+	}
+	if err := n.auth.Revoke(authz.Revocation{JTI: "admin"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte(body)); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, c).wantStatus(401)
+	if n := n.auth.Stats().Revocations; n != 1 {
+		t.Error(n, "revocations")
+	}
+}
+
+// The longest names that a token may have can be revoked, however they are written.
+func TestRevocationOfLongNames(t *testing.T) {
+	n := start(t, setup{alg: "HS256"})
+	long := strings.Repeat("\\u0001", 1024)
+	n.ask(t, request("POST", postRevocations, `{"jti":"`+long+`","iss":"`+long+`"}`, n.admin(t))).wantStatus(204)
+	n.ask(t, request("POST", postRevocations, `{"jti":"`+long+`a"}`, n.admin(t))).wantStatus(400)
+}

@@ -46,11 +46,11 @@ auth:
       audience: [notifyd, events]       # a token needs one of these in its 'aud'; left out: not checked
       subscribe: ["users.*", "rooms.>"] # every subscribe grant of a token must lie inside one of these; left out: none
       publish: ["rooms.>"]              # likewise
-      max_lifetime: 1h                  # longest exp - iat; left out: no bound
+      max_lifetime: 1h                  # longest exp - iat, and iat is required; left out: no bound
       type: at+jwt                      # required 'typ'; left out: at+jwt, JWT or none
     - name: operations
       keys: [/etc/notifyd/operations.json]
-      admin: true                       # its tokens may revoke
+      admin: all                        # its tokens may revoke everybody's; true: those of this issuer; left out: none
 ` + "```" + `
 
 A revocation is kept until the tokens that it is about have expired. If an issuer has no ` + "`max_lifetime`" + `, nobody knows when that is, and the revocation is kept for ever.

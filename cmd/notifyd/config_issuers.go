@@ -21,9 +21,34 @@ type issuerConfig struct {
 	Audience    audiences     `yaml:"audience"`     // one of these is required among aud; empty: not checked
 	Publish     []string      `yaml:"publish"`      // patterns that it may grant; none: no publishing
 	Subscribe   []string      `yaml:"subscribe"`    // patterns that it may grant; none: no subscribing
-	Admin       bool          `yaml:"admin"`        // whether its tokens may revoke
+	Admin       adminOf       `yaml:"admin"`        // whose tokens its tokens may revoke
 	MaxLifetime time.Duration `yaml:"max_lifetime"` // longest exp − iat; 0: no bound
 	Type        string        `yaml:"type"`         // required typ, such as at+jwt; empty: JWT, at+jwt or none
+}
+
+// adminOf says whose tokens an issuer's administrators may revoke: "false", "true" (its own) or "all" (everybody's).
+type adminOf string
+
+const (
+	adminOfNone adminOf = ""
+	adminOfOwn  adminOf = "true"
+	adminOfAll  adminOf = "all"
+)
+
+// UnmarshalYAML accepts true, false and all.
+func (a *adminOf) UnmarshalYAML(node *yaml.Node) error {
+	var own bool
+	switch {
+	case node.Kind == yaml.ScalarNode && node.Value == string(adminOfAll):
+		*a = adminOfAll
+	case node.Decode(&own) != nil:
+		return fmt.Errorf("admin: %q is none of true (it revokes its own tokens), all (everybody's) and false", node.Value)
+	case own:
+		*a = adminOfOwn
+	default:
+		*a = adminOfNone
+	}
+	return nil
 }
 
 // issuerList is written as YAML, of which JSON is a part: in the file as it stands, elsewhere as text.
@@ -94,6 +119,6 @@ func (l issuerList) check(f *findings, flat *string) {
 func (i issuerConfig) policy() authz.Issuer {
 	return authz.Issuer{
 		Name: i.Name, Keys: i.Keys, Audience: audienceList(i.Audience), Publish: i.Publish, Subscribe: i.Subscribe,
-		Admin: i.Admin, MaxLifetime: i.MaxLifetime, Type: i.Type,
+		Admin: i.Admin != adminOfNone, AdminOfAll: i.Admin == adminOfAll, MaxLifetime: i.MaxLifetime, Type: i.Type,
 	}
 }

@@ -215,6 +215,8 @@ func TestBadFiles(t *testing.T) {
 		"origin of no page": {"origins: ['a.example', 'ftp://a']", []string{`:1: origins: "ftp://a" is not an origin`}},
 		"network":           {"trusted_proxies: [10.0.0.0/33]", []string{`"10.0.0.0/33" is not a network: write an address and the bits`}},
 		"issuer's member":   {"auth:\n  issuers:\n    - {name: a, key: b}", []string{":3: auth.issuers: field key not found; write a list of issuers, each with name,"}},
+		"issuer's admin":    {"auth: {issuers: [{name: a, admin: some}]}", []string{`auth.issuers: admin: "some" is none of true (it revokes its own tokens), all (everybody's) and false; write a list`}},
+		"issuer's admins":   {"auth: {issuers: [{name: a, admin: [all]}]}", []string{`admin: "" is none of true`}},
 		"issuer's audience": {"auth: {issuers: [{name: a, audience: {b: c}}]}", []string{"auth.issuers: cannot unmarshal !!map into []string; write a list of issuers"}},
 		"issuer's lifetime": {"auth: {issuers: [{name: a, max_lifetime: long}]}", []string{"auth.issuers: cannot unmarshal !!str `long` into time.Duration; write"}},
 		"issuer, no list":   {"auth: {issuers: {name: a}}", []string{"auth.issuers: expected a plain value"}},
@@ -360,6 +362,12 @@ func TestOptions(t *testing.T) {
 	}
 	if n := c.storeOptions().Replicas; n != 3 {
 		t.Errorf("%d replicas", n)
+	}
+	for text, want := range map[string][2]bool{"true": {true, false}, "all": {true, true}, "false": {}, "~": {}} {
+		is := parse(t, nil, "--config", writeFile(t, "auth: {issuers: [{name: a, keys: [k], admin: "+text+"}]}")).authOptions().Issuers[0]
+		if got := [2]bool{is.Admin, is.AdminOfAll}; got != want {
+			t.Errorf("admin: %s became %v", text, got)
+		}
 	}
 	if age := parse(t, nil, "--auth.revocation-outage=open").authOptions().RevocationMaxAge; age != 0 {
 		t.Errorf("open, and yet %v", age)

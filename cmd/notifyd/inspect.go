@@ -66,6 +66,9 @@ func (c *inspectCmd) Run(p *process) error {
 	if !seen.GrantsValid {
 		show("grants    malformed: a server refuses the token")
 	}
+	for _, claim := range seen.TooLong {
+		show("%-10sis longer than 1,024 bytes, so that nobody could revoke the token: a server refuses it", claim)
+	}
 	for _, date := range []struct {
 		name string
 		at   time.Time

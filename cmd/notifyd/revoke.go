@@ -22,7 +22,9 @@ func (revokeCmd) Help() string {
     notifyd revoke --jti 5f3a
     notifyd revoke --sub ann
 
-A subject that was revoked until now can be given a new token in the next second: it is issued later.`
+An issuer's clock may be ahead, so --sub without --before also reaches the tokens that are issued within the next seconds (auth.not_before_leeway of the server, 5 s, and the one that has begun). Give the subject its next token after that, or say --before.
+
+The administrator of an issuer that has 'admin: true' in auth.issuers revokes that issuer's tokens; one with 'admin: all' everybody's.`
 }
 
 // Run asks the server.

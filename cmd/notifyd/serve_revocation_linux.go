@@ -40,6 +40,8 @@ type revocations struct {
 	synced chan struct{} // closed when all were loaded for the first time
 	once   sync.Once
 
+	missed map[string]time.Time // by key, when it was first seen; for apply alone
+
 	since time.Time // what was called earlier is history, which says nothing of how long it took
 	mu    sync.Mutex
 	seen  map[string]seenCall // by key: loading them anew brings each again
@@ -58,7 +60,7 @@ func newRevocations(v *authz.Verifier, s *store.Store, recheck *rechecker, log *
 	}
 	return &revocations{
 		verifier: v, store: s, recheck: recheck, log: log, calls: calls,
-		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{},
+		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{}, missed: map[string]time.Time{},
 	}
 }
 
@@ -82,7 +84,7 @@ func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err err
 	}
 	value, err := json.Marshal(stored{called.UnixNano(), complete.Encode()})
 	if err == nil {
-		err = r.store.PutRevocation(ctx, bucketKey(complete), value, time.Unix(complete.Expires, 0))
+		err = r.store.PutRevocation(ctx, bucketKey(complete), value, r.verifier.End(complete))
 	}
 	if err == nil {
 		err = r.enforce(bucketKey(complete), complete, called)
@@ -149,11 +151,28 @@ func (r *revocations) apply(key string, value []byte) {
 		of, err = authz.DecodeRevocation(s.Revocation)
 	}
 	if err == nil {
-		err = r.enforce(key, of, time.Unix(0, s.Called))
+		err = r.enforce(key, of, time.Unix(0, s.Called)) // an error has the same effect
+	} else {
+		r.verifier.MissRevocation(r.firstMissed(key, s.Called)) // of a newer version perhaps, or damaged
 	}
-	if err != nil {
-		r.log.Error("a revocation cannot be put in force; what it is about is still accepted here", zap.String("key", key), zap.Error(err))
+	if err == nil {
+		return
 	}
+	r.log.Error("a revocation cannot be put in force; tokens that were issued before it are unavailable here", zap.String("key", key), zap.Error(err))
+}
+
+// firstMissed is when a revocation that nobody understands was made: by its own account or, if it has none, when it was
+// first seen, so that loading it anew does not make more tokens unavailable.
+func (r *revocations) firstMissed(key string, called int64) time.Time {
+	now := time.Now()
+	if at := time.Unix(0, called); called > 0 && at.Before(now) {
+		return at
+	}
+	if at, known := r.missed[key]; known {
+		return at
+	}
+	r.missed[key] = now
+	return now
 }
 
 // loaded is called by the store when all revocations have been applied.

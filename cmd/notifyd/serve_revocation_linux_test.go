@@ -33,8 +33,8 @@ func (r *running) metric(t *testing.T, line string) {
 func TestRevocationOnTwoNodes(t *testing.T) {
 	file, key := keyFile(t)
 	nats := natsPort(t)
-	one := serveHere(t, "--auth.keys", file, "--nats.listen", "u:pw@"+nats)
-	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats)
+	one := serveHere(t, "--auth.keys", file, "--nats.listen", "u:pw@"+nats, "--auth.not-before-leeway=2s")
+	two := serveHere(t, "--auth.keys", file, "--nats.url", "nats://u:pw@"+nats, "--auth.not-before-leeway=2s")
 	admin := as(mint(t, key, authz.Claims{Subject: "operator", Admin: true}))
 	old := time.Now().Add(-time.Hour)
 	token := func(jti, sub string, issued time.Time) map[string]string {
@@ -75,13 +75,18 @@ func TestRevocationOnTwoNodes(t *testing.T) {
 	eventually(t, "the other node refuses it", func() bool { return revoked(pub(two, publisher)) })
 	mustPub(two, bystander)
 
+	ahead := token("j5", "ann", time.Now().Add(time.Second))
 	// The later call reaches less far, and must not replace the other in the bucket.
 	revoke(two, "--sub", "ann")
 	revoke(two, "--sub", "ann", "--before", time.Now().Add(-24*time.Hour).Format(time.RFC3339))
 	if got := <-connection; got.code != exitFailed || !strings.Contains(got.stderr, "401") {
 		t.Errorf("connection: %+v", got)
 	}
-	mustPub(one, token("j5", "ann", time.Now().Add(3*time.Second)))
+	// A token from ahead of the clock falls with the others; those that are issued later count.
+	for _, r := range []*running{one, two} {
+		eventually(t, "the token from ahead of the clock is refused", func() bool { return revoked(pub(r, ahead)) })
+		eventually(t, "a later token counts", func() bool { return pub(r, token("j7", "ann", time.Now())) == (result{}) })
+	}
 	for _, r := range []*running{one, two} {
 		r.metric(t, "notifyd_revocation_seconds_count 4")
 		r.metric(t, "notifyd_revocations 3")
@@ -254,6 +259,31 @@ func TestRevocationsApply(t *testing.T) {
 	for _, bad := range []string{"", "{}", `{"called":1,"revocation":{"jti":"a","sub":"b"}}`, `{"called":1,"revocation":{"all":true}}`} {
 		if r.apply("k", []byte(bad)); log.TakeAll() == nil {
 			t.Errorf("%q was passed over in silence", bad)
+		}
+	}
+
+	// What cannot be read fails closed: it may be about any token that was issued before.
+	verify := func(issued time.Time) wire.Code {
+		_, code := v.Verify([]byte(mint(t, key, authz.Claims{ID: authz.NewTicket(), IssuedAt: issued})))
+		return code
+	}
+	missed := r.missed["k"]
+	if code := verify(missed.Add(-time.Second)); code != wire.Unavailable {
+		t.Errorf("a token from before: %v", code)
+	}
+	eventually(t, "later tokens count", func() bool { return verify(time.Now()) == wire.OK })
+	r.apply("k", []byte("{}")) // loaded anew
+	if code := verify(time.Now()); code != wire.OK {
+		t.Errorf("a later token, once it is loaded anew: %v", code)
+	}
+	for name, row := range map[string]struct {
+		called int64
+		want   time.Time
+	}{
+		"says when": {called.UnixNano(), called}, "says nothing": {0, time.Now()}, "is ahead": {time.Now().Add(time.Hour).UnixNano(), time.Now()},
+	} {
+		if at := r.firstMissed(name, row.called); at.Sub(row.want).Abs() > time.Minute {
+			t.Errorf("one that %s: %v", name, at)
 		}
 	}
 
