@@ -408,8 +408,8 @@ func protocolExamples(t *testing.T, d *document) {
 	}
 
 	// One connection that gets everything that the server can send.
-	short := keys.mint(t, "ann", 4*time.Second, "--subscribe=rooms.>")
-	credential := keys.mint(t, "ann", 8*time.Second, "--subscribe=rooms.>")
+	short := keys.mint(t, "ann", 8*time.Second, "--subscribe=rooms.>")
+	credential := keys.mint(t, "ann", 12*time.Second, "--subscribe=rooms.>")
 	p.subscribe(t, "rooms.42", token)
 	p.subscribe(t, "rooms.*", token)
 	p.subscribe(t, "rooms.>", short)
