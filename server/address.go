@@ -8,6 +8,12 @@ import (
 	"github.com/notifyd/notifyd/server/loop"
 )
 
+// The headers in which proxies say whom they speak for ([Options.ProxyHeader]).
+const (
+	HeaderForwarded    = "forwarded"       // RFC 7239
+	HeaderForwardedFor = "x-forwarded-for" // what most write
+)
+
 // clientAddr is the address that an upgrade request came from.
 func (s *Server) clientAddr(c *loop.Conn, r *loop.Request) netip.Addr {
 	return s.behind(c.Addr(), string(r.Forwarded), string(r.ForwardedFor))
@@ -25,11 +31,15 @@ func (s *Server) httpClientAddr(r *http.Request) netip.Addr {
 //
 // A proxy that writes Forwarded (RFC 7239) or X-Forwarded-For may pass the other
 // on as the client wrote it. So where there are both and they disagree, neither
-// is believed.
+// is believed, unless Options.ProxyHeader says which one is theirs.
 func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.Addr {
 	a := s.walk(peer, split(forwarded, ','), forParameter)
 	b := s.walk(peer, strings.Split(forwardedFor, ","), strings.TrimSpace)
 	switch {
+	case s.opts.ProxyHeader == HeaderForwarded:
+		return a
+	case s.opts.ProxyHeader == HeaderForwardedFor:
+		return b
 	case forwarded == "":
 		return b
 	case forwardedFor == "" || a == b:

@@ -52,6 +52,25 @@ func TestBehind(t *testing.T) {
 	}
 }
 
+// Where the operator says which header the proxies write, the other one is the client's and not looked at.
+func TestProxyHeader(t *testing.T) {
+	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, x := range []struct{ header, forwarded, forwardedFor, want string }{
+		{HeaderForwardedFor, "for=8.8.8.8", "198.51.100.1", "198.51.100.1"},
+		{HeaderForwardedFor, "for=8.8.8.8", "", "10.0.0.1"},
+		{HeaderForwardedFor, "", "198.51.100.1", "198.51.100.1"},
+		{HeaderForwarded, "for=198.51.100.1", "8.8.8.8", "198.51.100.1"},
+		{HeaderForwarded, "", "8.8.8.8", "10.0.0.1"},
+		{HeaderForwarded, "x", "8.8.8.8", "10.0.0.1"},
+		{"", "for=8.8.8.8", "198.51.100.1", "10.0.0.1"},
+	} {
+		s := &Server{opts: Options{TrustedProxies: trusted, ProxyHeader: x.header}}
+		if got := s.behind(netip.MustParseAddr("10.0.0.1"), x.forwarded, x.forwardedFor).String(); got != x.want {
+			t.Errorf("%+v: %s", x, got)
+		}
+	}
+}
+
 func TestHops(t *testing.T) {
 	for in, want := range map[string]string{
 		"192.0.2.1": "192.0.2.1", "192.0.2.1:80": "192.0.2.1", "[2001:db8::1]": "2001:db8::1", "[2001:db8::1]:80": "2001:db8::1",

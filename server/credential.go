@@ -100,7 +100,8 @@ func reject(reason string, status int, text string, headers ...string) *refusal 
 
 var (
 	errLater       = &refusal{answer: loop.ErrLater}
-	errNotFound    = reject("path", http.StatusNotFound, "the WebSocket endpoint is "+wire.Path)
+	errNotFound    = reject("path", http.StatusNotFound, "the WebSocket endpoint is "+wire.Path+", behind the prefix that the operator has set")
+	errTooMany     = reject(loop.RefusedPerIP, http.StatusTooManyRequests, "too many connections of this address", "Retry-After: 10")
 	errSubprotocol = reject("subprotocol", http.StatusBadRequest, "none of the offered subprotocols is "+wire.Subprotocol)
 	errOrigin      = reject("origin", http.StatusForbidden, "this origin is not allowed")
 	errTwo         = reject("two_credentials", http.StatusBadRequest, "more than one credential")
@@ -122,14 +123,17 @@ func (s *Server) Request(c *loop.Conn, r *loop.Request) error {
 	if refused.reason == "" {
 		return refused.answer // not yet
 	}
-	s.refusedHandshake(s.clientAddr(c, r), refused.reason, why)
+	s.refusedHandshake(c.Addr(), refused.reason, why)
 	return refused.answer
 }
 
 // judge is Request. why is for the log alone.
 func (s *Server) judge(c *loop.Conn, r *loop.Request) (refused *refusal, why string) {
+	if addr := s.clientAddr(c, r); !c.SetAddr(addr) {
+		return errTooMany, "client " + addr.String()
+	}
 	path, query, _ := bytes.Cut(originForm(r.URI), []byte("?"))
-	if string(path) != wire.Path {
+	if string(path) != s.opts.PathPrefix+wire.Path {
 		return errNotFound, "path " + strconv.QuoteToASCII(string(path[:min(len(path), 100)]))
 	}
 	if !s.originAllowed(string(r.Origin)) {

@@ -221,6 +221,6 @@ func TestLongCredential(t *testing.T) {
 		if w.strategy != server.Ticket {
 			n.ask(t, w.head(long)).opened().fence()
 		}
-		n.ask(t, w.head(strings.Repeat("A", 8<<10))).wantStatus(http.StatusRequestHeaderFieldsTooLarge)
+		n.ask(t, w.head(strings.Repeat("A", 32<<10))).wantStatus(http.StatusRequestHeaderFieldsTooLarge)
 	}
 }

@@ -17,7 +17,8 @@ import (
 // handler answers what is no WebSocket upgrade.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc(wire.Path, func(w http.ResponseWriter, r *http.Request) {
+	prefix := s.opts.PathPrefix
+	mux.HandleFunc(prefix+wire.Path, func(w http.ResponseWriter, r *http.Request) {
 		if asksForUpgrade(r) {
 			s.upgrade(w, r)
 			return
@@ -26,8 +27,8 @@ func (s *Server) handler() http.Handler {
 		w.Header().Set("Connection", "Upgrade")
 		http.Error(w, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)", http.StatusUpgradeRequired)
 	})
-	mux.HandleFunc("POST /v1/tickets", s.ticketsHandler)
-	mux.HandleFunc("POST /v1/revocations", s.revocationsHandler)
+	mux.HandleFunc("POST "+prefix+"/v1/tickets", s.ticketsHandler)
+	mux.HandleFunc("POST "+prefix+"/v1/revocations", s.revocationsHandler)
 	return s.cors(mux)
 }
 

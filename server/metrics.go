@@ -60,7 +60,7 @@ func newAnswers() answers {
 		tickets:    vec("tickets_total", "Requests for a ticket by result: ok, or the code of the error.", "result"),
 	}
 	// A counter that is there from the beginning is one whose first increase is seen.
-	for _, x := range []*refusal{errNotFound, errOrigin, errSubprotocol, errTwo, errQuery, errNone, errDisabled, errCredential, errNotYet, errTryLater} {
+	for _, x := range []*refusal{errNotFound, errTooMany, errOrigin, errSubprotocol, errTwo, errQuery, errNone, errDisabled, errCredential, errNotYet, errTryLater} {
 		a.handshakes.WithLabelValues(x.reason)
 	}
 	a.handshakes.WithLabelValues(wire.TokenInvalid.String())

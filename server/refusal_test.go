@@ -41,7 +41,7 @@ func TestRefusalsSayWhy(t *testing.T) {
 		{"token_expired", head("", bearer+expired), ""},
 		{"token_not_yet_valid", head("", bearer+early), ""},
 		{"token_replayed", head("?ticket=unknown"), "the ticket is unknown, used or too old"},
-		{loop.RefusedHead, head("", "X: "+strings.Repeat("x", 9000)), ""},
+		{loop.RefusedHead, head("", "X: "+strings.Repeat("x", 40_000)), ""},
 		{loop.RefusedMalformed, strings.Replace(head(""), "Sec-WebSocket-Key", "X-Key", 1), ""},
 		{loop.RefusedTLS, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", ""},
 	} {

@@ -95,6 +95,12 @@ type Options struct {
 	Origins []string
 	// TrustedProxies may say in Forwarded or X-Forwarded-For whom they speak for.
 	TrustedProxies []netip.Prefix
+	// ProxyHeader is the one that TrustedProxies write, HeaderForwarded or
+	// HeaderForwardedFor. Empty: either; where both are there and disagree, neither
+	// counts.
+	ProxyHeader string
+	// PathPrefix stands before the paths of docs/protocol.md: "" or such as "/push".
+	PathPrefix string
 	// AdaptProcessors lets the server set how many processors Go has, for the whole
 	// program (package governor).
 	AdaptProcessors bool
@@ -114,6 +120,7 @@ func (o Options) withDefaults() Options {
 	// The loops would choose the same; the welcome tells clients.
 	o.Loop.MessageBytes = cmp.Or(o.Loop.MessageBytes, 64<<10)
 	o.Loop.PingInterval = cmp.Or(o.Loop.PingInterval, 25*time.Second)
+	o.Loop.HeadBytes = cmp.Or(o.Loop.HeadBytes, 32<<10)
 	o.Loop.HandshakeTimeout = cmp.Or(o.Loop.HandshakeTimeout, 10*time.Second)
 	o.Loop.MessageTimeout = cmp.Or(o.Loop.MessageTimeout, 30*time.Second)
 	o.Loop.PendingBytes = cmp.Or(o.Loop.PendingBytes, 1<<20)
@@ -158,6 +165,9 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	}
 	s.penalties.seed = maphash.MakeSeed()
 	s.answers = newAnswers()
+	if len(opts.TrustedProxies) > 0 {
+		opts.Loop.Exempt = s.trusted
+	}
 	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) { s.refusedHandshake(addr, reason, "") }
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
 	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
@@ -168,7 +178,7 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 		ReadTimeout:       s.opts.Loop.MessageTimeout,
 		WriteTimeout:      s.opts.Loop.MessageTimeout, // a client that does not read its answers
 		IdleTimeout:       60 * time.Second,
-		MaxHeaderBytes:    max(s.opts.Loop.HeadBytes, 8<<10),
+		MaxHeaderBytes:    s.opts.Loop.HeadBytes,
 		ErrorLog:          errorLog,
 	}
 	opts.Loop.OnRoom = s.Room

@@ -20,6 +20,8 @@ type config struct {
 	Origins      []origin      `help:"Origin whose pages may connect: https://app.example.com, *.example.com with any scheme. Repeatable. None: every page may." placeholder:"ORIGIN"`
 	// What a client itself writes into such a header is never believed.
 	TrustedProxies []network `help:"Network of proxies, such as 10.0.0.0/8, whose Forwarded or X-Forwarded-For says where a client is. Repeatable." placeholder:"CIDR"`
+	ProxyHeader    string    `help:"The header that these proxies write: forwarded or x-forwarded-for. auto: either; where both are there and disagree, neither counts." default:"auto"`
+	PathPrefix     string    `help:"Put before every path, for a proxy that does not take it away: /push makes /push/v1/ws." placeholder:"/PATH"`
 	ProxyProtocol  bool      `help:"Each connection begins with a PROXY protocol header, version 2, that says whom the proxy speaks for. Only proxies may reach the listener then."`
 
 	Admin  adminConfig  `embed:"" prefix:"admin."`
@@ -80,7 +82,7 @@ type natsConfig struct {
 
 type limitsConfig struct {
 	MessageBytes      byteSize      `help:"Largest message from a client; over it the connection is closed (1009)." default:"64KiB"`
-	HeadBytes         byteSize      `help:"Largest HTTP head of a handshake." default:"8KiB"`
+	HeadBytes         byteSize      `help:"Largest HTTP head of a request: a token, and the cookies of the site." default:"32KiB"`
 	Subscriptions     int           `help:"Subscriptions of one connection." default:"1000"`
 	PendingBytes      byteSize      `help:"Bytes that may wait for one slow subscriber; over it the connection is closed (4410)." default:"1MiB"`
 	Rate              int           `help:"Messages a second that one connection may send. 0: no limit." default:"0"`

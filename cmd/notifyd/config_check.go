@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/store"
 )
 
@@ -47,6 +49,9 @@ func (f *findings) atLeast(key string, value, low time.Duration) {
 
 // check says everything that is wrong with the configuration, files that it names included. With dev, keys may be
 // missing.
+// pathPrefix is segments of what a path may hold unescaped (RFC 3986 §3.3).
+var pathPrefix = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
+
 func (c *config) check(dev bool) []string {
 	var f findings
 	f.address("listen", c.Listen)
@@ -57,6 +62,21 @@ func (c *config) check(dev bool) []string {
 		}
 	} else if c.Admin.Pprof {
 		f.add("admin.pprof", true, "has nowhere to be served; set admin.listen, or leave it out")
+	}
+	switch c.ProxyHeader {
+	case "auto", server.HeaderForwarded, server.HeaderForwardedFor:
+	default:
+		f.add("proxy_header", strconv.Quote(c.ProxyHeader), "is not a header that is known here; write auto, forwarded or x-forwarded-for")
+	}
+	if c.ProxyHeader != "auto" && len(c.TrustedProxies) == 0 {
+		f.add("proxy_header", c.ProxyHeader, "has no effect without trusted_proxies; set that, or leave this out")
+	}
+	if p := c.PathPrefix; p != "" && !pathPrefix.MatchString(p) {
+		f.add("path_prefix", strconv.Quote(p), "is not a path without a slash at its end; write one such as /push")
+	}
+	if c.Limits.HeadBytes >= 1<<10 && c.Auth.TokenBytes < c.Limits.MessageBytes && c.Auth.TokenBytes+1<<10 > c.Limits.HeadBytes { // else it is said below
+		f.add("limits.head_bytes", c.Limits.HeadBytes, fmt.Sprintf(
+			"does not hold a header with a token of auth.token_bytes (%v) beside the others; make it 8 KiB larger than that", c.Auth.TokenBytes))
 	}
 	c.Auth.check(&f, dev)
 	c.Auth.checkConnection(&f)

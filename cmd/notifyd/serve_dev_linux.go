@@ -24,7 +24,7 @@ func (c *serveCmd) greet(p *process, key authz.Key, addr net.Addr) error {
 	if err != nil {
 		return err
 	}
-	url, program := "ws://"+reachable(addr)+wire.Path, invocation(os.Args[0])
+	url, program := "ws://"+reachable(addr)+c.PathPrefix+wire.Path, invocation(os.Args[0])
 	_, err = fmt.Fprintf(p.stdout, `notifyd is listening on %s
 
 Subscribe, in a second terminal:

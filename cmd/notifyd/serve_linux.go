@@ -266,6 +266,8 @@ func (c *config) serverOptions(id string) (server.Options, error) {
 		TicketsPerIP:      c.Limits.TicketsPerIP,
 		Origins:           origins,
 		TrustedProxies:    proxies,
+		ProxyHeader:       strings.TrimPrefix(c.ProxyHeader, "auto"),
+		PathPrefix:        c.PathPrefix,
 		AdaptProcessors:   os.Getenv("GOMAXPROCS") == "", // else the operator has chosen
 
 		Loop: loop.Options{

@@ -79,6 +79,20 @@ func (c *Conn) Open() bool { return c.state == stateOpen }
 // [Options.ProxyProtocol], the one that the proxy told; "::" when it told none.
 func (c *Conn) Addr() netip.Addr { return netip.AddrFrom16(c.addr).Unmap() }
 
+// SetAddr says where the client is whose proxy the socket's other end is. The
+// connection counts at that address from then on. It returns false, and changes
+// nothing, when there are too many of it already.
+func (c *Conn) SetAddr(addr netip.Addr) bool {
+	to := addr.As16()
+	if to != c.addr {
+		if !c.loop.eng.limits.move(c.addr, to) {
+			return false
+		}
+		c.addr = to
+	}
+	return true
+}
+
 // Pending is the number of bytes that wait because the socket had no room.
 func (c *Conn) Pending() int {
 	if c.out == nil {

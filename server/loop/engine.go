@@ -36,7 +36,7 @@ func New(opts Options, h Handler) (*Engine, error) {
 		mergeBytes: max(4<<10, min(256<<10, opts.PendingBytes/4)),
 		load:       make([]atomic.Int64, opts.Loops),
 		limits: limits{
-			total: opts.Connections, perIP: opts.ConnectionsPerIP,
+			total: opts.Connections, perIP: opts.ConnectionsPerIP, exempt: opts.Exempt,
 			byAddr: make(map[[16]byte]int),
 		},
 	}

@@ -165,8 +165,9 @@ const (
 	responseBadRequest      = "HTTP/1.1 400 Bad Request\r\n" + responseClose
 	responseUpgradeRequired = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n" + responseClose
 	responseTooManyRequests = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\n" + responseClose
-	responseHeadTooLarge    = "HTTP/1.1 431 Request Header Fields Too Large\r\n" + responseClose
-	responseUnavailable     = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\n" + responseClose
+	// To a page that asks for a ticket a 431 without this would be an error without a name.
+	responseHeadTooLarge = "HTTP/1.1 431 Request Header Fields Too Large\r\nAccess-Control-Allow-Origin: *\r\n" + responseClose
+	responseUnavailable  = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\n" + responseClose
 )
 
 // headEnd returns the length of the head that b begins with, its blank line

@@ -362,3 +362,68 @@ func TestSlowNeverReads(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// A peer that sends is pinged as well: what stands between us may close a connection whose other side is silent.
+func TestPingWhileThePeerSends(t *testing.T) {
+	l := idle(t, Options{PingInterval: 10 * time.Second, IdleTimeout: 30 * time.Second}, &hooks{})
+	fd, theirs := pair(t)
+	c := l.member(fd)
+	l.sec, c.heard, c.pinged = 1000, 1000, 1000
+	pings := 0
+	for range 60 {
+		l.sec++
+		c.heard = l.sec // it has sent something
+		l.sweep()
+		l.cork.release()
+		buf := make([]byte, 100)
+		if n, _ := unix.Read(theirs, buf); n > 0 {
+			if buf[0] != 0x80|byte(ws.OpPing) {
+				t.Errorf("sent %q", buf[:n])
+			}
+			pings++
+		}
+	}
+	if pings != 6 || !c.Open() {
+		t.Errorf("%d pings in a minute, open: %v", pings, c.Open())
+	}
+	c.abort()
+	l.reap()
+}
+
+// A peer that was closed because it did not read finds out why when it reads again, up to IdleTimeout later; one that has
+// been told has CloseTimeout, as any.
+func TestSlowPeerComesBack(t *testing.T) {
+	for _, after := range []uint32{3, 20, 29, 31} {
+		l := idle(t, Options{SlowCode: 4410, PendingBytes: 1000, CloseTimeout: 2 * time.Second, IdleTimeout: 30 * time.Second}, &hooks{})
+		fd, theirs := pair(t)
+		c := l.member(fd)
+		l.sec = 1000
+		for c.Open() {
+			c.sendFrame(batch(strings.Repeat("x", 1<<17)).b)
+			l.cork.release()
+		}
+		l.reap()
+		l.sec += after
+		l.sweep()
+		l.reap()
+		var got []byte
+		for n, buf := 1, make([]byte, 1<<20); n > 0; {
+			if c.state != stateDead {
+				c.sendPending()
+			}
+			if n, _ = unix.Read(theirs, buf); n > 0 {
+				got = append(got, buf[:n]...)
+			}
+		}
+		told := strings.HasSuffix(string(got), string(appendClose(nil, 4410, slowReason)))
+		if want := after <= 30; told != want {
+			t.Errorf("after %d s: told %v, want %v", after, told, want)
+		}
+		l.sec += 3
+		l.sweep()
+		l.reap()
+		if c.state != stateDead {
+			t.Errorf("after %d s and 3 more: state %d", after, c.state)
+		}
+	}
+}

@@ -11,7 +11,8 @@ import (
 // methods. The zero address is one that is not known yet; it counts towards the
 // total alone.
 type limits struct {
-	total, perIP int // 0: no bound
+	total, perIP int                   // 0: no bound
+	exempt       func(netip.Addr) bool // its address does not count; nil: none
 
 	open atomic.Int64
 
@@ -44,7 +45,7 @@ func (x *limits) admit(addr [16]byte) (response string) {
 
 // admitAddress counts a socket in at its address, unless that is over the limit.
 func (x *limits) admitAddress(addr [16]byte) bool {
-	if x.perIP == 0 || addr == [16]byte{} {
+	if !x.counts(addr) {
 		return true
 	}
 	x.mu.Lock()
@@ -57,10 +58,28 @@ func (x *limits) admitAddress(addr [16]byte) bool {
 	return true
 }
 
+// move counts a socket that was counted at one address at another, unless that is
+// over the limit.
+func (x *limits) move(from, to [16]byte) bool {
+	if !x.admitAddress(to) {
+		return false
+	}
+	x.releaseAddress(from)
+	return true
+}
+
+func (x *limits) counts(addr [16]byte) bool {
+	return x.perIP > 0 && addr != [16]byte{} && (x.exempt == nil || !x.exempt(netip.AddrFrom16(addr).Unmap()))
+}
+
 // release counts a socket out.
 func (x *limits) release(addr [16]byte) {
 	x.open.Add(-1)
-	if x.perIP == 0 || addr == [16]byte{} {
+	x.releaseAddress(addr)
+}
+
+func (x *limits) releaseAddress(addr [16]byte) {
+	if !x.counts(addr) {
 		return
 	}
 	x.mu.Lock()

@@ -34,6 +34,10 @@ type Options struct {
 	// them is answered with 503 or 429 and closed. An IPv6 client is counted by
 	// its /64.
 	Connections, ConnectionsPerIP int
+	// Exempt says of an address that ConnectionsPerIP is not for it: a proxy's, whose
+	// connections count at their clients' once the handler knows these
+	// ([Conn.SetAddr]). Any goroutine may call it. It may be nil.
+	Exempt func(netip.Addr) bool
 	// HandshakeTimeout runs from accept to the end of the request's head.
 	// Default 10 s.
 	HandshakeTimeout time.Duration
@@ -70,7 +74,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.Loops = cmp.Or(o.Loops, max(1, runtime.GOMAXPROCS(0)/2))
-	o.HeadBytes = cmp.Or(o.HeadBytes, 8<<10)
+	o.HeadBytes = cmp.Or(o.HeadBytes, 32<<10)
 	o.MessageBytes = cmp.Or(o.MessageBytes, 64<<10)
 	o.Fragments = cmp.Or(o.Fragments, 1024)
 	o.PendingBytes = cmp.Or(o.PendingBytes, 1<<20)

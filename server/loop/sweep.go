@@ -31,7 +31,8 @@ func (l *Loop) sweep() {
 				c.abort()
 			}
 		case stateClosing, stateLinger:
-			if age > closing {
+			// A peer that does not read is given as long as one that is silent to find out why.
+			if age > closing && (c.out == nil || age > idle) {
 				c.abort()
 			}
 		case stateOpen:
@@ -43,7 +44,7 @@ func (l *Loop) sweep() {
 			case l.sec-c.heard > idle:
 				l.stat.timeouts++
 				c.Close(ws.StatusGoingAway, "idle timeout")
-			case l.sec-max(c.heard, c.pinged) >= ping:
+			case l.sec-c.pinged >= ping: // also when it sends: what is between us may want to hear from both sides
 				c.pinged = l.sec
 				c.Send(ws.OpPing, nil)
 			}
