@@ -75,7 +75,7 @@ func TestDribble(t *testing.T) {
 // between two messages when it is looked at lives on.
 func TestDeadlineIsPerMessage(t *testing.T) {
 	h := &hooks{}
-	s := start(t, Options{MessageTimeout: 10 * time.Second}, h)
+	s := start(t, Options{MessageTimeout: 10 * time.Second, PingInterval: time.Hour}, h)
 	c := s.dial()
 	one := text("hello")
 	c.send(one[:3])

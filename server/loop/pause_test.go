@@ -66,7 +66,7 @@ func TestPause(t *testing.T) {
 // The time of a pause counts for no deadline, also in the middle of a message.
 func TestPauseStopsTheClock(t *testing.T) {
 	h := &hooks{}
-	s := start(t, Options{}, h)
+	s := start(t, Options{PingInterval: time.Hour}, h)
 	c := s.dial()
 	b := text("hello")
 	c.send(b[:8])
