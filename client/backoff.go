@@ -23,7 +23,12 @@ func (c *Client) pause(n int, err error) time.Duration {
 	if n == 0 && restarts(err) {
 		return 0
 	}
-	d := backoff(n, c.opts.MinBackoff, c.opts.MaxBackoff)
+	return c.pauseOf(n, err, c.opts.MaxBackoff)
+}
+
+// pauseOf is pause with another bound of its random part.
+func (c *Client) pauseOf(n int, err error, most time.Duration) time.Duration {
+	d := backoff(n, c.opts.MinBackoff, most)
 	if later := (*laterError)(nil); errors.As(err, &later) {
 		d += later.after
 	}

@@ -21,6 +21,8 @@ type Client struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
+	retiring sync.WaitGroup // connections that another one has replaced
+
 	inFlight chan struct{} // one element for each publish that waits for its answer
 	early    earlyToken    // for the next connection; of the goroutine that connects
 
@@ -69,7 +71,7 @@ func (c *Client) connectFirst(ctx context.Context) (*session, error) {
 		if err == nil || !heals(err) {
 			return s, err
 		}
-		wait := c.pause(attempt, err)
+		wait := c.pauseOf(attempt, err, min(c.opts.MaxBackoff, c.opts.DialTimeout/10))
 		if end, _ := ctx.Deadline(); wait >= time.Until(end) || !sleep(ctx, wait) {
 			return nil, err
 		}
@@ -98,11 +100,23 @@ func (c *Client) Err() error {
 // run owns the connection's life: wait for its end, connect again, until the client ends.
 func (c *Client) run(s *session) {
 	defer close(c.done)
+	defer c.retiring.Wait()
 	c.state(StateConnected, nil)
 	var refused refusals
 	for attempt := 0; ; {
 		began := time.Now()
-		<-s.down
+		select {
+		case <-s.down:
+		case <-s.restarts:
+			if next := c.elsewhere(s); next != nil {
+				if !c.move(s, next) {
+					next.close()
+				}
+				s = next
+				continue
+			}
+			<-s.down
+		}
 		err := s.cause()
 		held := time.Since(began) >= c.opts.MaxBackoff
 		if held {

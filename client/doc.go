@@ -12,6 +12,10 @@
 // mints short-lived tokens is all that a long-lived client needs. A client, or a subscription, whose tokens are refused
 // asks for others; it ends when at least three in a row were refused, over at least twice Options.MaxBackoff.
 //
+// When a node says that it restarts, a Client connects to another one, behind the same URL, before it gives up the
+// connection that it has: no event is lost, and the handler sees each once. Events that are equal byte for byte, on one
+// topic, less than half a second apart, may count as one in that moment.
+//
 // Options.Strategy gives the connection a credential of its own, so that subscribes carry no token; each publish always
 // carries one. Revoke takes tokens back.
 //

@@ -335,7 +335,7 @@ func TestTokensOfAnIssuerAhead(t *testing.T) {
 						}
 					}
 				}
-				peers := make(chan *peer, 8)
+				peers := make(chan *peer, 1000)
 				go func() {
 					for {
 						select {

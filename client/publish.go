@@ -70,7 +70,12 @@ func (c *Client) publish(ctx context.Context, release func(), topic string, data
 		return wire.AppendPublish(make([]byte, 0, len(topic)+len(token)+len(data)+96), id, topic, token, data, "")
 	})
 	if errors.Is(err, errOver) {
-		<-s.down
+		select {
+		case <-s.down:
+		case <-s.moved:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return call, err
 }

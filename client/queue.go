@@ -36,6 +36,14 @@ func (q *queue) push(e Event) {
 	q.signal()
 }
 
+// drop counts an event that found no room before it came here.
+func (q *queue) drop() {
+	q.mu.Lock()
+	q.dropped++
+	q.mu.Unlock()
+	q.signal()
+}
+
 // close drops what is queued.
 func (q *queue) close() {
 	q.mu.Lock()

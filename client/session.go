@@ -36,15 +36,22 @@ type session struct {
 	out  chan []byte
 	down chan struct{} // closed when the connection is over and all calls are answered
 
+	node       string        // that accepted the connection
+	restarts   chan struct{} // closed when the node has said that it restarts
+	restarting bool          // the same, for the goroutine that reads
+	within     time.Duration // after which it closes connections; set before restarts is closed
+	moved      chan struct{} // closed when another connection has taken its place
+
 	pingInterval time.Duration // 0: the server sends no pings
 	maxMessage   int           // bytes the server takes; 0: unknown
 	heard        atomic.Bool   // since the last tick of write
 	accepted     atomic.Bool   // the server has accepted a publish or a subscribe
 	expiring     chan int64    // capacity 1: the server's notice, with the exp of the connection's credential
 
-	mu    sync.Mutex
-	calls map[string]*call // by id; nil when the session is over
-	err   error            // the first cause
+	mu      sync.Mutex
+	calls   map[string]*call // by id; nil when the session is over
+	leaving bool             // no more publishes
+	err     error            // the first cause
 }
 
 // call is a request that waits for its answer. Whoever takes it out of session.calls answers it.
@@ -62,7 +69,7 @@ func (c *Client) connect(ctx context.Context) (*session, error) {
 	defer cancel()
 	s := &session{
 		c: c, out: make(chan []byte, sendQueue), down: make(chan struct{}), calls: map[string]*call{},
-		expiring: make(chan int64, 1),
+		expiring: make(chan int64, 1), restarts: make(chan struct{}), moved: make(chan struct{}),
 	}
 	offer, err := c.offer(ctx)
 	if err != nil {
@@ -118,6 +125,7 @@ func (s *session) welcome(ctx context.Context) error {
 	}
 	s.pingInterval = time.Duration(m.PingInterval) * time.Second
 	s.maxMessage = m.MaxMessageBytes
+	s.node = string(m.Node)
 	return nil
 }
 
@@ -172,13 +180,18 @@ func (s *session) handle(m *wire.Message) {
 			key = m.Pattern
 		}
 		if sub := s.c.subscription(key); sub != nil {
-			sub.queue.push(sub.event(m))
+			sub.push(s, sub.event(m))
 		}
 	case wire.MessageExpiring:
 		if len(m.Topic) == 0 {
 			replace(s.expiring, m.Exp)
 		} else if sub := s.c.subscription(m.Topic); sub != nil {
 			replace(sub.expiring, m.Exp)
+		}
+	case wire.MessageRestart:
+		if !s.restarting {
+			s.restarting, s.within = true, time.Duration(m.Within)*time.Second
+			close(s.restarts)
 		}
 	case wire.MessageExpired:
 		s.dropped(m.Topic)
@@ -248,6 +261,15 @@ func (s *session) cause() error {
 // close makes the closing handshake (RFC 6455 §7.1.2).
 func (s *session) close() { _ = s.conn.Close(websocket.StatusNormalClosure, "") }
 
+func (s *session) isDown() bool {
+	select {
+	case <-s.down:
+		return true
+	default:
+		return false
+	}
+}
+
 // over reports whether the session takes no more calls.
 func (s *session) over() bool {
 	s.mu.Lock()
@@ -266,7 +288,7 @@ func (s *session) send(ctx context.Context, kind wire.Kind, after func(), encode
 		return nil, &wire.Error{Code: wire.TooLarge, Detail: fmt.Sprintf("the message has %d bytes, the server takes %d", len(frame), s.maxMessage)}
 	}
 	s.mu.Lock()
-	if s.calls == nil {
+	if s.calls == nil || s.leaving && kind == wire.Publish {
 		s.mu.Unlock()
 		return nil, errOver
 	}
@@ -333,11 +355,17 @@ func dialError(rawURL string, err error) error {
 	return fmt.Errorf("connect to %s: %w", place, err)
 }
 
-// replace puts v into a channel of capacity 1, in place of what nobody has taken yet. Only one goroutine may call it.
+// replace puts v into a channel of capacity 1, in place of what nobody has taken yet. It does not block.
 func replace[T any](ch chan T, v T) {
-	select {
-	case <-ch:
-	default:
+	for {
+		select {
+		case ch <- v:
+			return
+		default:
+		}
+		select {
+		case <-ch:
+		default:
+		}
 	}
-	ch <- v
 }

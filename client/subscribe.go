@@ -34,8 +34,10 @@ type Subscription struct {
 	done     chan struct{}
 	err      error // set before done is closed
 
-	early   earlyToken            // of the goroutine that runs it
-	refusal atomic.Pointer[error] // what the first ack waits for; nil: nothing yet
+	session *session                // that has confirmed it last; guarded by c.mu
+	overlap atomic.Pointer[overlap] // nil but while it moves to another connection
+	early   earlyToken              // of the goroutine that runs it
+	refusal atomic.Pointer[error]   // what the first ack waits for; nil: nothing yet
 }
 
 // Subscribe asks for the events of a topic or pattern and returns when the server has confirmed. handle is called for
@@ -149,6 +151,7 @@ func (s *Subscription) keep() error {
 		err = s.subscribe(session)
 		switch {
 		case err == nil:
+			s.arrive(session)
 			if refused = (refusals{}); !confirmed {
 				confirmed = true
 				close(s.first)
@@ -211,8 +214,54 @@ func (s *Subscription) subscribe(session *session) error {
 	return err
 }
 
+// push takes an event that came over a connection to the handler's queue.
+func (s *Subscription) push(from *session, e Event) {
+	o := s.overlap.Load()
+	if o == nil && from.restarting {
+		o = s.overlapWith(from) // the next connection may bring what this one brings now
+	}
+	if o != nil {
+		o.push(from, e, s.queue)
+		return
+	}
+	s.queue.push(e)
+}
+
+// overlapWith gives the overlap in which old is the old connection.
+func (s *Subscription) overlapWith(old *session) *overlap {
+	for {
+		o := s.overlap.Load()
+		if o != nil && o.old == old {
+			return o
+		}
+		if next := newOverlap(old); s.overlap.CompareAndSwap(o, next) {
+			return next
+		}
+	}
+}
+
+// arrive ends the move to session, which has confirmed the subscription: that to the old connection is given up.
+func (s *Subscription) arrive(session *session) {
+	if o := s.overlap.Load(); o != nil && o.old != session {
+		call, err := o.old.send(s.ctx, wire.Unsubscribe, nil, func(id string) []byte {
+			return wire.AppendUnsubscribe(nil, id, s.pattern)
+		})
+		if err == nil {
+			_ = call.wait(s.ctx) // in any case, all that is still wanted comes over the new connection
+		}
+		o.end(s.queue)
+		time.AfterFunc(overlapLag, func() { s.overlap.CompareAndSwap(o, nil) })
+	}
+	s.c.mu.Lock()
+	s.session = session
+	s.c.mu.Unlock()
+}
+
 // ask sends the subscribe and waits for the answer.
 func (s *Subscription) ask(session *session, token string) error {
+	if o := s.overlap.Load(); o != nil && o.old != session {
+		o.begin()
+	}
 	select {
 	case <-s.dropped: // tells of what is replaced now
 	default:
@@ -242,6 +291,9 @@ func (s *Subscription) hold(session *session, refreshed int64) (exp int64, dropp
 		case <-s.dropped:
 			return refreshed, true
 		case <-session.down:
+			return refreshed, false
+		case <-session.moved:
+			s.overlapWith(session)
 			return refreshed, false
 		case <-s.ctx.Done():
 			return refreshed, false

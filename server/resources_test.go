@@ -213,6 +213,35 @@ func TestNATSGoesAndComesBack(t *testing.T) {
 	q.wantExactly(`{"type":"event","topic":"b","data":3}`)
 }
 
+// Clients are told of a restart while everything goes on, new connections included.
+func TestRestartIsAnnounced(t *testing.T) {
+	with := setup{}
+	with.server.DrainWindow = 4 * time.Second
+	n := start(t, with)
+	token := n.all(t)
+	p := n.dial(t)
+	p.subscribe("a", token)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		n.stop()
+	}()
+	if m, err := p.read(); m != `{"type":"restart","within":2}` {
+		t.Fatal(m, err)
+	}
+	q := n.dial(t)
+	q.pipeline([]string{fmt.Sprintf(`{"type":"publish","id":"1","topic":"a","token":%q,"data":1}`, token)})
+	if m, err := q.read(); m != `{"type":"ack","id":"1"}` {
+		t.Fatal(m, err)
+	}
+	if m, err := p.read(); m != `{"type":"event","topic":"a","data":1}` {
+		t.Fatal(m, err)
+	}
+	p.wantEnd(wire.CloseRestart)
+	q.wantEnd(wire.CloseRestart)
+	<-stopped
+}
+
 // Stopping under load: every client is told to come back, and what was acked
 // has reached NATS, in order.
 func TestShutdownUnderLoad(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gobwas/ws"
 	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
@@ -223,14 +224,22 @@ func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
 	return s.engine.Start(ln)
 }
 
-// Shutdown stops accepting, lets requests and queued events finish, and closes
-// every connection with 1012, spread over Options.DrainWindow. The bus must
-// still run. When ctx ends first, the rest is cut off and its error returned.
+// Shutdown lets requests and queued events finish, and closes every connection
+// with 1012, spread over Options.DrainWindow. In the first half of that time
+// the server goes on as ever, but for a notice to all clients: they can connect
+// to another node before they give up this one. Then it stops accepting. The
+// bus must still run. When ctx ends first, the rest is cut off and its error
+// returned.
 func (s *Server) Shutdown(ctx context.Context) error {
+	window := s.opts.DrainWindow
+	if notice := window / 2; notice >= minRestartNotice {
+		s.announceRestart(ctx, notice)
+		window -= notice
+	}
 	if s.governor != nil {
 		s.governor.Stop()
 	}
-	err := s.engine.Drain(ctx, s.opts.DrainWindow)
+	err := s.engine.Drain(ctx, window)
 	err = errors.Join(err, s.http.Shutdown(ctx))
 	if err != nil {
 		_ = s.http.Close()
@@ -240,6 +249,32 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.tickets.stop()
 	s.once.stop()
 	return err
+}
+
+// minRestartNotice is the shortest notice of a restart that is worth giving: the
+// protocol counts in whole seconds.
+const minRestartNotice = time.Second
+
+// announceRestart tells all clients that the node restarts, and waits for as
+// long as they are told that it goes on, or until all of them have left.
+func (s *Server) announceRestart(ctx context.Context, within time.Duration) {
+	frame := wire.AppendRestart(nil, within)
+	s.engine.Do(func(l *loop.Loop) {
+		l.Conns(func(c *loop.Conn) bool {
+			c.Send(ws.OpText, frame)
+			return true
+		})
+	})
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.engine.Connections() > 0 && ctx.Err() == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Recheck looks at every subscription's token again and ends those whose token

@@ -91,6 +91,15 @@ func AppendPong(dst, id []byte) []byte {
 	return append(dst, '}')
 }
 
+// AppendRestart appends the notice that the node restarts: that it closes the
+// connection soon. within is how long it serves all connections until then, and
+// is sent in whole seconds, rounded down.
+func AppendRestart(dst []byte, within time.Duration) []byte {
+	dst = append(dst, `{"type":"restart","within":`...)
+	dst = strconv.AppendInt(dst, int64(within/time.Second), 10)
+	return append(dst, '}')
+}
+
 func appendExp(dst []byte, exp int64) []byte {
 	dst = append(dst, `,"exp":`...)
 	dst = strconv.AppendInt(dst, exp, 10)

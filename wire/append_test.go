@@ -39,6 +39,7 @@ func goldens() []golden {
 		{"error-long-topic", AppendError(nil, id, bytes.Repeat([]byte("x"), MaxTopicBytes+1), BadTopic, "")},
 		{"pong", AppendPong(nil, []byte("2"))},
 		{"pong-bare", AppendPong(nil, nil)},
+		{"restart", AppendRestart(nil, 2500*time.Millisecond)},
 		{"publish", AppendPublish(nil, "7", "rooms.42", "eyJ", data, "order-991")},
 		{"publish-least", AppendPublish(nil, "", "rooms.42", "", data, "")},
 		{"subscribe", AppendSubscribe(nil, "8", "rooms.*", "eyJ")},
@@ -87,6 +88,7 @@ func TestServerRoundTrip(t *testing.T) {
 		{AppendExpired(nil, nasty), Message{Kind: MessageExpired, Topic: []byte(nasty)}},
 		{AppendError(nil, id, []byte(nasty), Forbidden, nasty), Message{Kind: MessageError, ID: id, Topic: []byte(nasty), Code: Forbidden, Detail: []byte(nasty)}},
 		{AppendPong(nil, id), Message{Kind: MessagePong, ID: id}},
+		{AppendRestart(nil, 3999*time.Millisecond), Message{Kind: MessageRestart, Within: 3}},
 		{[]byte(`{"type":"error","code":"from_the_future","new":{}}`), Message{Kind: MessageError, Code: UnknownCode}},
 		{[]byte(`{"type":"error"}`), Message{Kind: MessageError, Code: UnknownCode}},
 		{[]byte(`{"type":"from_the_future","x":1}`), Message{}},
@@ -104,7 +106,7 @@ func TestServerRoundTrip(t *testing.T) {
 func TestParseMessageRefuses(t *testing.T) {
 	for _, frame := range []string{
 		``, `[]`, `{"type":"ack"} x`, `{"type":1}`, `{"exp":-1}`, `{"exp":9223372036854775808}`, `{"ping_interval":2147483648}`,
-		`{"max_message_bytes":1.5}`, `{"id":null}`, `{"code":7}`, "{\"topic\":\"\xff\"}", `{"Topic":"a"}`, `{"id":"1","id":"2"}`,
+		`{"max_message_bytes":1.5}`, `{"id":null}`, `{"within":2147483648}`, `{"within":-1}`, `{"code":7}`, "{\"topic\":\"\xff\"}", `{"Topic":"a"}`, `{"id":"1","id":"2"}`,
 	} {
 		var m Message
 		if ParseMessage([]byte(frame), &m) == nil {
@@ -157,6 +159,7 @@ func TestEncodersAllocateNothing(t *testing.T) {
 		"expired":     func() { AppendExpired(dst, nasty) },
 		"error":       func() { AppendError(dst, id, id, Forbidden, "") },
 		"pong":        func() { AppendPong(dst, id) },
+		"restart":     func() { AppendRestart(dst, time.Second) },
 		"publish":     func() { AppendPublish(dst, nasty, nasty, token300, data, nasty) },
 		"subscribe":   func() { AppendSubscribe(dst, nasty, nasty, token300) },
 		"unsubscribe": func() { AppendUnsubscribe(dst, nasty, nasty) },

@@ -16,6 +16,7 @@ const (
 	MessageExpired
 	MessageError
 	MessagePong
+	MessageRestart
 )
 
 // Message is what a server sent. Its slices are parts of the frame that was
@@ -33,12 +34,13 @@ type Message struct {
 	Node            []byte
 	PingInterval    int // seconds
 	MaxMessageBytes int
+	Within          int // seconds
 }
 
 var messageNames = [][]byte{
 	[]byte("type"), []byte("id"), []byte("topic"), []byte("pattern"), []byte("data"),
 	[]byte("code"), []byte("message"), []byte("exp"), []byte("conn"), []byte("node"),
-	[]byte("ping_interval"), []byte("max_message_bytes"),
+	[]byte("ping_interval"), []byte("max_message_bytes"), []byte("within"),
 }
 
 // ParseMessage reads one envelope from a server. Unknown members and types are
@@ -107,6 +109,9 @@ func (m *Message) member(o *object, name []byte) (err *Error) {
 	case "max_message_bytes":
 		n, err = o.uint(math.MaxInt32, errMessage)
 		m.MaxMessageBytes = int(n)
+	case "within":
+		n, err = o.uint(math.MaxInt32, errMessage)
+		m.Within = int(n)
 	default:
 		err = o.unknown(name, messageNames)
 	}
@@ -129,6 +134,8 @@ func messageKindOf(name []byte) MessageKind {
 		return MessageError
 	case "pong":
 		return MessagePong
+	case "restart":
+		return MessageRestart
 	default:
 		return MessageUnknown
 	}

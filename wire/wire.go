@@ -6,7 +6,7 @@
 // What a client sends is read by [Parse] and written by AppendPublish,
 // AppendSubscribe, AppendUnsubscribe and AppendPing. What a server sends is
 // written by AppendWelcome, AppendAck, AppendSubscribeAck, AppendEvent,
-// AppendExpiring, AppendExpired, AppendError and AppendPong, and read by
+// AppendExpiring, AppendExpired, AppendError, AppendPong and AppendRestart, and read by
 // [ParseMessage]. Everything else serves these.
 package wire
 

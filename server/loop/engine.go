@@ -86,7 +86,7 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for e.connections() > 0 && err == nil {
+	for e.Connections() > 0 && err == nil {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -100,7 +100,9 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	return err
 }
 
-func (e *Engine) connections() int64 {
+// Connections is how many connections there are, those included that are being
+// opened or closed. Any goroutine may call it.
+func (e *Engine) Connections() int64 {
 	n := int64(0)
 	for i := range e.load {
 		n += e.load[i].Load()

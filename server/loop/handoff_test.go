@@ -149,7 +149,7 @@ func TestAdopt(t *testing.T) {
 			if n := s.limits.open.Load(); n != 1 {
 				t.Errorf("%d connections counted, want 1", n)
 			}
-			if n := s.connections(); n != 1 {
+			if n := s.Connections(); n != 1 {
 				t.Errorf("the loops count %d connections, want 1", n)
 			}
 			_ = c.Close()
@@ -184,7 +184,7 @@ func TestAdoptRefuses(t *testing.T) {
 		t.Errorf("adopted by an engine that has stopped: %v", err)
 	}
 	c.gone()
-	if n, m := s.limits.open.Load(), s.connections(); n != 0 || m != 0 {
+	if n, m := s.limits.open.Load(), s.Connections(); n != 0 || m != 0 {
 		t.Errorf("%d and %d connections are still counted", n, m)
 	}
 }

@@ -179,7 +179,7 @@ func TestBreakOff(t *testing.T) {
 			fin.gone()
 		}
 	}
-	eventually(t, "all gone", func() bool { return s.connections() == 0 && s.limits.open.Load() == 0 })
+	eventually(t, "all gone", func() bool { return s.Connections() == 0 && s.limits.open.Load() == 0 })
 	if st := s.Stats(); st.Open != 0 || st.Accepted != 140 || h.count("open") != int(st.Upgraded) {
 		t.Errorf("%+v", st)
 	}
@@ -354,7 +354,7 @@ func TestSlowNeverReads(t *testing.T) {
 		t.Errorf("%d bytes held for one frame", out)
 	}
 	s.advance(7 * time.Second)
-	eventually(t, "cut off", func() bool { return s.connections() == 0 })
+	eventually(t, "cut off", func() bool { return s.Connections() == 0 })
 	if _, err := c.Write(text("hello?")); err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		t.Error(err)
 	}

@@ -194,7 +194,7 @@ func start(t testing.TB, opts Options, h *hooks) *server {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		_ = e.Drain(ctx, 0)
-		if n := e.connections(); n != 0 {
+		if n := e.Connections(); n != 0 {
 			t.Errorf("%d connections are still counted", n)
 		}
 		goleak.VerifyNone(t, others)

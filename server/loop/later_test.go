@@ -59,11 +59,11 @@ func TestErrLater(t *testing.T) {
 	}
 
 	// A peer that goes away meanwhile is forgotten, whenever the answer comes.
-	eventually(t, "the refused one is gone", func() bool { return s.connections() == 3 })
+	eventually(t, "the refused one is gone", func() bool { return s.Connections() == 3 })
 	c := s.connect()
 	c.send([]byte(head))
 	a := <-first
 	_ = c.Close()
 	a.conn.Loop().Post(func() { refuse = false; a.conn.Resume() })
-	eventually(t, "it is gone", func() bool { return s.connections() == 3 })
+	eventually(t, "it is gone", func() bool { return s.Connections() == 3 })
 }

@@ -231,12 +231,12 @@ func TestCloseTimeout(t *testing.T) {
 	s.advance(3 * time.Second)
 	c.send(text("but I am not done"))
 	c.send(masked(ws.OpPing, true, ""))
-	if n := s.connections(); n != 1 {
+	if n := s.Connections(); n != 1 {
 		t.Errorf("%d connections", n)
 	}
 	s.advance(3 * time.Second)
 	c.gone()
-	eventually(t, "connection forgotten", func() bool { return s.connections() == 0 })
+	eventually(t, "connection forgotten", func() bool { return s.Connections() == 0 })
 	if got := h.noted(); !slices.Equal(got, []string{"open", "closed 1000"}) {
 		t.Errorf("%q", got)
 	}
