@@ -57,7 +57,7 @@ func TestKeySetMaxAge(t *testing.T) {
 	check("a revoked one", wire.TokenRevoked, token(key, "before"))
 
 	// A fetch that fails changes nothing; one that succeeds heals.
-	fetch := func() { <-v.beginFetch(v.issuers[0].remote[0], false) }
+	fetch := func() { <-v.beginFetch(v.issuers[0].remote[0]) }
 	fetch()
 	check("after a fetch that failed", wire.Unavailable, remembered)
 	p.publish(t, key)
@@ -94,7 +94,7 @@ func TestMaxAgeOfAKeyFromTwoSources(t *testing.T) {
 			p.do(down)
 			c.advance(30 * time.Minute)
 			for _, from := range v.issuers[0].remote {
-				<-v.beginFetch(from, false)
+				<-v.beginFetch(from)
 			}
 			c.advance(30 * time.Minute)
 			for _, row := range []struct {
@@ -137,7 +137,7 @@ func TestKeySetAge(t *testing.T) {
 	p, q := newPublisher(t, key), newPublisher(t, key)
 	v := newTestVerifier(t, c, Options{Keys: []string{p.URL, q.URL}})
 	c.advance(time.Minute)
-	<-v.beginFetch(v.issuers[0].remote[0], false)
+	<-v.beginFetch(v.issuers[0].remote[0])
 	c.advance(time.Second)
 	if got := age(v); got != time.Minute+time.Second {
 		t.Error("the older of two:", got)
@@ -190,7 +190,7 @@ func TestRunNoticesAge(t *testing.T) {
 		v.issuers = []*issuer{{remote: []*source{from}, sources: []*source{from}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer func() { cancel(); synctest.Wait() }()
-		<-v.beginFetch(from, false)
+		<-v.beginFetch(from)
 		go v.Run(ctx)
 		expect := func(when string, tellings, checks int) {
 			t.Helper()

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/notifyd/notifyd/wire"
@@ -17,7 +18,7 @@ const maxFetchWait = 2 * time.Second
 // fetched first, so that a token by a key which was changed just now does not
 // have to come twice. Unavailable says that no fetch has looked for the kid yet,
 // or that none could.
-func (v *Verifier) keyFor(r *route, iss, raw string) (*route, *candidate, wire.Code) {
+func (v *Verifier) keyFor(r *route, iss, raw string, from netip.Addr) (*route, *candidate, wire.Code) {
 	is := v.issuerOf(iss)
 	if is == nil {
 		return nil, nil, wire.TokenInvalid
@@ -26,12 +27,12 @@ func (v *Verifier) keyFor(r *route, iss, raw string) (*route, *candidate, wire.C
 	if c := r.of(is, fits); c != nil {
 		return r, c, wire.OK
 	}
-	return v.findKey(is, r.header, fits)
+	return v.findKey(is, r.header, fits, from)
 }
 
 // findKey finds the issuer's key for a header, the one that fits where there are
 // several, and waits for it where it has to be fetched.
-func (v *Verifier) findKey(is *issuer, h header, fits func(*candidate) bool) (*route, *candidate, wire.Code) {
+func (v *Verifier) findKey(is *issuer, h header, fits func(*candidate) bool, from netip.Addr) (*route, *candidate, wire.Code) {
 	set := v.keys.Load()
 	r := set.lead(h)
 	if c := r.of(is, fits); c != nil {
@@ -40,7 +41,21 @@ func (v *Verifier) findKey(is *issuer, h header, fits func(*candidate) bool) (*r
 	if !set.lacks(is, h) {
 		return nil, nil, wire.TokenInvalid
 	}
-	return v.awaitKey(is, h, fits)
+	return v.awaitKey(is, h, func(r *route) *candidate { return r.of(is, fits) }, h.kid, from)
+}
+
+// newKeyFor fetches the keys of an issuer that gives them no kid, for a token whose
+// signature none of those that are known has made: it may be by one that was published
+// just now. Where the token comes from stands for the kid.
+func (v *Verifier) newKeyFor(is *issuer, h header, raw string, from netip.Addr) (*route, *candidate, wire.Code) {
+	find := func(r *route) *candidate {
+		c := r.of(is, func(c *candidate) bool { return c.signed(raw) })
+		if c == nil || !c.signed(raw) {
+			return nil
+		}
+		return c
+	}
+	return v.awaitKey(is, h, find, "\x00"+from.String(), from)
 }
 
 // issuerOf is the issuer whose keys count for a token: the one it names, where
@@ -59,9 +74,10 @@ func (v *Verifier) issuerOf(iss string) *issuer {
 }
 
 // awaitKey fetches the issuer's keys until there is one for the header. The token
-// is invalid only when every URL of the issuer has been asked since the kid first
-// came: before that, its key may be one that was published just now.
-func (v *Verifier) awaitKey(is *issuer, h header, fits func(*candidate) bool) (*route, *candidate, wire.Code) {
+// is invalid only when every URL of the issuer has been asked since the name, which
+// stands for its key, first came: before that, it may be one that was published just
+// now.
+func (v *Verifier) awaitKey(is *issuer, h header, find func(*route) *candidate, name string, addr netip.Addr) (*route, *candidate, wire.Code) {
 	timer := time.NewTimer(min(v.options.JWKSTimeout, maxFetchWait))
 	defer timer.Stop()
 	for {
@@ -69,7 +85,7 @@ func (v *Verifier) awaitKey(is *issuer, h header, fits func(*candidate) bool) (*
 		looked, waits := true, false
 		for _, from := range is.remote {
 			failed, _ := from.endpoint.state()
-			has, flight := from.endpoint.seek(h.kid, func() <-chan struct{} { return v.beginFetch(from, true) })
+			has, flight := from.endpoint.seek(name, func() <-chan struct{} { return from.endpoint.beginFor(addr, v.fetch(from)) })
 			looked = looked && has
 			// Nobody waits for an issuer that did not answer last time.
 			if flight != nil && !failed {
@@ -84,11 +100,11 @@ func (v *Verifier) awaitKey(is *issuer, h header, fits func(*candidate) bool) (*
 			}
 		}
 		r := v.keys.Load().lead(h)
-		if c := r.of(is, fits); c != nil {
+		if c := find(r); c != nil {
 			return r, c, wire.OK
 		}
 		switch {
-		case looked && h.hasKid:
+		case looked && name != "":
 			return nil, nil, wire.TokenInvalid
 		case !waits:
 			return nil, nil, wire.Unavailable
@@ -98,8 +114,13 @@ func (v *Verifier) awaitKey(is *issuer, h header, fits func(*candidate) bool) (*
 
 // beginFetch fetches a source in a goroutine of its own and installs its keys.
 // After an error those that were there before stay.
-func (v *Verifier) beginFetch(from *source, forKid bool) <-chan struct{} {
-	return from.endpoint.begin(forKid, func() error {
+func (v *Verifier) beginFetch(from *source) <-chan struct{} {
+	return from.endpoint.begin(v.fetch(from))
+}
+
+// fetch is what beginFetch does.
+func (v *Verifier) fetch(from *source) func() error {
+	return func() error {
 		now, err := from.endpoint.get(context.Background()) // the client has a timeout
 		fell := false
 		if err == nil {
@@ -112,7 +133,7 @@ func (v *Verifier) beginFetch(from *source, forKid bool) <-chan struct{} {
 		}
 		v.loaded(fell, err)
 		return err
-	})
+	}
 }
 
 // loaded counts and tells how reading keys again ended. No lock is held.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,19 +22,27 @@ type endpoint struct {
 	url    string
 	name   string // for messages: without the query, which may hold a secret
 	client *http.Client
-	// At most one fetch a cooldown is for unknown kids. Others happen every
-	// interval, and every cooldown while they fail.
-	interval, cooldown time.Duration
-	now                func() time.Time
+	// An address has one fetch a cooldown for keys that are not known, and all of them
+	// together have one a spacing. Others happen every interval, and every cooldown
+	// while they fail.
+	interval, cooldown, spacing time.Duration
+	now                         func() time.Time
 
 	mu     sync.Mutex
-	flight chan struct{}     // closed when the fetch under way ends; nil when there is none
-	again  time.Time         // before that, an unknown kid starts no fetch
-	begun  uint64            // fetches
-	ended  uint64            // fetches that brought a set
-	sought map[string]uint64 // unknown kids: how many fetches had begun when they first came
-	due    time.Time         // of the next fetch in the background
-	failed bool              // the last fetch
+	flight chan struct{}            // closed when the fetch under way ends; nil when there is none
+	again  time.Time                // before that, an unknown key starts no fetch
+	spent  map[netip.Addr]time.Time // addresses that had a fetch begun, and until when they may have no other
+	begun  uint64                   // fetches
+	ended  uint64                   // fetches that brought a set
+	sought map[string]soughtKey     // names of keys that are not known
+	due    time.Time                // of the next fetch in the background
+	failed bool                     // the last fetch
+}
+
+// soughtKey is a key that is not known, while a fetch is to look for it and afterwards.
+type soughtKey struct {
+	begun uint64    // how many fetches had begun when it came
+	again time.Time // when it may be looked for again
 }
 
 // isURL tells the URLs in a list of keys from the files.
@@ -100,7 +109,8 @@ func newEndpoint(text string, o *Options) (*endpoint, error) {
 	}
 	return &endpoint{
 		url: text, name: printable(u), client: client,
-		interval: o.JWKSRefresh, cooldown: o.JWKSCooldown, now: o.Now, due: o.Now().Add(o.JWKSRefresh),
+		interval: o.JWKSRefresh, cooldown: o.JWKSCooldown, spacing: o.JWKSCooldown / spacings,
+		now: o.Now, due: o.Now().Add(o.JWKSRefresh), spent: map[netip.Addr]time.Time{},
 	}, nil
 }
 
@@ -165,20 +175,35 @@ func (e *endpoint) missed() {
 }
 
 // begin starts a fetch, or joins the one under way; the channel is closed at its
-// end. For an unknown kid it starts none before the cooldown ends, and returns
-// nil then.
-func (e *endpoint) begin(forKid bool, fetch func() error) <-chan struct{} {
+// end.
+func (e *endpoint) begin(fetch func() error) <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.start(fetch)
+}
+
+// beginFor is begin for a token from an address whose key is not known. It returns nil
+// when the address has had its fetch in this cooldown, or the last one for anybody is
+// too recent.
+func (e *endpoint) beginFor(from netip.Addr, fetch func() error) <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.flight != nil {
 		return e.flight
 	}
-	if forKid {
-		now := e.now()
-		if now.Before(e.again) {
-			return nil
-		}
-		e.again = now.Add(e.cooldown)
+	now := e.now()
+	maps.DeleteFunc(e.spent, func(_ netip.Addr, until time.Time) bool { return !now.Before(until) })
+	if _, spent := e.spent[from]; spent || now.Before(e.again) {
+		return nil
+	}
+	e.again, e.spent[from] = now.Add(e.spacing), now.Add(e.cooldown)
+	return e.start(fetch)
+}
+
+// start is begin; e.mu is held.
+func (e *endpoint) start(fetch func() error) <-chan struct{} {
+	if e.flight != nil {
+		return e.flight
 	}
 	flight := make(chan struct{})
 	e.flight = flight
@@ -202,6 +227,9 @@ func (e *endpoint) begin(forKid bool, fetch func() error) <-chan struct{} {
 }
 
 const (
+	// spacings is how many fetches a cooldown may have for unknown keys, whatever the
+	// number of addresses that they come from.
+	spacings = 10
 	// maxSought bounds the kids that are remembered as sought. Those of strangers
 	// push others out, which are then unavailable once more before they are invalid.
 	maxSought = 1024
@@ -209,39 +237,43 @@ const (
 	maxKidBytes = 256
 )
 
-// seek reports whether a fetch that began after kid first came has brought a set,
-// which then did not hold it. If not, begin begins one, or joins the one that is
+// seek reports whether a fetch that began after kid, or another name for a key, first
+// came has brought a set, which then did not hold it. If not, begin begins one, or joins the one that is
 // under way; that may be too early for kid, and then it is to be sought again.
 func (e *endpoint) seek(kid string, begin func() <-chan struct{}) (looked bool, flight <-chan struct{}) {
 	if len(kid) > maxKidBytes {
 		return true, nil
 	}
 	e.mu.Lock()
-	since, known := e.sought[kid]
-	if !known {
-		since = e.begun
-		if len(e.sought) >= maxSought {
-			for other := range e.sought {
-				delete(e.sought, other)
-				break
-			}
+	now := e.now()
+	was, known := e.sought[kid]
+	if !known && len(e.sought) >= maxSought {
+		for other := range e.sought {
+			delete(e.sought, other)
+			break
 		}
-		if e.sought == nil {
-			e.sought = map[string]uint64{}
-		}
-		e.sought[kid] = since
 	}
-	// One that was not there may be published later, and is looked for again then.
-	stale := known && e.ended > since && !e.now().Before(e.again)
-	if stale {
-		e.sought[kid] = e.begun
+	// One that was not there may be published later, and is looked for again then,
+	// unless somebody has just done so.
+	stale := known && e.ended > was.begun && !now.Before(was.again) && !now.Before(e.again)
+	if !known || stale {
+		was = soughtKey{e.begun, now.Add(e.cooldown)}
+		e.note(kid, was)
 	}
-	looked = !stale && e.ended > since
+	looked = e.ended > was.begun
 	e.mu.Unlock()
 	if looked {
 		return true, nil
 	}
 	return false, begin()
+}
+
+// note remembers a key that is sought; e.mu is held.
+func (e *endpoint) note(name string, key soughtKey) {
+	if e.sought == nil {
+		e.sought = map[string]soughtKey{}
+	}
+	e.sought[name] = key
 }
 
 // removed notes the kids that the fetch under way has not found any more: it has
@@ -251,10 +283,7 @@ func (e *endpoint) removed(before, now []Key) {
 	defer e.mu.Unlock()
 	for _, key := range before {
 		if len(e.sought) < maxSought && !slices.ContainsFunc(now, func(other Key) bool { return other.kid == key.kid }) {
-			if e.sought == nil {
-				e.sought = map[string]uint64{}
-			}
-			e.sought[key.kid] = e.begun - 1
+			e.note(key.kid, soughtKey{e.begun - 1, e.now().Add(e.cooldown)})
 		}
 	}
 }

@@ -248,8 +248,8 @@ func (s *keySet) lead(h header) *route {
 			r.slow = r.slow || c.slow()
 			r.brief = r.brief && c.brief() && len(r.keys) == before+1
 		}
-		if s.lacks(is, h) {
-			r.slow, r.brief = true, false
+		if s.lacks(is, h) || mayRotate(is, h) {
+			r.slow, r.brief = true, false // it may have to be fetched
 		}
 	}
 	return r
@@ -266,6 +266,12 @@ func (s *keySet) lacks(is *issuer, h header) bool {
 		known = s.all
 	}
 	return !slices.ContainsFunc(known, func(c *candidate) bool { return c.issuer == is })
+}
+
+// mayRotate reports whether a token with such a header may be by a key that the issuer
+// has just begun to use, though it has keys for it: without a kid nobody can tell.
+func mayRotate(is *issuer, h header) bool {
+	return !h.hasKid && len(is.remote) > 0 && h.alg != "HS256"
 }
 
 // learn notes where the header segment of a token that verified led.

@@ -34,8 +34,9 @@ type Options struct {
 	Issuers []Issuer // those with a policy of their own
 
 	// JWKSRefresh is how often Run fetches URLs again (default 5 min); how long a
-	// key that its issuer has removed counts at most. An unknown kid makes Verify
-	// fetch at other times too, at most once a JWKSCooldown (default 30 s). A
+	// key that its issuer has removed counts at most. A token by an unknown key makes
+	// VerifyFrom fetch at other times too: at most once a JWKSCooldown (default 30 s)
+	// for each address, and once in a tenth of it for all. A
 	// fetch takes at most JWKSTimeout (default 5 s).
 	JWKSRefresh, JWKSCooldown, JWKSTimeout time.Duration
 	// JWKSMaxAge is how long the keys of a URL count after the last fetch that

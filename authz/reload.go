@@ -106,7 +106,7 @@ func (v *Verifier) Run(ctx context.Context) {
 			for _, is := range v.issuers {
 				for _, from := range is.remote {
 					if _, due := from.endpoint.state(); due {
-						v.beginFetch(from, false)
+						v.beginFetch(from)
 					}
 				}
 			}
@@ -203,7 +203,7 @@ func (v *Verifier) Reload() error {
 	v.reload.Unlock()
 	for _, is := range v.issuers {
 		for _, from := range is.remote {
-			v.beginFetch(from, false)
+			v.beginFetch(from)
 		}
 	}
 	if fell {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"math"
+	"net/netip"
 	"slices"
 
 	"github.com/notifyd/notifyd/wire"
@@ -102,7 +103,7 @@ func (v *Verifier) Restore(b []byte) (*Token, wire.Code) {
 	}
 	is := v.issuers[i]
 	h.typ, h.hasTyp = is.Type, is.Type != "" // was checked when there was a header
-	_, key, code := v.findKey(is, h, func(c *candidate) bool { return c.thumb == thumb })
+	_, key, code := v.findKey(is, h, func(c *candidate) bool { return c.thumb == thumb }, netip.Addr{})
 	if code != wire.OK {
 		return nil, code
 	}

@@ -34,6 +34,7 @@ package authz
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -179,8 +180,15 @@ func (v *Verifier) routeOf(token []byte) *route {
 // and their verifications queue. token is neither kept nor changed. Unavailable
 // says that the token may well be valid, but that this cannot be told now.
 func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
+	return v.VerifyFrom(token, netip.Addr{})
+}
+
+// VerifyFrom is Verify for a token that comes from a client's address. Tokens whose key
+// is not known have it fetched; each address has a budget for that, so that strangers
+// cannot use up what others need. All tokens for which none is given share one.
+func (v *Verifier) VerifyFrom(token []byte, from netip.Addr) (*Token, wire.Code) {
 	began := time.Now()
-	t, code := v.verify(token)
+	t, code := v.verify(token, from)
 	if code != wire.OK {
 		v.refused.Add(1)
 		t = nil
@@ -191,7 +199,7 @@ func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
 	return t, code
 }
 
-func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
+func (v *Verifier) verify(token []byte, from netip.Addr) (*Token, wire.Code) {
 	if len(token) == 0 {
 		return nil, wire.TokenMissing
 	}
@@ -212,11 +220,17 @@ func (v *Verifier) verify(token []byte) (*Token, wire.Code) {
 		return nil, wire.TokenMalformed
 	}
 	raw := string(token)
-	r, key, code := v.keyFor(r, c.iss, raw)
+	r, key, code := v.keyFor(r, c.iss, raw, from)
 	if code != wire.OK {
 		return nil, code
 	}
 	err := key.examine(raw, c, r.segment != "")
+	if errors.Is(err, jwt.ErrTokenSignatureInvalid) && mayRotate(key.issuer, r.header) {
+		if r, key, code = v.newKeyFor(key.issuer, r.header, raw, from); code != wire.OK {
+			return nil, code
+		}
+		err = key.examine(raw, c, false)
+	}
 	now := v.options.Now()
 	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held
 		c.bad = c.bad || !v.admits(c, key.issuer)

@@ -308,7 +308,7 @@ func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (
 	if s.auth.Cost(o.value) != authz.Cheap {
 		value, addr := bytes.Clone(o.value), s.clientAddr(c, r)
 		return s.redeemLater(&s.verify, c, hs, len(value), func() (pause time.Duration) {
-			if hs.token, hs.code = s.auth.Verify(value); hs.code == wire.TokenInvalid {
+			if hs.token, hs.code = s.auth.VerifyFrom(value, addressKey(addr)); hs.code == wire.TokenInvalid {
 				pause = s.penalties.pause(addr, time.Now().UnixNano(), s.opts.Penalty)
 			}
 			return min(pause, s.opts.Loop.HandshakeTimeout/2)

@@ -84,10 +84,10 @@ func (s *Server) bearer(r *http.Request) (*authz.Token, wire.Code) {
 	raw := []byte(strings.TrimSpace(value))
 	token, code := s.auth.Find(raw), wire.OK
 	if token == nil {
-		cost := s.auth.Cost(raw)
+		cost, from := s.auth.Cost(raw), addressKey(s.httpClientAddr(r))
 		done := make(chan struct{})
 		verify := func() {
-			token, code = s.auth.Verify(raw)
+			token, code = s.auth.VerifyFrom(raw, from)
 			close(done)
 		}
 		if !s.verify.push(job{size: len(raw), run: verify}) {

@@ -90,9 +90,9 @@ func (r *request) awaitWorker(p *pool, at waitStage, work func(w *waiting) wire.
 
 // awaitSignature has a worker verify the token.
 func (r *request) awaitSignature() {
-	s := r.Server
+	s, from := r.Server, addressKey(r.conn.Addr())
 	r.awaitWorker(&s.verify, forSignature, func(w *waiting) (code wire.Code) {
-		w.token, code = s.auth.Verify(w.env.Token)
+		w.token, code = s.auth.VerifyFrom(w.env.Token, from)
 		return code
 	})
 }

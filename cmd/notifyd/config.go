@@ -49,7 +49,7 @@ type authConfig struct {
 
 	Issuers      issuerList    `help:"Issuers with a policy of their own, a list in the file; as a flag or variable the same list as YAML or JSON." placeholder:"LIST"`
 	JWKSRefresh  time.Duration `help:"Fetch the JWK Sets of URLs again so often; how long a key that was removed there counts at most." default:"5m" name:"jwks-refresh"`
-	JWKSCooldown time.Duration `help:"An unknown kid makes the node fetch at once, but not again within this time." default:"30s" name:"jwks-cooldown"`
+	JWKSCooldown time.Duration `help:"A token by an unknown key makes the node fetch at once, but for each client address not again within this time, and for all of them not within a tenth of it." default:"30s" name:"jwks-cooldown"`
 	JWKSTimeout  time.Duration `help:"Time for one fetch." default:"5s" name:"jwks-timeout"`
 	JWKSMaxAge   time.Duration `help:"How long the keys of a URL count after the last fetch that succeeded; then their tokens are unavailable until one does. 0: no bound." default:"24h" name:"jwks-max-age"`
 
