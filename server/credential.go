@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -69,6 +70,8 @@ type credential struct {
 // answer yet. It is the connection's Data until Open.
 type handshake struct {
 	done  bool
+	gone  atomic.Bool // the connection has ended; a worker need not begin
+	timer *time.Timer // holds the answer back; the loop's
 	token *authz.Token
 	code  wire.Code
 	why   string // for the log: what is wrong with a ticket
@@ -99,7 +102,7 @@ func reject(reason string, status int, text string, headers ...string) *refusal 
 }
 
 var (
-	errLater       = &refusal{answer: loop.ErrLater}
+	errPending     = &refusal{answer: loop.ErrPending}
 	errNotFound    = reject("path", http.StatusNotFound, "the WebSocket endpoint is "+wire.Path+", behind the prefix that the operator has set")
 	errTooMany     = reject(loop.RefusedPerIP, http.StatusTooManyRequests, "too many connections of this address", "Retry-After: 10")
 	errSubprotocol = reject("subprotocol", http.StatusBadRequest, "none of the offered subprotocols is "+wire.Subprotocol)
@@ -155,10 +158,10 @@ func (s *Server) judge(c *loop.Conn, r *loop.Request) (refused *refusal, why str
 		hs = &handshake{}
 		c.Data = hs
 		if s.redeem(c, hs, o, r) {
-			return errLater, ""
+			return errPending, ""
 		}
 	} else if !hs.done {
-		return errLater, ""
+		return errPending, ""
 	}
 	if hs.code == wire.OK {
 		hs.code = usable(hs.token, c.Loop().Now())
@@ -297,7 +300,7 @@ func isProxyScheme(scheme []byte) bool {
 func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (waits bool) {
 	if o.strategy == Ticket {
 		ticket, addr := string(o.value), s.clientAddr(c, r)
-		return s.redeemLater(&s.tickets, c, hs, len(ticket), func() (pause time.Duration) {
+		return s.redeemByWorker(&s.tickets, c, hs, len(ticket), func() (pause time.Duration) {
 			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
 			return 0
 		})
@@ -307,7 +310,7 @@ func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (
 	}
 	if s.auth.Cost(o.value) != authz.Cheap {
 		value, addr := bytes.Clone(o.value), s.clientAddr(c, r)
-		return s.redeemLater(&s.verify, c, hs, len(value), func() (pause time.Duration) {
+		return s.redeemByWorker(&s.verify, c, hs, len(value), func() (pause time.Duration) {
 			if hs.token, hs.code = s.auth.VerifyFrom(value, addressKey(addr)); hs.code == wire.TokenInvalid {
 				pause = s.penalties.pause(addr, time.Now().UnixNano(), s.opts.Penalty)
 			}
@@ -318,21 +321,35 @@ func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (
 	return false
 }
 
-// redeemLater has a worker of p do work, and the request asked about again after
-// the pause that work returns. When the queue is full the handshake is answered now.
-func (s *Server) redeemLater(p *pool, c *loop.Conn, hs *handshake, size int, work func() (pause time.Duration)) (waits bool) {
-	answer := func() {
-		c.Loop().Post(func() {
-			hs.done = true
-			c.Resume()
-		})
-	}
-	waits = p.push(job{size: size, run: func() {
-		if pause := work(); pause > 0 {
-			time.AfterFunc(pause, answer)
-		} else {
-			answer()
+// Abandoned implements [loop.Handler]: a connection has ended while a worker was to
+// find out about its credential.
+func (s *Server) Abandoned(c *loop.Conn) {
+	if hs, ok := c.Data.(*handshake); ok {
+		hs.gone.Store(true)
+		if hs.timer != nil {
+			hs.timer.Stop() // or it would keep the connection's memory
 		}
+	}
+}
+
+// redeemByWorker has a worker of p do work, and the request asked about again after
+// the pause that work returns. When the queue is full the handshake is answered now.
+func (s *Server) redeemByWorker(p *pool, c *loop.Conn, hs *handshake, size int, work func() (pause time.Duration)) (waits bool) {
+	answer := func() {
+		hs.done = true
+		c.Resume()
+	}
+	waits = p.push(job{size: size, gone: &hs.gone, run: func() {
+		pause := work()
+		c.Loop().Post(func() {
+			switch {
+			case hs.gone.Load():
+			case pause > 0:
+				hs.timer = time.AfterFunc(pause, func() { c.Loop().Post(answer) })
+			default:
+				answer()
+			}
+		})
 	}})
 	if !waits {
 		hs.code, hs.why = wire.Unavailable, "too many wait to be checked"

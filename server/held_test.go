@@ -135,6 +135,22 @@ func TestMeanwhile(t *testing.T) {
 		h.gate <- true
 		none(t, h)
 	})
+	t.Run("the client resets before a worker begins", func(t *testing.T) {
+		h := newHall(t, "EdDSA", one)
+		first := h.held(t, bearer(h.all(t))) // keeps the only worker
+		c := h.write(t, bearer(h.all(t)))
+		eventually(t, "it queues", func() bool { return h.metrics(t)["notifyd_verify_queue"] == 1 })
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+		h.metrics(t) // asks the loop, which knows of the reset
+		h.metrics(t) // in the turn after that one
+		h.gate <- true
+		_ = readReply(t, first).opened().conn.Close()
+		none(t, h)
+		if s := h.auth.Stats(); s.Verified != 2 {
+			t.Errorf("%d signatures verified, want those of the two clients that are there", s.Verified)
+		}
+	})
 	t.Run("the client ends its side", func(t *testing.T) {
 		h := newHall(t, "EdDSA", one)
 		c := h.held(t, bearer(h.all(t)))

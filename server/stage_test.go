@@ -35,8 +35,11 @@ func (nowhere) Unsubscribe(uint32) {}
 type stage struct {
 	*Server
 	t      *testing.T
+	key    authz.Key
 	tokens [2]string
+	url    string
 	conn   net.Conn
+	minted int
 }
 
 func newStage(t *testing.T, opts Options) *stage {
@@ -49,7 +52,7 @@ func newStage(t *testing.T, opts Options) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &stage{t: t}
+	x := &stage{t: t, key: key}
 	for i := range x.tokens {
 		x.tokens[i], err = authz.Sign(key, authz.Claims{
 			ID: fmt.Sprint(i), Expires: time.Now().Add(time.Hour), Publish: []string{"other", "rooms.*"}, Subscribe: []string{"rooms.>"},
@@ -79,12 +82,34 @@ func newStage(t *testing.T, opts Options) *stage {
 			t.Error(err)
 		}
 	})
-	if x.conn, _, _, err = ws.Dial(t.Context(), "ws://"+ln.Addr().String()+wire.Path); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = x.conn.Close() })
-	go func() { _, _ = io.Copy(io.Discard, x.conn) }() // ends with the connection
+	x.url = "ws://" + ln.Addr().String() + wire.Path
+	x.conn = x.dial()
 	return x
+}
+
+// dial opens a connection and reads what comes.
+func (x *stage) dial() net.Conn {
+	x.t.Helper()
+	conn, _, _, err := ws.Dial(x.t.Context(), x.url)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	x.t.Cleanup(func() { _ = conn.Close() })
+	go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with the connection
+	return conn
+}
+
+// fresh is a token that the server has not seen.
+func (x *stage) fresh(expires time.Time) string {
+	x.t.Helper()
+	x.minted++
+	token, err := authz.Sign(x.key, authz.Claims{
+		ID: fmt.Sprint("fresh", x.minted), Expires: expires, Publish: []string{">"}, Subscribe: []string{">"},
+	})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return token
 }
 
 // with calls f on the loop, with the client's connection.

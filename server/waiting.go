@@ -23,6 +23,7 @@ type waiting struct {
 	token *authz.Token
 	at    int         // in loopState.forRoom
 	gone  atomic.Bool // its connection has closed
+	timer *time.Timer // of a penalty
 }
 
 // waitStage is what an envelope waits for.
@@ -144,6 +145,7 @@ func (s *Server) room(l *loop.Loop) {
 			}
 			return
 		}
+		l.ReadClock() // many may go on, and a token may expire meanwhile
 		s.goOn(w, wire.OK)
 	}
 }
@@ -154,7 +156,7 @@ func (r *request) awaitPenalty(d time.Duration) {
 	r.env, r.wait = wire.Envelope{}, nil
 	w := r.awaiting(forPenalty)
 	r.park(w)
-	time.AfterFunc(d, func() {
+	w.timer = time.AfterFunc(d, func() {
 		w.conn.Loop().Post(func() { s.goOn(w, wire.OK) })
 	})
 }
@@ -211,6 +213,9 @@ func (st *loopState) leaveWaiting(ses *session) {
 	}
 	ses.waiting = nil
 	w.gone.Store(true)
+	if w.timer != nil {
+		w.timer.Stop() // or it would keep the connection's memory
+	}
 	if w.stage == forRoom && w.at < len(st.forRoom) && st.forRoom[w.at] == w {
 		last := len(st.forRoom) - 1
 		st.forRoom[w.at] = st.forRoom[last]

@@ -24,6 +24,7 @@ import (
 type echo struct{}
 
 func (echo) Request(*loop.Conn, *loop.Request) error            { return nil }
+func (echo) Abandoned(*loop.Conn)                               {}
 func (echo) Open(*loop.Conn)                                    {}
 func (echo) Message(c *loop.Conn, op ws.OpCode, payload []byte) { c.Send(op, payload) }
 func (echo) Violation(*loop.Conn, ws.StatusCode)                {}

@@ -11,9 +11,14 @@ import (
 type Handler interface {
 	// Request is asked about an upgrade request before it is answered. An error
 	// made by [ws.RejectConnectionError] refuses it with that status. r and its
-	// slices are valid until Request returns. [ErrLater] leaves the request
+	// slices are valid until Request returns. [ErrPending] leaves the request
 	// unanswered: after [Conn.Resume] the same request is asked about again.
 	Request(c *Conn, r *Request) error
+
+	// Abandoned is called when a connection has ended whose request Request left
+	// unanswered with [ErrPending]: it will not be asked about again. The handler must do
+	// no more than note it.
+	Abandoned(c *Conn)
 
 	// Open is called once the handshake has been answered with 101.
 	Open(c *Conn)
@@ -69,6 +74,6 @@ type Request struct {
 	Authorization, Origin, ForwardedFor, Forwarded []byte
 }
 
-// ErrLater is what [Handler.Request] returns when it cannot tell yet. The
+// ErrPending is what [Handler.Request] returns when it cannot tell yet. The
 // connection is paused until [Conn.Resume], and the handshake's deadline runs.
-var ErrLater = errors.New("answer later")
+var ErrPending = errors.New("the answer is pending")

@@ -65,7 +65,7 @@ func (l *Loop) upgrade(c *Conn, head []byte) bool {
 	u.answer.Reset()
 	_, err := u.upgrader.Upgrade(u)
 	u.conn = nil
-	if errors.Is(err, ErrLater) {
+	if errors.Is(err, ErrPending) {
 		c.paused = true
 		return false
 	}

@@ -65,6 +65,8 @@ func (h *hooks) Request(c *Conn, r *Request) error {
 	return nil
 }
 
+func (h *hooks) Abandoned(*Conn) { h.note("abandoned") }
+
 func (h *hooks) Open(c *Conn) {
 	h.note("open")
 	if h.open != nil {
@@ -118,6 +120,7 @@ func (h *hooks) Tick(*Loop) {
 type quiet struct{ messages int }
 
 func (*quiet) Request(*Conn, *Request) error      { return nil }
+func (*quiet) Abandoned(*Conn)                    {}
 func (*quiet) Open(*Conn)                         {}
 func (q *quiet) Message(*Conn, ws.OpCode, []byte) { q.messages++ }
 func (*quiet) Violation(*Conn, ws.StatusCode)     {}

@@ -1,16 +1,18 @@
 package loop
 
 import (
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 )
 
 // A request that cannot be answered yet is asked about again after Resume, with
 // all that it said; frames behind its head wait, and so does the loop for nobody.
-func TestErrLater(t *testing.T) {
+func TestErrPending(t *testing.T) {
 	type asked struct {
 		conn *Conn
 		uri  string
@@ -24,7 +26,7 @@ func TestErrLater(t *testing.T) {
 		if !again {
 			again = true
 			first <- asked{c, string(r.URI) + string(r.Authorization) + string(r.Origin) + string(r.ForwardedFor) + string(r.Forwarded)}
-			return ErrLater
+			return ErrPending
 		}
 		again = false
 		if refuse {
@@ -66,4 +68,49 @@ func TestErrLater(t *testing.T) {
 	_ = c.Close()
 	a.conn.Loop().Post(func() { refuse = false; a.conn.Resume() })
 	eventually(t, "it is gone", func() bool { return s.Connections() == 3 })
+	if n := h.count("abandoned"); n != 0 {
+		t.Errorf("%d requests that were asked about again are abandoned", n)
+	}
+}
+
+// The handler learns once that a connection has ended whose request it left
+// unanswered, however it ended.
+func TestAbandoned(t *testing.T) {
+	for name, end := range map[string]func(*server, *client){
+		"reset": func(_ *server, c *client) {
+			_ = c.Conn.(*net.TCPConn).SetLinger(0)
+			_ = c.Close()
+		},
+		"time is up": func(s *server, _ *client) { s.advance(time.Minute) },
+		"drained": func(s *server, c *client) {
+			done := make(chan error, 1)
+			go func() { done <- s.Drain(s.t.Context(), 0) }()
+			c.status("503")
+			_ = c.Close() // its FIN is noticed, although the connection was paused
+			if err := <-done; err != nil {
+				s.t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan *Conn, 1)
+			h := &hooks{request: func(c *Conn, _ *Request) error {
+				asked <- c
+				return ErrPending
+			}}
+			s := start(t, Options{CloseTimeout: time.Hour}, h)
+			c := s.connect()
+			c.send([]byte(request))
+			conn := <-asked
+			end(s, c)
+			eventually(t, "the connection ends", func() bool { return s.Connections() == 0 })
+			s.Do(func(*Loop) { conn.Resume() }) // the answer comes too late
+			if n := h.count("abandoned"); n != 1 {
+				t.Errorf("abandoned %d times", n)
+			}
+			if n := len(asked); n != 0 {
+				t.Error("asked again")
+			}
+		})
+	}
 }

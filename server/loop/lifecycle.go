@@ -172,7 +172,7 @@ func (c *Conn) linger() {
 	if c.state == stateDead {
 		return
 	}
-	c.state = stateLinger
+	c.leaveOpen(stateLinger)
 	c.in = nil
 	c.shut = true
 	c.shutIfSent()
@@ -209,10 +209,14 @@ func (c *Conn) endAfterTurn(next state, code ws.StatusCode) {
 // leaveOpen moves c on to state next and reports whether it was open.
 func (c *Conn) leaveOpen(next state) (wasOpen bool) {
 	wasOpen = c.state == stateOpen
+	wasPending := c.state == stateHead && c.paused
 	c.state = max(c.state, next)
 	if wasOpen {
 		c.since = c.loop.sec
 		c.loop.stat.open--
+	}
+	if wasPending {
+		c.loop.eng.handler.Abandoned(c)
 	}
 	if c.paused { // the peer's answer to the end must be read
 		c.paused = false

@@ -69,6 +69,9 @@ func newLoop(e *Engine, index int) (*Loop, error) {
 // Index is the loop's number, from 0 on.
 func (l *Loop) Index() int { return l.index }
 
+// ReadClock brings [Loop.Now] up to date, for a handler that does much in one call.
+func (l *Loop) ReadClock() { l.readClock() }
+
 // Now is the time of this turn in Unix nanoseconds. It is read once a turn and
 // every few writes of a long flush: a coarse clock for checks that are made
 // per frame. Only the loop's goroutine may call it.
