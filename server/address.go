@@ -16,25 +16,25 @@ const (
 
 // clientAddr is the address that an upgrade request came from.
 func (s *Server) clientAddr(c *loop.Conn, r *loop.Request) netip.Addr {
-	return s.behind(c.Addr(), string(r.Forwarded), string(r.ForwardedFor))
+	return s.behindProxies(c.Addr(), string(r.Forwarded), string(r.ForwardedFor))
 }
 
 // httpClientAddr is the address that an HTTP request came from.
 func (s *Server) httpClientAddr(r *http.Request) netip.Addr {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return s.behind(peer.Addr().Unmap(), strings.Join(r.Header.Values("Forwarded"), ","), strings.Join(r.Header.Values("X-Forwarded-For"), ","))
+	return s.behindProxies(peer.Addr().Unmap(), strings.Join(r.Header.Values("Forwarded"), ","), strings.Join(r.Header.Values("X-Forwarded-For"), ","))
 }
 
-// behind finds the client behind the operator's proxies. Each proxy appends the
+// behindProxies finds the client behind the operator's proxies. Each proxy appends the
 // address that it saw, so the list is read from its end, as long as the address
-// to the right is a trusted proxy's; what anybody else wrote is never looked at.
+// to the right is a trusted proxy's; what others wrote is never looked at.
 //
 // A proxy that writes Forwarded (RFC 7239) or X-Forwarded-For may pass the other
 // on as the client wrote it. So where there are both and they disagree, neither
 // is believed, unless Options.ProxyHeader says which one is theirs.
-func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.Addr {
-	a := s.walk(peer, split(forwarded, ','), forParameter)
-	b := s.walk(peer, strings.Split(forwardedFor, ","), strings.TrimSpace)
+func (s *Server) behindProxies(peer netip.Addr, forwarded, forwardedFor string) netip.Addr {
+	a := s.followHops(peer, split(forwarded, ','), forParameter)
+	b := s.followHops(peer, strings.Split(forwardedFor, ","), strings.TrimSpace)
 	switch {
 	case s.opts.ProxyHeader == HeaderForwarded:
 		return a
@@ -48,9 +48,9 @@ func (s *Server) behind(peer netip.Addr, forwarded, forwardedFor string) netip.A
 	return peer
 }
 
-// walk follows one list of hops. address finds a hop's.
-func (s *Server) walk(peer netip.Addr, hops []string, address func(string) string) netip.Addr {
-	for i := len(hops) - 1; i >= 0 && s.trusted(peer); i-- {
+// followHops follows one list of hops. address finds a hop's.
+func (s *Server) followHops(peer netip.Addr, hops []string, address func(string) string) netip.Addr {
+	for i := len(hops) - 1; i >= 0 && s.isTrusted(peer); i-- {
 		addr, ok := parseHop(address(hops[i]))
 		if !ok {
 			break // hidden or malformed: the last address that is known
@@ -60,7 +60,7 @@ func (s *Server) walk(peer netip.Addr, hops []string, address func(string) strin
 	return peer
 }
 
-func (s *Server) trusted(a netip.Addr) bool {
+func (s *Server) isTrusted(a netip.Addr) bool {
 	for _, p := range s.opts.TrustedProxies {
 		if p.Contains(a) {
 			return true
@@ -82,7 +82,7 @@ func forParameter(element string) string {
 
 // split cuts list at sep where that stands outside of quotes: a proxy quotes what
 // its client chose, such as host="x, for=192.0.2.1". It returns nil when a quote
-// is left open, as then it cannot be told whose words are whose.
+// is left open: then nobody can say which proxy wrote which part.
 func split(list string, sep byte) (parts []string) {
 	from, quoted := 0, false
 	for i := 0; i < len(list); i++ {

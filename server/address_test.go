@@ -45,7 +45,7 @@ func TestBehind(t *testing.T) {
 		{"the client wrote nonsense", "10.0.0.1", `x`, "198.51.100.1", "10.0.0.1"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			if got := s.behind(netip.MustParseAddr(x.peer), x.forwarded, x.forwardedFor).String(); got != x.want {
+			if got := s.behindProxies(netip.MustParseAddr(x.peer), x.forwarded, x.forwardedFor).String(); got != x.want {
 				t.Errorf("%s, want %s", got, x.want)
 			}
 		})
@@ -65,7 +65,7 @@ func TestProxyHeader(t *testing.T) {
 		{"", "for=8.8.8.8", "198.51.100.1", "10.0.0.1"},
 	} {
 		s := &Server{opts: Options{TrustedProxies: trusted, ProxyHeader: x.header}}
-		if got := s.behind(netip.MustParseAddr("10.0.0.1"), x.forwarded, x.forwardedFor).String(); got != x.want {
+		if got := s.behindProxies(netip.MustParseAddr("10.0.0.1"), x.forwarded, x.forwardedFor).String(); got != x.want {
 			t.Errorf("%+v: %s", x, got)
 		}
 	}

@@ -24,28 +24,28 @@ type Strategy uint8
 
 // The strategies; an operator enables a set of them.
 const (
-	// Message: each subscribe carries its own token.
-	Message Strategy = 1 << iota
-	// FirstMessage: an auth envelope.
-	FirstMessage
-	// Header: Authorization: Bearer.
-	Header
-	// Subprotocol: an item bearer.JWT in Sec-WebSocket-Protocol.
-	Subprotocol
-	// Ticket: a one-use ticket in the query or in Sec-WebSocket-Protocol.
-	Ticket
-	// Query: access_token in the query, which ends up in the logs of proxies
+	// StrategyMessage: each subscribe carries its own token.
+	StrategyMessage Strategy = 1 << iota
+	// StrategyFirstMessage: an auth envelope.
+	StrategyFirstMessage
+	// StrategyHeader: Authorization: Bearer.
+	StrategyHeader
+	// StrategySubprotocol: an item bearer.JWT in Sec-WebSocket-Protocol.
+	StrategySubprotocol
+	// StrategyTicket: a one-use ticket in the query or in Sec-WebSocket-Protocol.
+	StrategyTicket
+	// StrategyQuery: access_token in the query, which ends up in the logs of proxies
 	// (RFC 9700 §4.3.2).
-	Query
+	StrategyQuery
 )
 
 var strategies = map[string]Strategy{
-	"message": Message, "first-message": FirstMessage, "header": Header,
-	"subprotocol": Subprotocol, "ticket": Ticket, "query": Query,
+	"message": StrategyMessage, "first-message": StrategyFirstMessage, "header": StrategyHeader,
+	"subprotocol": StrategySubprotocol, "ticket": StrategyTicket, "query": StrategyQuery,
 }
 
-// DefaultStrategies are all but Query.
-const DefaultStrategies = Message | FirstMessage | Header | Subprotocol | Ticket
+// DefaultStrategies are all but StrategyQuery.
+const DefaultStrategies = StrategyMessage | StrategyFirstMessage | StrategyHeader | StrategySubprotocol | StrategyTicket
 
 // ParseStrategies makes a set of names.
 func ParseStrategies(names []string) (set Strategy, err error) {
@@ -135,7 +135,7 @@ func (s *Server) judge(c *loop.Conn, r *loop.Request) (refused *refusal, why str
 	if addr := s.clientAddr(c, r); !c.SetAddr(addr) {
 		return errTooMany, "client " + addr.String()
 	}
-	path, query, _ := bytes.Cut(originForm(r.URI), []byte("?"))
+	path, query, _ := bytes.Cut(pathAndQuery(r.URI), []byte("?"))
 	if string(path) != s.opts.PathPrefix+wire.Path {
 		return errNotFound, "path " + strconv.QuoteToASCII(string(path[:min(len(path), 100)]))
 	}
@@ -146,7 +146,7 @@ func (s *Server) judge(c *loop.Conn, r *loop.Request) (refused *refusal, why str
 	switch {
 	case refused != nil:
 		return refused, ""
-	case o.strategy == 0 && s.opts.RequireConnection && s.opts.Strategies&FirstMessage == 0:
+	case o.strategy == 0 && s.opts.RequireConnection && s.opts.Strategies&StrategyFirstMessage == 0:
 		return errNone, ""
 	case o.strategy == 0:
 		return nil, ""
@@ -207,7 +207,7 @@ func offered(query string, r *loop.Request) (o offer, refused *refusal) {
 		case bytes.IndexByte(r.Authorization, ',') >= 0: // several headers; no token has one
 			return o, errTwo
 		case bytes.EqualFold(scheme, []byte("Bearer")):
-			add(Header, bytes.TrimSpace(value))
+			add(StrategyHeader, bytes.TrimSpace(value))
 		case !isProxyScheme(scheme):
 			return o, errCredential
 		}
@@ -232,9 +232,9 @@ func offered(query string, r *loop.Request) (o offer, refused *refusal) {
 			if string(p) == wire.Subprotocol {
 				r.Protocol = wire.Subprotocol
 			} else if v, ok := bytes.CutPrefix(p, []byte("bearer.")); ok {
-				add(Subprotocol, v)
+				add(StrategySubprotocol, v)
 			} else if v, ok := bytes.CutPrefix(p, []byte("ticket.")); ok {
-				add(Ticket, v)
+				add(StrategyTicket, v)
 			}
 		}
 		if r.Protocol == "" {
@@ -256,9 +256,9 @@ func queryCredential(pair string) (strategy Strategy, value string, ours bool) {
 		name, value, _ = strings.Cut(part, "=")
 		switch name, _ := url.QueryUnescape(name); name {
 		case "access_token":
-			strategy, ours = Query, true
+			strategy, ours = StrategyQuery, true
 		case "ticket":
-			strategy, ours = Ticket, true
+			strategy, ours = StrategyTicket, true
 		}
 	}
 	if strings.Contains(pair, ";") {
@@ -267,10 +267,10 @@ func queryCredential(pair string) (strategy Strategy, value string, ours bool) {
 	return strategy, value, ours
 }
 
-// originForm is a request target as most clients send it: without the scheme and
+// pathAndQuery is a request target as most clients send it: without the scheme and
 // the authority of the absolute form, which a server has to accept too (RFC 9112
 // §3.2.2).
-func originForm(target []byte) []byte {
+func pathAndQuery(target []byte) []byte {
 	if len(target) > 0 && target[0] == '/' {
 		return target
 	}
@@ -298,7 +298,7 @@ func isProxyScheme(scheme []byte) bool {
 // redeem finds the token that an offer stands for. It returns true when a worker
 // does so: the request is asked about again then.
 func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (waits bool) {
-	if o.strategy == Ticket {
+	if o.strategy == StrategyTicket {
 		ticket, addr := string(o.value), s.clientAddr(c, r)
 		return s.redeemByWorker(&s.tickets, c, hs, len(ticket), func() (pause time.Duration) {
 			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
@@ -366,7 +366,7 @@ func (r *request) setCredential() {
 	case r.token.Bound():
 		r.refuse(wire.Forbidden, "a token for one message is no credential")
 		return
-	case old == nil && r.opts.Strategies&FirstMessage == 0:
+	case old == nil && r.opts.Strategies&StrategyFirstMessage == 0:
 		r.refuse(wire.Forbidden, "the strategy first-message is not enabled here")
 		return
 	case old != nil && (old.token.Subject() != r.token.Subject() || old.token.Issuer() != r.token.Issuer()):

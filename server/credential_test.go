@@ -22,19 +22,19 @@ type way struct {
 }
 
 var ways = []way{
-	{"header", server.Header, func(c string) string { return head("", "Authorization: Bearer "+c) }},
-	{"header, other case", server.Header, func(c string) string {
+	{"header", server.StrategyHeader, func(c string) string { return head("", "Authorization: Bearer "+c) }},
+	{"header, other case", server.StrategyHeader, func(c string) string {
 		return head("", "authorization:  bearer  "+c, "Sec-WebSocket-Protocol: notifyd.v1")
 	}},
-	{"subprotocol", server.Subprotocol, func(c string) string { return head("", "Sec-WebSocket-Protocol: notifyd.v1, bearer."+c) }},
-	{"subprotocol, first", server.Subprotocol, func(c string) string { return head("", "Sec-WebSocket-Protocol: bearer."+c+",notifyd.v1") }},
-	{"subprotocol, two headers", server.Subprotocol, func(c string) string {
+	{"subprotocol", server.StrategySubprotocol, func(c string) string { return head("", "Sec-WebSocket-Protocol: notifyd.v1, bearer."+c) }},
+	{"subprotocol, first", server.StrategySubprotocol, func(c string) string { return head("", "Sec-WebSocket-Protocol: bearer."+c+",notifyd.v1") }},
+	{"subprotocol, two headers", server.StrategySubprotocol, func(c string) string {
 		return head("", "Sec-WebSocket-Protocol: bearer."+c, "Sec-WebSocket-Protocol: mqtt, notifyd.v1")
 	}},
-	{"query", server.Query, func(c string) string { return head("?access_token=" + c) }},
-	{"query, escaped", server.Query, func(c string) string { return head("?x=%20&access%5Ftoken=" + strings.ReplaceAll(c, ".", "%2E")) }},
-	{"ticket", server.Ticket, func(c string) string { return head("?ticket=" + c) }},
-	{"ticket, subprotocol", server.Ticket, func(c string) string { return head("", "Sec-WebSocket-Protocol: notifyd.v1, ticket."+c) }},
+	{"query", server.StrategyQuery, func(c string) string { return head("?access_token=" + c) }},
+	{"query, escaped", server.StrategyQuery, func(c string) string { return head("?x=%20&access%5Ftoken=" + strings.ReplaceAll(c, ".", "%2E")) }},
+	{"ticket", server.StrategyTicket, func(c string) string { return head("?ticket=" + c) }},
+	{"ticket, subprotocol", server.StrategyTicket, func(c string) string { return head("", "Sec-WebSocket-Protocol: notifyd.v1, ticket."+c) }},
 }
 
 // ticket asks for one with a token.
@@ -54,8 +54,8 @@ func (n *node) ticket(t testing.TB, token string) string {
 // is told or logged.
 func TestStrategies(t *testing.T) {
 	sets := map[string]server.Strategy{
-		"message": server.Message, "first-message": server.FirstMessage, "header": server.Header,
-		"subprotocol": server.Subprotocol, "ticket": server.Ticket, "query": server.Query,
+		"message": server.StrategyMessage, "first-message": server.StrategyFirstMessage, "header": server.StrategyHeader,
+		"subprotocol": server.StrategySubprotocol, "ticket": server.StrategyTicket, "query": server.StrategyQuery,
 		"default": server.DefaultStrategies,
 	}
 	for _, alg := range []string{"HS256", "EdDSA"} { // verified on the loop, and off it
@@ -64,7 +64,7 @@ func TestStrategies(t *testing.T) {
 				t.Parallel()
 				secret, log := newSecrets(t)
 				with := setup{alg: alg, log: log, server: server.Options{Strategies: set, AuthFailures: 1000}}
-				if set&server.Ticket == 0 {
+				if set&server.StrategyTicket == 0 {
 					with.fake = new(memBus)
 				}
 				n := start(t, with)
@@ -91,7 +91,7 @@ func TestStrategies(t *testing.T) {
 						"cut": remembered[:len(remembered)-1],
 					}
 					right := []string{"fresh", "remembered"}
-					if w.strategy == server.Ticket {
+					if w.strategy == server.StrategyTicket {
 						right = nil
 						if enabled {
 							credentials["ticket"] = secret.keep(n.ticket(t, remembered))
@@ -123,13 +123,13 @@ func TestStrategies(t *testing.T) {
 				p.send(`{"type":"subscribe","id":"1","topic":"a"}`)
 				p.wantError(wire.TokenMissing, "1")
 				p.send(`{"type":"subscribe","id":"1","topic":"a","token":%q}`, remembered)
-				if set&server.Message != 0 {
+				if set&server.StrategyMessage != 0 {
 					p.want(`"type":"ack","id":"1"`)
 				} else {
 					p.wantError(wire.Forbidden, "1")
 				}
 				p.send(`{"type":"auth","id":"3","token":%q}`, good())
-				if set&server.FirstMessage != 0 {
+				if set&server.StrategyFirstMessage != 0 {
 					p.want(`"type":"ack","id":"3","exp":`)
 					p.send(`{"type":"subscribe","id":"4","topic":"c"}`)
 					p.want(`"type":"ack","id":"4","exp":`)
@@ -143,7 +143,7 @@ func TestStrategies(t *testing.T) {
 
 // One credential at most, and nothing that only looks like one.
 func TestOddCredentials(t *testing.T) {
-	n := one(t, server.Options{Strategies: server.DefaultStrategies | server.Query})
+	n := one(t, server.Options{Strategies: server.DefaultStrategies | server.StrategyQuery})
 	a, b := n.all(t), n.all(t)
 	const protocols = "Sec-WebSocket-Protocol: notifyd.v1"
 	for _, x := range []struct {
@@ -194,10 +194,10 @@ func TestOddCredentials(t *testing.T) {
 	n.ask(t, head("", "Authorization: Bearer "+a)).opened().fence()
 }
 
-// Where a credential is required, whoever has none is refused at once or, where
+// Where a credential is required, a client without one is refused at once or, where
 // an auth envelope may bring it, before anything else is done.
 func TestRequireConnection(t *testing.T) {
-	for name, set := range map[string]server.Strategy{"alone": server.Header, "with message": server.Header | server.Message} {
+	for name, set := range map[string]server.Strategy{"alone": server.StrategyHeader, "with message": server.StrategyHeader | server.StrategyMessage} {
 		t.Run("not by first-message/"+name, func(t *testing.T) {
 			n := one(t, server.Options{RequireConnection: true, Strategies: set})
 			if r := n.ask(t, head("")).wantStatus(401); r.header.Get("WWW-Authenticate") != "Bearer" {
@@ -262,7 +262,7 @@ func TestParseStrategies(t *testing.T) {
 	}{
 		{nil, 0, true},
 		{[]string{"message", "first-message", "header", "subprotocol", "ticket"}, server.DefaultStrategies, true},
-		{[]string{"query", "query"}, server.Query, true},
+		{[]string{"query", "query"}, server.StrategyQuery, true},
 		{[]string{"header", "Query"}, 0, false},
 		{[]string{""}, 0, false},
 	} {

@@ -60,8 +60,8 @@ func (s *Server) notice(c *loop.Conn, ses *session, now int64) {
 	ses.due = due
 }
 
-// expire ends a subscription and tells its client. One that relies on the
-// connection's credential ends with the connection.
+// expire ends a subscription and says so to its client. A subscription under the
+// connection's credential ends the connection.
 func (s *Server) expire(x *sub) {
 	if x.onCredential {
 		s.close(x.Conn, wire.CloseUnauthenticated)
@@ -72,13 +72,13 @@ func (s *Server) expire(x *sub) {
 	s.drop(x)
 }
 
-// end ends a subscription on the server's own account, and tells its client why.
+// end ends a subscription for a reason of the server's, and sends the reason.
 func (s *Server) end(x *sub, code wire.Code, detail string) {
 	s.drop(x)
 	stateOf(x.Conn.Loop()).sendError(x.Conn, nil, []byte(x.topic.name), code, detail)
 }
 
-// noticeAt is when the client of a token is told that it expires: the notice
+// noticeAt is when the client of a token is warned that it expires: the notice
 // before its end, or a third of its life where that is shorter, so that a token
 // that lives shorter than the notice is not expiring from its beginning.
 func (s *Server) noticeAt(token *authz.Token) int64 {

@@ -18,7 +18,7 @@ import (
 //	Message    a complete text message, from the loop's frames
 //	wire.Parse the envelope; its members are slices of the frame
 //	authorize  the connection's last token, then the cache, then the signature
-//	act        the token's time, on every frame
+//	perform    the token's time, on every frame
 //	publish    grant, digest; then the bus
 //	ack        leaves with whatever else this connection is sent this turn
 //
@@ -54,7 +54,7 @@ func (s *Server) Message(c *loop.Conn, op ws.OpCode, payload []byte) {
 	switch r.env.Kind {
 	case wire.Publish, wire.Subscribe, wire.Auth:
 		if r.authorize() {
-			r.act()
+			r.perform()
 		}
 	case wire.Unsubscribe:
 		r.unsubscribe()
@@ -111,7 +111,7 @@ func (r *request) verifyHere() bool {
 	}
 	r.refuse(code, "")
 	if cost != authz.Cheap {
-		r.loop.distrust = r.now() + int64(distrustFor)
+		r.loop.distrustUntil = r.now() + int64(distrustFor)
 		r.penalise(code)
 	}
 	return false
@@ -129,16 +129,16 @@ const (
 
 // takeVerification takes one of the verifications that this turn may make.
 func (r *request) takeVerification(cost authz.Cost) bool {
-	if cost != authz.Brief || r.loop.verified >= r.verifyOnLoop || r.ses.authFailures > 0 || r.now() < r.loop.distrust {
+	if cost != authz.Brief || r.loop.verified >= r.verifyOnLoop || r.ses.authFailures > 0 || r.now() < r.loop.distrustUntil {
 		return false
 	}
 	r.loop.verified++
 	return true
 }
 
-// act does what an envelope with a verified token asks for. The token's time,
+// perform does what an envelope with a verified token asks for. The token's time,
 // and whether it still stands, are checked on every frame.
-func (r *request) act() {
+func (r *request) perform() {
 	if code := r.token.Check(r.now()); code != wire.OK {
 		r.refuse(code, "")
 		return
@@ -230,7 +230,7 @@ type shard struct {
 // alone; the events of one topic or pattern always come from one shard. handles,
 // name and data are not kept.
 //
-// Whoever can reach NATS can send any bytes there, so subject and payload are
+// A client of NATS can send any bytes there, so subject and payload are
 // checked again: a payload that is not one JSON value could forge envelopes.
 func (s *Server) Event(number int, handles []uint32, name string, data []byte) {
 	sh := &s.shards[number]

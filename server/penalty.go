@@ -24,7 +24,7 @@ const (
 	offenders = 4096
 )
 
-// penalties are how often addresses sent bad signatures lately.
+// penalties count the bad signatures of addresses, until forgetAfter has passed.
 type penalties struct {
 	seed maphash.Seed // random, so that nobody can aim at a place (CWE-407)
 

@@ -142,7 +142,7 @@ func TestPenaltiesCount(t *testing.T) {
 	}
 }
 
-// Who sends a bad signature again is not read on for a while, on a new connection
+// A client that sends a bad signature again is not read for a while, on a new connection
 // either; a connection from the same address with good tokens is.
 func TestPenalty(t *testing.T) {
 	for _, row := range []struct {

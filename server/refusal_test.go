@@ -20,7 +20,7 @@ import (
 func TestRefusalsSayWhy(t *testing.T) {
 	core, lines := observer.New(zap.DebugLevel)
 	n := start(t, setup{log: zap.New(core), server: server.Options{
-		Strategies: server.Header | server.Ticket, RequireConnection: true, Origins: []string{"https://a.example"},
+		Strategies: server.StrategyHeader | server.StrategyTicket, RequireConnection: true, Origins: []string{"https://a.example"},
 	}})
 	good := n.all(t)
 	expired := sign(t, n.key, authz.Claims{Expires: time.Now().Add(-hour)})

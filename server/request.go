@@ -30,14 +30,14 @@ type request struct {
 
 // loopState is what the server keeps of a loop, for its goroutine alone.
 type loopState struct {
-	request     request
-	forRoom     []*waiting // in the order in which they came, but for those that have gone
-	unflushed   bool       // this turn has published
-	verified    int        // signatures that this turn has checked
-	distrust    int64      // until when it checks none, in Unix nanoseconds
-	reply       []byte
-	counts      counts
-	processTime governor.Window // what the governor measures by
+	request       request
+	forRoom       []*waiting // in the order in which they came, but for those that have gone
+	unflushed     bool       // this turn has published
+	verified      int        // signatures that this turn has checked
+	distrustUntil int64      // until when it checks none, in Unix nanoseconds
+	reply         []byte
+	counts        counts
+	processTime   governor.Window // what the governor measures by
 }
 
 // counts are a loop's counters.

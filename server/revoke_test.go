@@ -157,7 +157,7 @@ func TestRevocation(t *testing.T) {
 	}
 }
 
-// What a slow subscriber is still owed when its token is revoked is not sent to
+// What waits for a slow subscriber when its token is revoked is not sent to
 // it any more, but for what was on its way in the sockets.
 func TestRevocationOfASlowSubscriber(t *testing.T) {
 	for _, credential := range []bool{false, true} {

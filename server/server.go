@@ -71,7 +71,7 @@ type Options struct {
 	// half the cores, at least one.
 	VerifyWorkers int
 	// ExpiryNotice is how long before a subscription's token expires its client
-	// is told. Default 30 s.
+	// is warned. Default 30 s.
 	ExpiryNotice time.Duration
 	// DrainWindow is over how long Shutdown spreads the closing of connections.
 	DrainWindow time.Duration
@@ -94,7 +94,7 @@ type Options struct {
 	// Origins are the origins of pages that may connect: "https://example.com",
 	// "example.com" with any scheme, "*.example.com" for all below it. Empty: any.
 	Origins []string
-	// TrustedProxies may say in Forwarded or X-Forwarded-For whom they speak for.
+	// TrustedProxies may name their client in Forwarded or X-Forwarded-For.
 	TrustedProxies []netip.Prefix
 	// ProxyHeader is the one that TrustedProxies write, HeaderForwarded or
 	// HeaderForwardedFor. Empty: either; where both are there and disagree, neither
@@ -118,7 +118,7 @@ func (o Options) withDefaults() Options {
 	o.TicketTTL = cmp.Or(o.TicketTTL, 30*time.Second)
 	o.Strategies = cmp.Or(o.Strategies, DefaultStrategies)
 	o.Shards = cmp.Or(o.Shards, 1)
-	// The loops would choose the same; the welcome tells clients.
+	// The loops would choose the same; the welcome envelope states them.
 	o.Loop.MessageBytes = cmp.Or(o.Loop.MessageBytes, 64<<10)
 	o.Loop.PingInterval = cmp.Or(o.Loop.PingInterval, 25*time.Second)
 	o.Loop.HeadBytes = cmp.Or(o.Loop.HeadBytes, 32<<10)
@@ -167,7 +167,7 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	s.penalties.seed = maphash.MakeSeed()
 	s.answers = newAnswers()
 	if len(opts.TrustedProxies) > 0 {
-		opts.Loop.Exempt = s.trusted
+		opts.Loop.Exempt = s.isTrusted
 	}
 	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) { s.refusedHandshake(addr, reason, "") }
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)

@@ -29,7 +29,7 @@ func (r *request) subscribe() {
 	x := r.ses.find(r.env.Topic)
 	onCredential := r.env.Token == nil
 	switch {
-	case !onCredential && r.opts.Strategies&Message == 0:
+	case !onCredential && r.opts.Strategies&StrategyMessage == 0:
 		r.refuse(wire.Forbidden, "the strategy message is not enabled here: leave the token out")
 		return
 	case !wire.ValidPattern(r.env.Topic):
@@ -63,7 +63,7 @@ func (r *request) subscribe() {
 	// connection is read on, so that many subscribes wait together.
 	s, id := r.Server, bytes.Clone(r.env.ID)
 	code, waits := s.topics.await(x.topic, func(code wire.Code) {
-		x.Conn.Loop().Post(func() { s.confirmedLater(x, id, code) })
+		x.Conn.Loop().Post(func() { s.confirmedByBus(x, id, code) })
 	})
 	if !waits {
 		r.confirmed(x, code)
@@ -73,9 +73,9 @@ func (r *request) subscribe() {
 	x.unconfirmed++
 }
 
-// confirmedLater ends a subscribe that has waited for the bus. With the last one
+// confirmedByBus ends a subscribe that has waited for the bus. With the last one
 // of the connection, what was sent behind it goes on.
-func (s *Server) confirmedLater(x *sub, id []byte, code wire.Code) {
+func (s *Server) confirmedByBus(x *sub, id []byte, code wire.Code) {
 	c := x.Conn
 	if !c.Open() {
 		return

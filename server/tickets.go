@@ -68,7 +68,7 @@ func (s *Server) useOnce(token *authz.Token) wire.Code {
 	return wire.OK
 }
 
-// ticketRecord is what is kept of a ticket: whom it was given to, and what the
+// ticketRecord is what is kept of a ticket: the address of its owner, and what the
 // authorizer needs to make its token again.
 type ticketRecord struct {
 	Addr  netip.Addr      `json:"addr"`
@@ -99,7 +99,7 @@ func (s *Server) takeTicket(ticket string, addr netip.Addr) (token *authz.Token,
 
 // ticketsHandler answers POST /v1/tickets: a ticket for a token.
 func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
-	if s.opts.Strategies&Ticket == 0 {
+	if s.opts.Strategies&StrategyTicket == 0 {
 		http.NotFound(w, r)
 		return
 	}

@@ -17,7 +17,7 @@ import (
 
 const postTickets = "/v1/tickets"
 
-// A ticket opens one connection, for who asked for it, as its token would.
+// A ticket opens one connection, for the client that asked for it, as its token would.
 func TestTickets(t *testing.T) {
 	secret, log := newSecrets(t)
 	n := start(t, setup{log: log, server: server.Options{TicketTTL: 7 * time.Second}})
@@ -42,7 +42,7 @@ func TestTickets(t *testing.T) {
 	}
 
 	for i, w := range ways {
-		if w.strategy != server.Ticket {
+		if w.strategy != server.StrategyTicket {
 			continue
 		}
 		t.Run(w.name, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestTickets(t *testing.T) {
 	t.Run("another address", func(t *testing.T) {
 		ticket := secret.keep(n.ticket(t, long))
 		n.askFrom(t, "127.0.0.2", head("?ticket="+ticket)).wantStatus(401)
-		n.ask(t, head("?ticket="+ticket)).wantStatus(401) // used up: who else has it is a thief
+		n.ask(t, head("?ticket="+ticket)).wantStatus(401) // used up: another client that has it is a thief
 	})
 	t.Run("two credentials do not use it up", func(t *testing.T) {
 		ticket := secret.keep(n.ticket(t, long))
@@ -109,7 +109,7 @@ func TestTickets(t *testing.T) {
 	})
 }
 
-// Who has no good token gets no ticket, and is told in the words of RFC 6750.
+// A client without a good token gets no ticket, and an answer in the words of RFC 6750.
 func TestTicketsRefused(t *testing.T) {
 	n := start(t, setup{})
 	claims := authz.Claims{ID: "1", Expires: time.Now().Add(hour)}
@@ -151,14 +151,14 @@ func TestTicketsRefused(t *testing.T) {
 		})
 	}
 	n.ask(t, request("GET", postTickets, "", good)).wantStatus(405)
-	off := start(t, setup{server: server.Options{Strategies: server.Header}, key: n.key})
+	off := start(t, setup{server: server.Options{Strategies: server.StrategyHeader}, key: n.key})
 	off.ask(t, request("POST", postTickets, "", good)).wantStatus(404)
 	without := start(t, setup{fake: new(memBus), key: n.key}) // has no store
 	without.ask(t, request("POST", postTickets, "", good)).wantStatus(503)
 	without.ask(t, head("?ticket=x")).wantStatus(503)
 }
 
-// Of many who redeem one ticket at two nodes at once, one is let in.
+// Of many clients that redeem one ticket at two nodes at once, one is let in.
 func TestTicketRace(t *testing.T) {
 	nats := startNATS(t)
 	a := start(t, setup{bus: bus.Options{URL: nats.ClientURL()}})

@@ -18,7 +18,7 @@ type topic struct {
 	// loop stores its own, bus goroutines read.
 	groups []atomic.Pointer[loop.Group]
 
-	// due is the batch of the gulp under way; the topic's shard owns it.
+	// due is the batch of the round under way; the topic's shard owns it.
 	due *loop.Batch
 
 	// Guarded by topics.mu.
@@ -102,7 +102,7 @@ func (x *topics) await(t *topic, f func(wire.Code)) (code wire.Code, waits bool)
 	return wire.OK, true
 }
 
-// confirm tells those that wait for t what the bus has said.
+// confirm passes the answer of the bus to those that wait for t.
 func (x *topics) confirm(t *topic, code wire.Code) {
 	x.mu.Lock()
 	waiting := t.waiting
@@ -119,7 +119,7 @@ func (x *topics) confirm(t *topic, code wire.Code) {
 	}
 }
 
-// release takes a subscription away. With the last one the bus is told.
+// release takes a subscription away. The last one ends the interest in the bus.
 func (x *topics) release(t *topic) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

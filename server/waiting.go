@@ -38,7 +38,7 @@ const (
 	forStore
 	// forRoom: the bus or a loop is behind.
 	forRoom
-	// forPenalty: the envelope was refused; its sender is read on after a pause.
+	// forPenalty: the envelope was refused; its sender is read again after a pause.
 	forPenalty
 )
 
@@ -188,7 +188,7 @@ func (r *request) goOn(from waitStage, code wire.Code) {
 		return
 	case from == forSignature:
 		r.ses.token = r.token
-		r.act()
+		r.perform()
 		return
 	case r.env.Kind == wire.Unsubscribe:
 		r.unsubscribe()

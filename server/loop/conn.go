@@ -76,7 +76,7 @@ func (c *Conn) Loop() *Loop { return c.loop }
 func (c *Conn) Open() bool { return c.state == stateOpen }
 
 // Addr is the address of the socket's other end or, with
-// [Options.ProxyProtocol], the one that the proxy told; "::" when it told none.
+// [Options.ProxyProtocol], the one in the proxy's header; "::" when it holds none.
 func (c *Conn) Addr() netip.Addr { return netip.AddrFrom16(c.addr).Unmap() }
 
 // SetAddr says where the client is whose proxy the socket's other end is. The
@@ -123,7 +123,7 @@ func (c *Conn) Resume() {
 	}
 }
 
-// watch tells epoll what c waits for, when that has changed.
+// watch sets what epoll watches c for, when that has changed.
 func (c *Conn) watch() {
 	var want uint8
 	if !c.paused {

@@ -17,7 +17,7 @@ type Engine struct {
 	loops      []*Loop
 	mergeBytes int
 
-	behind atomic.Int32 // callers of Deliver that wait for room
+	waitingForRoom atomic.Int32 // callers of Deliver that wait for room
 
 	load   []atomic.Int64 // connections assigned to each loop
 	limits limits         // of sockets, those given to net/http included
@@ -31,7 +31,7 @@ func New(opts Options, h Handler) (*Engine, error) {
 	opts = opts.withDefaults()
 	e := &Engine{
 		opts: opts, handler: h, start: time.Now(),
-		// A batch larger than a part of what a peer may be owed would close
+		// A batch larger than a part of what may wait for a peer would close
 		// peers that are merely a moment late.
 		mergeBytes: max(4<<10, min(256<<10, opts.PendingBytes/4)),
 		load:       make([]atomic.Int64, opts.Loops),

@@ -28,8 +28,8 @@ type inbox struct {
 	bytes  int    // of the batches in items; guarded by mu
 	closed bool   // guarded by mu
 
-	// state is set by the loop before it waits. Whoever sets it back to awake
-	// ends the wait, so that it costs one wake-up however many post.
+	// state is set by the loop before it waits. The goroutine that sets it back to
+	// awake ends the wait, so that it costs one wake-up however many post.
 	state  atomic.Uint32
 	poller *poller       // for a loop that is asleep
 	answer chan struct{} // for one that awaits
@@ -68,7 +68,7 @@ func (l *Loop) put(it item, bytes int) (ok bool) {
 	waited := false
 	x.mu.Lock()
 	if x.bytes > inboxBytes && !x.closed {
-		l.eng.behind.Add(1)
+		l.eng.waitingForRoom.Add(1)
 		for x.bytes > inboxBytes && !x.closed {
 			x.room.Wait()
 		}
@@ -83,7 +83,7 @@ func (l *Loop) put(it item, bytes int) (ok bool) {
 		x.wake()
 	}
 	// A loop that has stopped has no room to report.
-	if waited && l.eng.behind.Add(-1) == 0 && ok && l.eng.opts.OnRoom != nil {
+	if waited && l.eng.waitingForRoom.Add(-1) == 0 && ok && l.eng.opts.OnRoom != nil {
 		l.eng.opts.OnRoom()
 	}
 	return ok
@@ -92,7 +92,7 @@ func (l *Loop) put(it item, bytes int) (ok bool) {
 // HasRoom reports whether the loops keep up with what is delivered: no caller of
 // [Loop.Deliver] waits. After it was false, [Options.OnRoom] is called. Any
 // goroutine may call it.
-func (e *Engine) HasRoom() bool { return e.behind.Load() == 0 }
+func (e *Engine) HasRoom() bool { return e.waitingForRoom.Load() == 0 }
 
 // Post has l call fn on its goroutine, in the order of posts. Any goroutine may
 // call it, l's own included; it never waits. After the loop has stopped it
@@ -127,7 +127,7 @@ func (x *inbox) endAwait() {
 	}
 }
 
-// Answered tells all loops that what [Handler.Turn] said is under way has been
+// Answered says to all loops that what [Handler.Turn] said is under way has been
 // answered, as far as they are concerned. Any goroutine may call it.
 func (e *Engine) Answered() {
 	for _, l := range e.loops {

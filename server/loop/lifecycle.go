@@ -190,7 +190,7 @@ func (c *Conn) shutIfSent() {
 	}
 }
 
-// end takes c out of the open state, and tells the handler.
+// end takes c out of the open state, and calls [Handler.Closed].
 func (c *Conn) end(next state, code ws.StatusCode) {
 	if c.leaveOpen(next) {
 		c.loop.eng.handler.Closed(c, code)
@@ -199,7 +199,7 @@ func (c *Conn) end(next state, code ws.StatusCode) {
 
 // endAfterTurn is end for what happens within a write. The handler may be in the
 // middle of anything then, of a message of another connection or of a walk over
-// a group, so it is told at the end of the turn.
+// a group, so it is called at the end of the turn.
 func (c *Conn) endAfterTurn(next state, code ws.StatusCode) {
 	if c.leaveOpen(next) {
 		c.loop.endings.untold = append(c.loop.endings.untold, ending{c, code})
@@ -227,7 +227,7 @@ func (c *Conn) leaveOpen(next state) (wasOpen bool) {
 
 // endings are the connections that ended in this turn.
 type endings struct {
-	untold []ending // the handler does not know yet
+	untold []ending // Handler.Closed is still to be called
 	dead   []*Conn  // the sockets are open still
 }
 
@@ -237,7 +237,7 @@ type ending struct {
 	code ws.StatusCode
 }
 
-// reap sends what is corked, tells the handler of connections that ended, and
+// reap sends what is corked, calls [Handler.Closed] for connections that ended, and
 // closes the sockets of those that are dead. Until then they keep their slots,
 // so that no event of this turn can reach a newer connection.
 func (l *Loop) reap() {

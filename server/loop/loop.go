@@ -203,7 +203,7 @@ func (l *Loop) event(ev *pollEvent) {
 	l.readable(c)
 }
 
-// stop ends a loop that was told to: what is left is closed without ceremony.
+// stop ends the loop: what is left is closed without ceremony.
 func (l *Loop) stop() {
 	for _, it := range l.inbox.shut() {
 		if it.fn != nil {

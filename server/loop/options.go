@@ -23,7 +23,7 @@ type Options struct {
 	// Fragments bounds the frames of one message: empty fragments cost CPU and
 	// no bytes, so MessageBytes does not stop them. Default 1,024.
 	Fragments int
-	// PendingBytes bounds what a peer that does not read may be owed; over it
+	// PendingBytes bounds the bytes that wait for a peer that does not read; over it
 	// the connection is closed with SlowCode. One message that is larger by itself
 	// may wait beside, so that it alone makes no peer slow. Default 1 MiB.
 	PendingBytes int
@@ -51,7 +51,7 @@ type Options struct {
 	// CloseTimeout is how long a close handshake may take. Default 5 s.
 	CloseTimeout time.Duration
 	// ProxyProtocol makes each connection begin with a header of the PROXY
-	// protocol, version 2, that says whom the proxy in front speaks for. Whoever
+	// protocol, version 2, that names the client of the proxy in front. Whoever
 	// can reach the listener can then claim any address: only proxies may.
 	ProxyProtocol bool
 	// HTTP accepts the connections whose request is not a WebSocket upgrade. They
@@ -63,11 +63,11 @@ type Options struct {
 	// OnTurn is called at the end of each turn of a loop, on its goroutine, with how many
 	// times the turn has called write(2). It must not block. It may be nil.
 	OnTurn func(l *Loop, writes int)
-	// OnRefuse is told of each request that the engine itself refuses, and why (the
+	// OnRefuse is called for each request that the engine itself refuses, and why (the
 	// Refused constants); addr is "::" while it is not known. It is called on a loop
 	// and must not block. It may be nil.
 	OnRefuse func(addr netip.Addr, reason string)
-	// AcceptError is told when accept(2) fails for want of descriptors or
+	// AcceptError is called when accept(2) fails for want of descriptors or
 	// memory; accepting goes on by itself. It may be nil.
 	AcceptError func(error)
 }

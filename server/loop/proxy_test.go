@@ -72,7 +72,7 @@ func TestProxyProtocol(t *testing.T) {
 	}
 }
 
-// The limit by address counts whom the proxy speaks for, and net/http is told.
+// The limit by address counts the client's address, not the proxy's; net/http sees it too.
 func TestProxyProtocolAddresses(t *testing.T) {
 	header := func(last byte) string {
 		return proxied(0x21, 0x11, "\xc0\x00\x02"+string([]byte{last})+"\x7f\x00\x00\x01\x30\x39\x1f\x90")

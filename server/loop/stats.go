@@ -5,7 +5,7 @@ import "math/bits"
 // Stats is what the loops counted since the engine started.
 type Stats struct {
 	Open         int64  // connections with a finished handshake
-	Pending      int64  // bytes owed to peers whose sockets had no room
+	Pending      int64  // bytes that wait for peers whose sockets had no room
 	Accepted     uint64 // sockets accepted
 	Upgraded     uint64 // handshakes answered with 101
 	Refused      uint64 // handshakes answered otherwise

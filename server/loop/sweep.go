@@ -57,7 +57,7 @@ type drain struct {
 	active bool
 	from   int64 // Unix nanoseconds
 	window int64
-	next   int // the slots before it were told
+	next   int // the connections in the slots before it are closed
 }
 
 // beginDrain stops accepting and starts to close connections.
@@ -75,8 +75,8 @@ func (l *Loop) drainSome() {
 		return
 	}
 	due := len(l.conns)
-	if gone := l.now - d.from; gone < d.window {
-		due = int(float64(due) * float64(gone) / float64(d.window))
+	if passed := l.now - d.from; passed < d.window {
+		due = int(float64(due) * float64(passed) / float64(d.window))
 	}
 	for ; d.next < due; d.next++ {
 		c := l.conns[d.next]

@@ -89,7 +89,7 @@ func TestDeadlineIsPerMessage(t *testing.T) {
 	c.alive()
 }
 
-// A peer that asks for pongs and reads none is owed a bounded amount and closed
+// A peer that asks for pongs and reads none has a bounded amount waiting and is closed
 // as slow. What it then reads is whole frames and the close frame.
 func TestPingFlood(t *testing.T) {
 	for name, payload := range map[string]string{"empty": "", "full": strings.Repeat("p", 125)} {

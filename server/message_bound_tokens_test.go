@@ -75,7 +75,7 @@ func TestDigest(t *testing.T) {
 // A token for one message is neither a credential nor good for a subscription,
 // and counts for what it grants and no more.
 func TestBoundElsewhere(t *testing.T) {
-	n := start(t, setup{server: server.Options{Strategies: server.DefaultStrategies | server.Query}})
+	n := start(t, setup{server: server.Options{Strategies: server.DefaultStrategies | server.StrategyQuery}})
 	for name, token := range map[string]string{"once": n.bound(t, "", "", true), "digest": n.bound(t, "a", "1", false), "both": n.bound(t, "a", "1", true)} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // fresh, and remembered

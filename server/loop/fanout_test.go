@@ -342,7 +342,7 @@ func TestFlushWalk(t *testing.T) {
 	})
 }
 
-// Time goes on within a long walk: who expires meanwhile gets nothing.
+// Time goes on within a long walk: a member that expires meanwhile gets nothing.
 func TestExpiryWithinFlush(t *testing.T) {
 	for others := range 2 { // groups that are due something as well
 		h := &hooks{}

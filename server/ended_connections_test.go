@@ -141,7 +141,7 @@ func TestBadSignatureOfOneConnectionSendsOthersToWorkers(t *testing.T) {
 		x.both(func(_ *loop.Loop, _, second *loop.Conn) { waits = sessionOf(second).waiting != nil })
 	}
 	x.both(func(l *loop.Loop, _, second *loop.Conn) {
-		stateOf(l).distrust = l.Now() // the while is over
+		stateOf(l).distrustUntil = l.Now() // the while is over
 		x.publish(second, again)
 		if w := sessionOf(second).waiting; w != nil {
 			t.Error("the loop still verifies none")

@@ -231,10 +231,10 @@ func TestMeanwhile(t *testing.T) {
 // A token too long for a request's head is refused before anything is done with
 // it, and one that is merely long is not.
 func TestLongCredential(t *testing.T) {
-	n := one(t, server.Options{Strategies: server.DefaultStrategies | server.Query})
+	n := one(t, server.Options{Strategies: server.DefaultStrategies | server.StrategyQuery})
 	long := sign(t, n.key, authz.Claims{Expires: time.Now().Add(hour), Audience: []string{strings.Repeat("a", 4000)}})
 	for _, w := range ways {
-		if w.strategy != server.Ticket {
+		if w.strategy != server.StrategyTicket {
 			n.ask(t, w.head(long)).opened().fence()
 		}
 		n.ask(t, w.head(strings.Repeat("A", 32<<10))).wantStatus(http.StatusRequestHeaderFieldsTooLarge)

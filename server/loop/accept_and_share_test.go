@@ -57,8 +57,8 @@ func echoWithFew(n uint64) error {
 	return e.Drain(context.Background(), 0)
 }
 
-// With no descriptor left, accepting rests without spinning, who is connected
-// is served, and who waits is accepted as soon as there is room.
+// With no descriptor left, accepting rests without spinning, connections are
+// served, and clients that wait are accepted as soon as there is room.
 func TestOutOfDescriptors(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "LOOP_TEST_NOFILE=40")

@@ -13,7 +13,7 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// scene is a server with somebody who behaves, so that a test sees whether what
+// scene is a server with a client that behaves, so that a test sees whether what
 // an attacker sends reaches NATS, a subscriber, or the node itself.
 type scene struct {
 	*node

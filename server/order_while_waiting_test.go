@@ -72,7 +72,7 @@ func TestSubscribeWaitsForTheBus(t *testing.T) {
 	})
 }
 
-// When the bus cannot, everybody who waits is told, nothing stays, and the
+// When the bus cannot, everybody that waits gets the error, nothing stays, and the
 // next subscribe asks it anew.
 func TestSubscribeUnavailable(t *testing.T) {
 	loops(t, func(t *testing.T, with setup) {
@@ -278,7 +278,7 @@ func TestCloseWhileWaitingForRoom(t *testing.T) {
 }
 
 // A connection that ends while its subscribe waits leaves nothing, and those
-// who wait with it get theirs.
+// that wait with it get theirs.
 func TestCloseWhileWaiting(t *testing.T) {
 	loops(t, func(t *testing.T, with setup) {
 		for _, code := range []wire.Code{wire.OK, wire.Unavailable} {
@@ -423,7 +423,7 @@ func TestWhileVerifying(t *testing.T) {
 
 // A loop checks brief signatures itself, two in a turn, and none for a while
 // after a bad one: the rest is for workers.
-func TestWhoVerifies(t *testing.T) {
+func TestLoopsVerifyFewSignatures(t *testing.T) {
 	for _, brief := range []bool{true, false} {
 		t.Run(fmt.Sprint("brief=", brief), func(t *testing.T) {
 			where := make(chan string, 10)

@@ -80,7 +80,7 @@ func TestWritable(t *testing.T) {
 	}
 }
 
-// What slow peers are owed takes the memory of what it is, not of the buffers
+// What waits for slow peers takes the memory of what it is, not of the buffers
 // that it came in, and they share it.
 func TestOwedMemory(t *testing.T) {
 	l := idle(t, Options{}, &hooks{})

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A bus that does not keep up holds those back who publish, in their order, and nobody else; nothing that
+// A bus that does not keep up holds publishers back, in their order, and nobody else; nothing that
 // they sent is lost.
 func TestPublishersWaitForRoom(t *testing.T) {
 	loops(t, func(t *testing.T, with setup) {
