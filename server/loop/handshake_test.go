@@ -222,7 +222,7 @@ func TestEndlessHead(t *testing.T) {
 					}
 				}
 			})
-			if held > 2*8<<10 {
+			if held > 2*s.opts.HeadBytes {
 				t.Errorf("%d bytes held", held)
 			}
 			c.status("431")
