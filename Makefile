@@ -48,4 +48,5 @@ mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see
 
 e2e: ## only the end-to-end tests, and none may be left out
 	cd e2e/js && npm ci --ignore-scripts --no-audit --no-fund
+	cd web/client && npm ci --ignore-scripts --no-audit --no-fund
 	NOTIFYD_E2E=required $(GO) test -race -count=1 ./e2e

@@ -250,6 +250,14 @@ type natsLog struct {
 	fatal chan string
 }
 
+func (l *natsLog) Warnf(f string, v ...any) {
+	if strings.HasPrefix(f, "Plaintext passwords detected") {
+		l.Debugf(f, v...) // ours is made anew at each start and never leaves the process
+		return
+	}
+	l.SugaredLogger.Warnf(f, v...)
+}
+
 func (l *natsLog) Noticef(f string, v ...any) { l.Debugf(f, v...) }
 func (l *natsLog) Tracef(f string, v ...any)  { l.Debugf(f, v...) }
 

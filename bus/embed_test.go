@@ -227,3 +227,20 @@ func testCluster(t *testing.T, o bus.Options) {
 		}
 	}
 }
+
+// A start of the embedded server that nothing is wrong with warns of nothing.
+func TestStartWarnsOfNothing(t *testing.T) {
+	for _, o := range []bus.Options{{}, {Embedded: bus.Embedded{Listen: fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port)}}} {
+		log, seen := testkit.Log()
+		b, err := bus.Open(t.Context(), o, bustest.NewRecorder(), log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeBus(t, b)
+		for _, e := range seen.All() {
+			if e.Level > zap.InfoLevel {
+				t.Errorf("%v: %s", e.Level, e.Message)
+			}
+		}
+	}
+}

@@ -3,7 +3,8 @@
 // a page that was loaded from there; the answer is {"status":…, "body":…}, {"open":true, "protocol":…, "first":FRAME} or
 // {"error":…}. The code makes a socket that asks for something with id 1; what answers that is "first". Two more:
 // {"page":URL, "console":{source, token}} answers with what the code writes to the console first, and
-// {"page":URL, "text":{reload}} with what the page shows, both as "body".
+// {"page":URL, "text":{reload}} with what the page shows, both as "body". {"page":URL, "task":{source, task}} answers
+// with what the code, which is given the task, returns: as JSON in "body".
 import { createInterface } from 'node:readline'
 import { chromium } from 'playwright-core'
 
@@ -51,7 +52,12 @@ function firstOutput({ source, token }) {
 
 const text = () => ({ body: document.body.innerText })
 
-const doings = { fetch: request, socket: connect, code: run, console: firstOutput, text }
+async function perform({ source, task }) {
+  const result = await new Function('task', `return (async () => { ${source} })()`)(task)
+  return { body: JSON.stringify(result) }
+}
+
+const doings = { fetch: request, socket: connect, code: run, console: firstOutput, text, task: perform }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line)

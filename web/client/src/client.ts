@@ -217,7 +217,12 @@ export class Client {
     const abort = () => connection.close()
     this.#closing.signal.addEventListener('abort', abort)
     void connection.ended.then(() => this.#closing.signal.removeEventListener('abort', abort))
-    await connection.ready
+    try {
+      await connection.ready
+    } catch (error) {
+      if (this.#strategy === 'subprotocol' && error instanceof ClosedError && error.code === 1006) await this.#askWhy()
+      throw error
+    }
     if (this.#strategy === 'first-message') {
       try {
         await connection.request({ type: 'auth', token: await this.#token({ action: 'connect' }) })
@@ -246,6 +251,13 @@ export class Client {
     }
   }
 
+  // A page sees every refused handshake as 1006. The call for a ticket refuses a token for the same reason, and says it.
+  async #askWhy(): Promise<void> {
+    await this.#ticket().catch((error) => {
+      if (error instanceof RefusedError && !(error.code === 'unknown')) throw error
+    })
+  }
+
   async #ticket(): Promise<string> {
     const url = new URL('tickets', this.#url)
     url.protocol = url.protocol.replace('ws', 'http')
@@ -257,7 +269,7 @@ export class Client {
     })
     const body = await response.json().catch(() => ({}))
     if (!response.ok) {
-      const code = body.code ?? (response.status >= 500 || response.status === 429 ? 'unavailable' : 'token_invalid')
+      const code = body.code ?? (response.status >= 500 || response.status === 429 ? 'unavailable' : response.status === 404 ? 'unknown' : 'token_invalid')
       throw new RefusedError(code, body.message ?? `the server refused a ticket (${response.status})`)
     }
     return body.ticket

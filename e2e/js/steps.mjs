@@ -1,0 +1,87 @@
+// What a person does with the client of web/client in the journey of web_test.go; the same in Node and in a page. It
+// returns what went wrong, as a list of sentences, and some counts.
+export async function journey({ Client, RefusedError, WebSocket, url, strategy, control }) {
+  const wrong = []
+  const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+  const order = async (path) => {
+    const response = await fetch(control + path)
+    if (!response.ok) throw new Error(`${path}: ${response.status}`)
+    return response.text()
+  }
+  let minted = 0
+  let closing = false
+  let kept
+  const client = new Client(url, {
+    strategy,
+    WebSocket,
+    backoff: { min: 50, max: 1000 },
+    // As an application's own: a token is used again until half of its life is over.
+    token: async () => {
+      if (!kept || Date.now() > kept.until) {
+        minted++
+        kept = { token: order('/token'), until: Date.now() + 3000 }
+      }
+      return kept.token
+    },
+    onState: (state, error) => states.push(error ? `${state}: ${error.message}` : state),
+  })
+  const states = []
+  const got = []
+  const subscription = client.subscribe('j.*', (event) => got.push(event.data), (error) => closing || wrong.push(`the subscription ended: ${error}`))
+  await subscription.ready
+
+  const until = async (what, ok) => {
+    for (let i = 0; !ok(); i++) {
+      if (i === 3000) throw new Error(`did not happen: ${what}; states ${states}; got ${JSON.stringify(got.slice(-5))}`)
+      await sleep(20)
+    }
+  }
+
+  // A handshake that is refused is 1006 to a page; the client finds out why, and gives up after a few tokens.
+  if (strategy === 'subprotocol' || strategy === 'ticket') {
+    const forged = (await order('/token')).slice(0, -8) + 'AAAAAAAA'
+    const end = await new Promise((resolve) => {
+      new Client(url, {
+        strategy, WebSocket, backoff: { min: 10, max: 20 }, token: () => forged,
+        onState: (state, error) => state === 'closed' && resolve(error),
+      })
+    })
+    if (!(end instanceof RefusedError) || end.code !== 'token_invalid') wrong.push(`a forged token: ${end}`)
+  }
+
+  // In the order of the calls, without waiting for answers between them.
+  await Promise.all(Array.from({ length: 50 }, (_, i) => client.publish('j.a', i)))
+  await until('50 events', () => got.length >= 50)
+  if (got.some((n, i) => n !== i) || got.length !== 50) wrong.push(`order: ${got}`)
+
+  // A refusal has its code and does not end anything.
+  const refused = await client.publish('forbidden.topic', 1).then(() => undefined, (error) => error)
+  if (!(refused instanceof RefusedError) || refused.code !== 'forbidden') wrong.push(`forbidden: ${refused}`)
+
+  // For longer than two tokens live: every event that was acked arrives once and in order.
+  got.length = 0
+  const acked = []
+  for (const end = Date.now() + 14_000; Date.now() < end; await sleep(100)) {
+    await client.publish('j.b', acked.length).then(() => acked.push(acked.length), (error) => wrong.push(`publish: ${error}`))
+  }
+  await until('the last of them', () => got.length >= acked.length)
+  if (got.length !== acked.length || got.some((n, i) => n !== i)) wrong.push(`${acked.length} acked, got ${got}`)
+  if (minted < 3) wrong.push(`only ${minted} tokens in 14 s`)
+
+  // Another server comes in the place of this one: the client comes back by itself, and brings its subscription.
+  const before = states.length
+  await order('/restart')
+  got.length = 0
+  let back = 0
+  await until('an event of the new server', () => {
+    if (back++ % 10 === 0) client.publish('j.c', back).catch(() => {}) // some meet no server
+    return got.length > 0
+  })
+  if (!states.slice(before).includes('connected')) wrong.push(`states after the restart: ${states.slice(before)}`)
+  if (states.some((s) => s.startsWith('closed'))) wrong.push(`the client gave up: ${states}`)
+
+  closing = true
+  client.close()
+  if (client.state !== 'closed') wrong.push('close() does not close')
+  return { wrong, acked: acked.length, minted, states: states.length }
+}
