@@ -171,7 +171,7 @@ func TestPublishInFlightFailsWithTheConnection(t *testing.T) {
 
 func TestContextEndsTheWait(t *testing.T) {
 	f := newFake(t)
-	c := f.dial(t, Options{})
+	c := f.dial(t, Options{AckTimeout: time.Hour})
 	p := f.peer(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	published := background(func() error { return c.Publish(ctx, "a", []byte("1")) })
