@@ -56,7 +56,7 @@ func (c *Client) ticket(ctx context.Context, token string) (string, error) {
 }
 
 // authenticate gives the connection its credential, where the handshake did not, and has it replaced before it expires.
-// read and write are at work already.
+// read and write already run.
 func (s *session) authenticate(ctx context.Context) error {
 	if s.c.opts.Strategy == StrategyMessage {
 		return nil

@@ -19,10 +19,10 @@ type Options struct {
 	// ActionConnect for each connection and again before that token expires, and subscribes carry none.
 	Strategy Strategy
 
-	// OnState is told of each change of state, in order, with the error that led to it, if any. It is called from one
+	// OnState gets each change of state, in order, with the error that led to it, if any. It is called from one
 	// goroutine, which also reconnects: it may use the Client but should return soon.
 	OnState func(State, error)
-	// OnError is told of what happens in the background and ends nothing: a token that could not be had for a refresh,
+	// OnError gets errors that happen in the background and end nothing: the source gave no token for a refresh,
 	// events dropped since a handler is too slow. It may be called from several goroutines.
 	OnError func(error)
 

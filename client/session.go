@@ -18,7 +18,7 @@ import (
 const (
 	// sendQueue bounds the requests that wait for the connection's writer.
 	sendQueue = 64
-	// writeTimeout bounds one write: a server that takes nothing for so long is as good as gone.
+	// writeTimeout bounds one write: a server that takes nothing for so long is taken for lost.
 	writeTimeout = 10 * time.Second
 )
 
@@ -54,7 +54,7 @@ type session struct {
 	err     error            // the first cause
 }
 
-// call is a request that waits for its answer. Whoever takes it out of session.calls answers it.
+// call is a request that waits for its answer. The code that takes it out of session.calls answers it.
 type call struct {
 	kind  wire.Kind
 	done  chan struct{} // closed after err was set
@@ -154,7 +154,7 @@ func (s *session) read() {
 	calls, cause := s.calls, s.err
 	s.calls = nil
 	s.mu.Unlock()
-	s.c.detach(s) // first, so that who hears of the loss does not find this session again
+	s.c.detach(s) // first: a caller that learns of the loss must not find this session again
 	for _, call := range calls {
 		call.answer(fmt.Errorf("%w: %w", ErrDisconnected, cause))
 	}
@@ -171,7 +171,7 @@ func (s *session) handle(m *wire.Message) {
 			s.answer(string(m.ID), &wire.Error{Code: m.Code, Detail: string(m.Detail)})
 			break
 		}
-		// Every request of ours has an id: the server has dropped a subscription on its own account, such as when the
+		// All requests of this client have an id, so the server has dropped a subscription by itself, such as when the
 		// key of its token was withdrawn. The next token may do.
 		s.dropped(m.Topic)
 	case wire.MessageEvent:

@@ -91,7 +91,7 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, handle func(Even
 }
 
 // Unsubscribe ends the subscription; queued events are dropped. It waits until the server knows, or ctx ends; the
-// subscription ends in any case. The handler may be at work on one last event when it returns.
+// subscription ends in any case. The handler may still run with one last event when it returns.
 func (s *Subscription) Unsubscribe(ctx context.Context) error {
 	s.cancel()
 	s.queue.close()
@@ -180,9 +180,9 @@ func (s *Subscription) keep() error {
 	return nil
 }
 
-// final reports whether there is no point in asking again, and counts err if it is a refused token. A subscription that
-// was never confirmed has somebody waiting for it, who is to hear of all that does not heal by itself; only a token that
-// has expired is asked for once more, as for a publish.
+// final reports whether there is no point in asking again, and counts err if it is a refused token. A caller still
+// waits for a subscription that was never confirmed, and must learn of all that does not heal by itself. Only a token
+// that has expired is asked for once more, as for a publish.
 func (s *Subscription) final(err error, refused *refusals, confirmed bool) bool {
 	if heals(err) {
 		return false

@@ -146,7 +146,7 @@ func (o *object) raw(lone bool) ([]byte, *Error) {
 }
 
 // unknown passes over a member that has no meaning here. A name that is a known
-// one in other capitals is a fault: whoever wrote it believes it was heeded, and
+// one in other capitals is a fault: its author believes it was heeded, and
 // a laxer parser on the way would agree.
 func (o *object) unknown(name []byte, known [][]byte) *Error {
 	for _, k := range known {
