@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -420,7 +421,12 @@ func protocolExamples(t *testing.T, d *document) {
 	p.got.await(t, "expired", 0, func(frame string) bool { return decode(t, frame).Type == "expired" })
 	q.got.await(t, "expiring", 0, func(frame string) bool { return decode(t, frame).Type == "expiring" })
 	shapes := map[string]bool{}
-	for _, frame := range append(p.got.all(), q.got.all()...) {
+	ends := serve(t, "notifyd that ends", nil, "--auth.keys="+keys.public)
+	last := dialCoder(t, "client of a node that ends", ends.url)
+	last.ping(t)
+	ends.signal(t, syscall.SIGTERM)
+	last.got.await(t, "restart", 0, func(frame string) bool { return decode(t, frame).Type == "restart" })
+	for _, frame := range slices.Concat(p.got.all(), q.got.all(), last.got.all()) {
 		shapes[shape(t, frame)] = true
 	}
 	for _, line := range d.next(t, "json").lines() {
