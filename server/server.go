@@ -240,8 +240,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.governor.Stop()
 	}
 	err := s.engine.Drain(ctx, window)
-	err = errors.Join(err, s.http.Shutdown(ctx))
-	if err != nil {
+	// A request that its client never ends must not take the time that NATS needs.
+	inTime, cancel := context.WithTimeout(ctx, httpGrace)
+	defer cancel()
+	if cut := s.http.Shutdown(inTime); cut != nil {
+		s.log.Warn("HTTP requests were cut off", zap.Error(cut))
 		_ = s.http.Close()
 	}
 	s.served.Wait()
@@ -250,6 +253,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.once.stop()
 	return err
 }
+
+// httpGrace is how long requests that are under way may take once the server has
+// stopped to accept.
+const httpGrace = 3 * time.Second
 
 // minRestartNotice is the shortest notice of a restart that is worth giving: the
 // protocol counts in whole seconds.

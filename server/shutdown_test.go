@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -65,4 +67,21 @@ func TestLogsHoldNoToken(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Requests that their clients never end, and readers that never read, do not make a stop fail.
+func TestShutdownDespiteHangingClients(t *testing.T) {
+	n := start(t, setup{server: server.Options{Loop: loop.Options{CloseTimeout: time.Second, IdleTimeout: 10 * time.Minute, PendingBytes: 64 << 10}}})
+	half := n.dialFrom(t, "127.0.0.1")
+	post := strings.Replace(request("POST", "/v1/revocations", "", n.admin(t)), "Content-Length: 0", "Content-Length: 100", 1)
+	if _, err := io.WriteString(half, post); err != nil {
+		t.Fatal(err)
+	}
+	token := n.all(t)
+	slow, pub := n.dial(t), n.dial(t)
+	slow.subscribe("a", token)
+	for n.metrics(t)["notifyd_slow_closes_total"] == 0 {
+		pub.publish("a", token, `"`+strings.Repeat("x", 60_000)+`"`)
+	}
+	n.stop() // fails the test when it fails
 }

@@ -31,8 +31,9 @@ func (l *Loop) sweep() {
 				c.abort()
 			}
 		case stateClosing, stateLinger:
-			// A peer that does not read is given as long as one that is silent to find out why.
-			if age > closing && (c.out == nil || age > idle) {
+			// A peer that does not read is given as long as one that is silent to find out why,
+			// but not by a server that ends.
+			if age > closing && (c.out == nil || age > idle || l.drain.active) {
 				c.abort()
 			}
 		case stateOpen:
