@@ -62,7 +62,7 @@ func TestCacheKeepsTokensInUse(t *testing.T) {
 // Tokens that have ended, or whose key has gone, are replaced before any other.
 func TestCacheReplacesDeadTokensFirst(t *testing.T) {
 	gone := newTrusted()
-	gone.fallen.Store(true)
+	gone.fall()
 	for name, dead := range map[string]*Token{
 		"expired": {raw: "h.dead.s", key: newTrusted(), until: 10},
 		"fallen":  {raw: "h.dead.s", key: gone, until: 100},

@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -27,7 +28,14 @@ type trusted struct {
 	validator *jwt.Validator
 
 	fallen  atomic.Bool  // removed or replaced: nothing verified with it counts any more
-	expires atomic.Int64 // Unix nanoseconds from which it is too old to count, until it is fetched again
+	expires atomic.Int64 // Unix nanoseconds from which it is too old to count, until it is fetched again, or has fallen
+}
+
+// fall ends the key. It expires, too, so that Check looks at one thing only while all
+// is well.
+func (k *trusted) fall() {
+	k.fallen.Store(true)
+	k.expires.Store(math.MinInt64)
 }
 
 // slow reports whether checking a signature costs tens of microseconds.
@@ -197,7 +205,7 @@ func (s *keySet) retire(next *keySet) (fell bool) {
 	}
 	for _, c := range s.all {
 		if next.find(c.issuer, c.Key) == nil {
-			c.fallen.Store(true)
+			c.fall()
 			fell = true
 		}
 	}

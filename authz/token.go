@@ -60,6 +60,14 @@ func (t *Token) Same(token []byte) bool {
 // issuer for Options.JWKSMaxAge, or a revocation that cannot be put in force may be
 // about it. It is to be asked for every frame, in both directions.
 func (t *Token) Check(now int64) wire.Code {
+	if t.from <= now && now < t.until && now < t.key.expires.Load() && t.seen.Load() == t.key.revoked.epoch.Load()<<seenBits { // seenOK
+		return wire.OK
+	}
+	return t.verdict(now)
+}
+
+// verdict is Check where something is wrong, or may have changed since the last frame.
+func (t *Token) verdict(now int64) wire.Code {
 	if t.key.fallen.Load() {
 		return wire.TokenInvalid
 	}
