@@ -38,10 +38,7 @@ bench-goals: ## whether notifyd reaches its goals, as table and plots in bin/; a
 	cat bin/goals.md
 
 fuzz: ## each fuzz target for FUZZTIME
-	$(GO) test -run '^$$' -fuzz '^FuzzParse$$' -fuzztime $(FUZZTIME) ./wire
-	$(GO) test -run '^$$' -fuzz '^FuzzFrames$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./server/loop
-	$(GO) test -run '^$$' -fuzz '^FuzzHead$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./server/loop
-	$(GO) test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(FUZZTIME) ./authz
+	.ci/fuzz $(FUZZTIME)
 
 mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see which the tests notice; hours
 	$(GO) run ./tools/mutate --n $(MUTANTS) --min 95 $(PACKAGES)
