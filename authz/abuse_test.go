@@ -40,6 +40,11 @@ func refuse(t *testing.T, options Options, rows []abuse) {
 				entries := v.Stats().Entries
 				v.Cost(bad) // must stand it too
 				token, code := v.Verify(bad)
+				refused := v.Stats().Refused
+				v.Cost(bad) // is no refusal
+				if _, _ = v.Verify(bad); v.Stats().Refused != refused+1 {
+					t.Errorf("%s: counted %d times", when, v.Stats().Refused-refused)
+				}
 				if code != row.want || token != nil {
 					t.Errorf("%s: %v, want %v", when, code, row.want)
 				}

@@ -311,6 +311,9 @@ func TestIssuersRefused(t *testing.T) {
 	if _, err := New(Options{Issuers: []Issuer{good}}); err != nil {
 		t.Error(err)
 	}
+	if _, err := New(Options{Trusted: []Key{key}, Audience: []string{""}}); err == nil || !strings.HasPrefix(err.Error(), "issuer: an audience") {
+		t.Error("one without a name:", err)
+	}
 }
 
 // Keys of files are read again for every issuer, or for none.

@@ -610,3 +610,70 @@ func TestSetKeysKeepsURLs(t *testing.T) {
 		t.Error("a key from two places:", code)
 	}
 }
+
+// Files that did not change are not read again, a file that cannot be used is told once,
+// and what another file brings meanwhile counts.
+func TestPollingFiles(t *testing.T) {
+	dir := t.TempDir()
+	fileA, fileB := filepath.Join(dir, "a.jwk"), filepath.Join(dir, "b.json")
+	a, b := keyNamed(t, "HS256", "a"), keyNamed(t, "HS256", "b")
+	writeKey(t, fileA, a)
+	writeKey(t, fileB, b)
+	told := 0
+	v := newTestVerifier(t, newClock(), Options{Keys: []string{fileA, fileB}, OnKeyError: func(error) { told++ }})
+	both, err := json.Marshal(map[string][]Key{"keys": {b, keyNamed(t, "HS256", "b2")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, step := range []struct {
+		change      func()
+		loads, told int
+	}{
+		{func() {}, 0, 0},
+		{func() { write(fileB, string(both)) }, 1, 0}, // nothing falls
+		{func() {}, 1, 0},
+		{func() { write(fileA, "{") }, 2, 1},
+		{func() {}, 2, 1},
+		{func() { write(fileB, string(both)+" ") }, 2, 1}, // the same error, and nothing fell
+		{func() { writeKey(t, fileB, b) }, 3, 2},          // the same error, and b2 fell
+		{func() { write(fileA, "[") }, 4, 3},              // another error
+		{func() { write(fileA, `{"kty":"oct","k":"AQ"}`) }, 5, 4},
+		{func() { writeKey(t, fileA, a) }, 6, 4},
+		{func() {}, 6, 4},
+	} {
+		step.change()
+		v.pollFiles()
+		if s := v.Stats(); int(s.KeyLoads) != step.loads || told != step.told {
+			t.Errorf("step %d: %d loads, told %d times", i, s.KeyLoads, told)
+		}
+	}
+}
+
+// A file and an answer may be as long as they are allowed to be.
+func TestLongestKeySet(t *testing.T) {
+	key := keyNamed(t, "ES256", "1")
+	set := strings.TrimSuffix(string(mustPublic(t, key)), "}")
+	for n, want := range map[int]bool{maxKeyFileBytes: true, maxKeyFileBytes + 1: false} {
+		text := set + strings.Repeat(" ", n-len(set)-1) + "}"
+		file := filepath.Join(t.TempDir(), "keys.json")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := newPublisher(t)
+		p.body(text)
+		for _, from := range []string{file, p.URL} {
+			if _, err := New(Options{Keys: []string{from}}); (err == nil) != want {
+				t.Errorf("%d bytes from %s: %v", n, from, err)
+			}
+		}
+	}
+	if maxKeyFileBytes != 1<<20 {
+		t.Error("docs/authentication.md says 1 MiB")
+	}
+}

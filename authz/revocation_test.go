@@ -197,6 +197,7 @@ func TestRevocationComplete(t *testing.T) {
 		{bounded, Revocation{Subject: "s", Before: 100, Expires: 101}, Revocation{Subject: "s", Before: 100, Expires: 100 + hour}},
 		{bounded, Revocation{Subject: "s", Before: 100, Expires: start}, Revocation{Subject: "s", Before: 100, Expires: start}},
 		{open, Revocation{JTI: "j"}, Revocation{JTI: "j", Expires: maxNumericDate}},
+		{bounded, Revocation{Subject: "s", Before: maxNumericDate, Expires: maxNumericDate}, Revocation{Subject: "s", Before: maxNumericDate, Expires: maxNumericDate}},
 		{open, Revocation{Subject: "s", Before: 5}, Revocation{Subject: "s", Before: 5, Expires: maxNumericDate}},
 	} {
 		got, err := row.v.Complete(row.in)
@@ -407,11 +408,14 @@ func TestMissedRevocation(t *testing.T) {
 		t.Error(code)
 	}
 	// It is over when no token can be left that it may be about.
-	for at, want := range map[int64]bool{start + 6 + 59: true, start + 6 + 60: false} {
-		c.nanos.Store(at * 1e9)
+	for _, row := range []struct {
+		at   int64
+		want bool
+	}{{start + 6 + 59, true}, {start + 6 + 60, false}} {
+		c.nanos.Store(row.at * 1e9)
 		v.SetRevocationsFresh(c.now())
-		if got := v.revocations.missed.expires != 0; got != want {
-			t.Errorf("at %d: %v", at, got)
+		if got := v.revocations.missed.expires != 0; got != row.want {
+			t.Errorf("at %d: %v", row.at, got)
 		}
 	}
 }
