@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,22 @@ type abuse struct {
 	want  wire.Code
 }
 
+// says checks that a refusal has words for the operator, and none of the token's own.
+func says(t *testing.T, told *Refusal, code wire.Code, token string) {
+	t.Helper()
+	if told == nil || told.Reason.Code() != code || told.Error() == "" {
+		t.Fatalf("the reason of %v: %v", code, told)
+	}
+	for part := range strings.SplitSeq(token, ".") {
+		if len(part) > 8 && strings.Contains(told.Error(), part) {
+			t.Errorf("a part of the token is quoted: %v", told)
+		}
+	}
+	if len(told.Error()) > 2000 {
+		t.Errorf("%d bytes of reason", len(told.Error()))
+	}
+}
+
 // refuse checks that a token is refused, remembered as little as it is
 // accepted, and refused again after a good token was remembered.
 func refuse(t *testing.T, options Options, rows []abuse) {
@@ -29,6 +46,8 @@ func refuse(t *testing.T, options Options, rows []abuse) {
 	good := []byte(signed(t, "HS256", goodPayload))
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
+			var told *Refusal
+			options.OnRefused = func(r *Refusal, _ netip.Addr) { told = r }
 			v := newTestVerifier(t, newClock(), options)
 			bad := []byte(row.token)
 			for _, when := range []string{"first sight", "second sight", "beside a remembered one"} {
@@ -40,14 +59,15 @@ func refuse(t *testing.T, options Options, rows []abuse) {
 				entries := v.Stats().Entries
 				v.Cost(bad) // must stand it too
 				token, code := v.Verify(bad)
-				refused := v.Stats().Refused
+				refused := v.Stats().Refused.Sum()
 				v.Cost(bad) // is no refusal
-				if _, _ = v.Verify(bad); v.Stats().Refused != refused+1 {
-					t.Errorf("%s: counted %d times", when, v.Stats().Refused-refused)
+				if _, _ = v.Verify(bad); v.Stats().Refused.Sum() != refused+1 {
+					t.Errorf("%s: counted %d times", when, v.Stats().Refused.Sum()-refused)
 				}
 				if code != row.want || token != nil {
 					t.Errorf("%s: %v, want %v", when, code, row.want)
 				}
+				says(t, told, row.want, row.token)
 				if v.Find(bad) != nil || v.Stats().Entries != entries {
 					t.Errorf("%s: a failure was remembered", when)
 				}

@@ -18,7 +18,8 @@ type claims struct {
 	iss, sub, jti string
 	aud           jwt.ClaimStrings
 	grants        grants
-	bad           bool // a claim that counts here has the wrong type or value
+	bad           Reason // a claim that counts here has the wrong type or value
+	fault         string // the first of them
 }
 
 func (v *Verifier) newClaims() *claims {
@@ -51,8 +52,32 @@ func (c *claims) UnmarshalJSON(b []byte) error {
 
 func (c *claims) member(d *document, name []byte) {
 	if !c.take(d, name) {
-		c.bad = true
+		c.blame(c.faultOf(string(name)))
 	}
+}
+
+// blame notes the first thing that is wrong.
+func (c *claims) blame(reason Reason, fault string) {
+	if c.bad == reasonNone {
+		c.bad, c.fault = reason, fault
+	}
+}
+
+// faultOf says what is wrong with a claim that was refused.
+func (c *claims) faultOf(name string) (Reason, string) {
+	switch name {
+	case "exp":
+		return ReasonClaim, "exp is not a number of seconds above 0 and before the year 10000"
+	case "nbf", "iat":
+		return ReasonClaim, name + " is not a number of seconds from 0 to the year 9999"
+	case "iss", "sub", "jti":
+		return ReasonClaim, name + " is not a string of at most 1,024 bytes"
+	case "aud":
+		return ReasonClaim, "aud is neither a string nor an array of strings"
+	case "notify", "authorization_details":
+		return ReasonGrant, c.grants.fault
+	}
+	return ReasonClaim, "there is a claim " + brief(name) + ", which differs from a registered one only in case"
 }
 
 func (c *claims) take(d *document, name []byte) (ok bool) {

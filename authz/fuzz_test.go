@@ -145,20 +145,20 @@ func (v *Verifier) sameByParts(t *testing.T, raw string) {
 	if !isCompact([]byte(raw)) || err != nil || json.Unmarshal(decoded, &map[string]any{}) != nil {
 		return // such a header is never known
 	}
-	r, code := v.keys.Load().route([]byte(head))
-	if code != wire.OK || r.of(v.issuers[0], nil) == nil {
+	r, reason, _ := v.keys.Load().route([]byte(head))
+	if reason != reasonNone || r.of(v.issuers[0], nil) == nil {
 		return
 	}
 	key := r.of(v.issuers[0], nil)
 	whole, parts := v.newClaims(), v.newClaims()
-	want := verdict(key.examine(raw, whole, false), whole.bad)
+	want := verdict(key.examine(raw, whole, false), whole)
 	if parts.read([]byte(payload)) != nil {
-		if want == wire.OK {
+		if want == reasonNone {
 			t.Fatal("the payload is read in two ways")
 		}
 		return
 	}
-	if got := verdict(key.examine(raw, parts, true), parts.bad); got != want {
+	if got := verdict(key.examine(raw, parts, true), parts); got != want {
 		t.Fatalf("by parts %v, as a whole %v", got, want)
 	}
 	if !reflect.DeepEqual(whole, parts) {

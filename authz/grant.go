@@ -12,20 +12,28 @@ type grants struct {
 	publish, subscribe []string
 	admin              bool
 	bound              bound
+	fault              string // the first thing that is wrong with a grant, or empty
+}
+
+// blame notes the first fault.
+func (g *grants) blame(fault string) {
+	if g.fault == "" {
+		g.fault = fault
+	}
 }
 
 // subjectMark in a pattern stands for the token's subject.
 const subjectMark = "{sub}"
 
-// settle puts the subject in place of its mark. It reports false for a token
-// that is good once and has no jti by which to know it again, where a pattern
-// becomes none by that, or where the subject is more than a part of a
+// settle puts the subject in place of its mark, and says what is wrong, or "". That is
+// a token that is good once and has no jti by which to know it again, a pattern that
+// becomes none by that, and a subject that is more than a part of a
 // topic: one with a dot or a wildcard would reach other subjects' topics. The
 // patterns may have limit bytes together afterwards, so that a short token
 // cannot take much memory (CWE-409).
-func (g *grants) settle(subject, jti string, limit int) bool {
+func (g *grants) settle(subject, jti string, limit int) (fault string) {
 	if g.bound.once && jti == "" {
-		return false
+		return "notify.once needs a jti, by which the token is known again"
 	}
 	part := subject != "" && !strings.ContainsRune(subject, '.') && wire.ValidTopic("x"+subject)
 	for _, patterns := range [][]string{g.publish, g.subscribe} {
@@ -34,13 +42,16 @@ func (g *grants) settle(subject, jti string, limit int) bool {
 				continue
 			}
 			p = strings.ReplaceAll(p, subjectMark, subject)
-			if limit -= len(p); limit < 0 || !part || !wire.ValidPattern(p) {
-				return false
+			switch limit -= len(p); {
+			case !part:
+				return subjectMark + " in a pattern stands for sub, which must be one part of a topic, without dots, wildcards and white space; sub is " + brief(subject)
+			case limit < 0 || !wire.ValidPattern(p):
+				return "with sub in place of " + subjectMark + ", the patterns are too long"
 			}
 			patterns[i] = p
 		}
 	}
-	return true
+	return ""
 }
 
 // addNotify adds the notify claim: {"publish":[…],"subscribe":[…],"admin":true,
@@ -49,32 +60,42 @@ func (g *grants) settle(subject, jti string, limit int) bool {
 // not be ignored, as that would widen it.
 func (g *grants) addNotify(d *document) bool {
 	ok := true
+	check := func(good bool, fault string) {
+		if ok = good && ok; !good {
+			g.blame(fault)
+		}
+	}
 	isObject := d.object(func(name []byte) {
 		switch string(name) {
 		case "publish":
-			ok = addPatterns(&g.publish, d) && ok
+			check(g.addPatterns(&g.publish, d), "notify.publish is not an array of patterns")
 		case "subscribe":
-			ok = addPatterns(&g.subscribe, d) && ok
+			check(g.addPatterns(&g.subscribe, d), "notify.subscribe is not an array of patterns")
 		case "admin":
-			ok = d.bool(&g.admin) && ok
+			check(d.bool(&g.admin), "notify.admin is neither true nor false")
 		case "once":
-			ok = d.bool(&g.bound.once) && ok
+			check(d.bool(&g.bound.once), "notify.once is neither true nor false")
 		case "digest":
 			text, isString := d.string()
 			g.bound.digest, g.bound.hasDigest = parseDigest(text)
-			ok = isString && g.bound.hasDigest && ok
+			check(isString && g.bound.hasDigest, "notify.digest is not sha-256=:BASE64:")
 		default:
-			ok = false
+			check(false, "notify has a member "+brief(string(name))+", which is not understood")
 		}
 	})
-	return isObject && ok
+	check(isObject, "notify is not an object")
+	return ok
 }
 
 // addDetails adds authorization_details (RFC 9396 §2): an array of objects of
 // which those with the type "notifyd" are for us, and the others are not
 // looked into.
 func (g *grants) addDetails(d *document) bool {
-	return d.array(func() bool { return g.addDetail(d) })
+	if d.array(func() bool { return g.addDetail(d) }) {
+		return true
+	}
+	g.blame(`authorization_details is not an array of objects, of which those of type notifyd have actions (publish, subscribe) and topics, and nothing else`)
+	return false
 }
 
 // addDetail adds {"type":"notifyd","actions":["publish"],"topics":[…]}. Common
@@ -92,7 +113,7 @@ func (g *grants) addDetail(d *document) bool {
 		case "actions":
 			actions, acts = d.strings()
 		case "topics":
-			on = addPatterns(&topics, d)
+			on = g.addPatterns(&topics, d)
 		default:
 			known = false
 		}
@@ -129,12 +150,16 @@ func (g *grants) addDetail(d *document) bool {
 }
 
 // addPatterns appends an array of patterns, and reports whether it is one.
-func addPatterns(to *[]string, d *document) bool {
+func (g *grants) addPatterns(to *[]string, d *document) bool {
 	patterns := *to
 	ok := d.array(func() bool {
 		p, isString := d.string()
 		patterns = append(patterns, p)
-		return isString && wire.ValidPattern(p)
+		valid := wire.ValidPattern(p)
+		if isString && !valid {
+			g.blame(brief(p) + " is not a pattern")
+		}
+		return isString && valid
 	})
 	if ok {
 		*to = patterns

@@ -1,7 +1,5 @@
 package authz
 
-import "github.com/notifyd/notifyd/wire"
-
 // header is what a JOSE header may say about the choice of the key.
 type header struct {
 	alg, kid, typ  string
@@ -16,9 +14,7 @@ var headerNames = []string{"alg", "kid", "typ", "cty", "zip", "crit", "b64"}
 // names extensions, of which none is understood (RFC 7515 §4.1.11); b64
 // changes what is signed (RFC 7797); zip and cty announce a payload that is
 // not the claims.
-func parseHeader(segment []byte) (header, wire.Code) {
-	var h header
-	code := wire.OK
+func parseHeader(segment []byte) (h header, reason Reason, fault string) {
 	err := readSegment(segment, func(d *document, name []byte) {
 		var ok bool
 		switch string(name) {
@@ -34,13 +30,24 @@ func parseHeader(segment []byte) (header, wire.Code) {
 		default:
 			ok = !misspelt(name, headerNames)
 		}
-		if !ok {
-			code = wire.TokenInvalid
+		if !ok && reason == reasonNone {
+			reason, fault = ReasonHeader, headerFault(string(name))
 		}
 	})
 	if err != nil {
-		return header{}, wire.TokenMalformed
+		return header{}, ReasonMalformed, "the header is " + err.Error()
 	}
 	h.alg = algorithmName(h.alg)
-	return h, code
+	return h, reason, fault
+}
+
+// headerFault says what is wrong with a member that is refused.
+func headerFault(name string) string {
+	switch name {
+	case "alg", "kid", "typ":
+		return "the header's " + name + " is not a string"
+	case "crit", "b64", "zip", "cty":
+		return "the header has " + name + ", which changes what a token means and is not supported"
+	}
+	return "the header has " + brief(name) + ", which differs from a registered name only in case"
 }

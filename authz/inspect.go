@@ -14,11 +14,14 @@ type Inspection struct {
 	Header, Claims json.RawMessage // indented
 	// The dates, in local time; zero where absent or not a NumericDate.
 	IssuedAt, NotBefore, Expires time.Time
+	Issuer                       string   // iss, or empty
+	Audience                     []string // aud, or nil
 	// Publish and Subscribe are the granted patterns, with the subject where they
 	// had {sub}. GrantsValid is false when a grant is malformed, so that every
 	// Verifier refuses the token.
 	Publish, Subscribe []string
 	GrantsValid        bool
+	GrantFault         string // what is malformed, or empty
 	// TooLong names those of iss, sub and jti that have more than 1,024 bytes, so that
 	// nobody could revoke the token. Every Verifier refuses it.
 	TooLong []string
@@ -52,11 +55,13 @@ func Inspect(token string) (Inspection, error) {
 	err = readObject(payload, func(d *document, claim []byte) {
 		switch string(claim) {
 		case "iss":
-			name(d, "iss")
+			in.Issuer = name(d, "iss")
 		case "sub":
 			subject = name(d, "sub")
 		case "jti":
 			id = name(d, "jti")
+		case "aud":
+			in.Audience, _ = d.stringOrStrings()
 		case "iat":
 			in.IssuedAt = inspectDate(d)
 		case "nbf":
@@ -72,7 +77,11 @@ func Inspect(token string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	in.GrantsValid = g.settle(subject, id, len(token)) && in.GrantsValid
+	if fault := g.settle(subject, id, len(token)); fault != "" {
+		in.GrantsValid = false
+		g.blame(fault)
+	}
+	in.GrantFault = g.fault
 	in.Publish, in.Subscribe = g.publish, g.subscribe
 	return in, nil
 }

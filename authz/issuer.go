@@ -122,24 +122,30 @@ func mediaType(typ string) string {
 	return strings.TrimPrefix(strings.ToLower(typ), "application/")
 }
 
-// permits reports whether the operator lets this issuer make a token with such
-// claims, which are settled and have an exp.
-func (i *issuer) permits(c *claims) bool {
+// forbids says what the operator does not let this issuer put into a token, or "". The
+// claims are settled and have an exp.
+func (i *issuer) forbids(c *claims) string {
 	for _, p := range c.grants.publish {
 		if !covered(i.Publish, p) {
-			return false
+			return fmt.Sprintf("it grants publish %s, %v may grant %s", brief(p), i, list(i.Publish))
 		}
 	}
 	for _, p := range c.grants.subscribe {
 		if !covered(i.Subscribe, p) {
-			return false
+			return fmt.Sprintf("it grants subscribe %s, %v may grant %s", brief(p), i, list(i.Subscribe))
 		}
 	}
 	if c.grants.admin && !i.Admin {
-		return false
+		return fmt.Sprintf("it has notify.admin, %v may have no administrators", i)
 	}
 	if i.MaxLifetime == 0 {
-		return true
+		return ""
 	}
-	return c.iat.set && c.exp.at-c.issued <= int64(i.MaxLifetime/time.Second)
+	if !c.iat.set {
+		return fmt.Sprintf("it has no iat, which max_lifetime of %v needs", i)
+	}
+	if life := c.exp.at - c.issued; life > int64(i.MaxLifetime/time.Second) {
+		return fmt.Sprintf("it lives for %d s from iat to exp, max_lifetime of %v is %v", life, i, i.MaxLifetime)
+	}
+	return ""
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-
-	"github.com/notifyd/notifyd/wire"
 )
 
 // trusted is a key in use by a Verifier. It lives as long as its key stays
@@ -219,17 +217,17 @@ func (s *keySet) retire(next *keySet) (fell bool) {
 // kid, every key of the issuer for the token's algorithm may be meant. A kid that
 // names none of an issuer's keys may mean those that were configured without one
 // (a PEM file, a shared secret).
-func (s *keySet) route(segment []byte) (*route, wire.Code) {
+func (s *keySet) route(segment []byte) (r *route, reason Reason, fault string) {
 	for _, c := range s.all {
 		if known := c.route.Load(); known != nil && known.segment == string(segment) {
-			return known, wire.OK
+			return known, reasonNone, ""
 		}
 	}
-	h, code := parseHeader(segment)
-	if code != wire.OK {
-		return nil, code
+	h, reason, fault := parseHeader(segment)
+	if reason != reasonNone {
+		return nil, reason, fault
 	}
-	return s.lead(h), wire.OK
+	return s.lead(h), reasonNone, ""
 }
 
 // lead is the route of a header that was read.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -76,6 +77,10 @@ type Options struct {
 	// set that is not trusted because it is weak or broken, with the key, its place
 	// and what is wrong with it.
 	OnKeySkipped func(error)
+	// OnRefused, if not nil, is called from any goroutine for each token that Verify
+	// refuses, with the reason and the address that VerifyFrom was given. It costs an
+	// allocation, and nothing else until the Refusal is asked for words.
+	OnRefused func(*Refusal, netip.Addr)
 	// OnVerify, if not nil, is called from any goroutine at the end of each Verify,
 	// with how long it took.
 	OnVerify func(took time.Duration)

@@ -107,7 +107,7 @@ func (v *Verifier) Restore(b []byte) (*Token, wire.Code) {
 	if code != wire.OK {
 		return nil, code
 	}
-	if key.thumb != thumb || !is.permits(c) {
+	if key.thumb != thumb || is.forbids(c) != "" {
 		return nil, wire.TokenInvalid
 	}
 	t := newToken("", key.trusted, c)

@@ -59,15 +59,16 @@ type Verifier struct {
 	fileError string          // of the last look at the files; guarded by reload
 	skipped   map[string]bool // what was told of entries that are not trusted; guarded by reload
 
-	verified, refused, stales atomic.Uint64
-	loads, loadErrors         atomic.Uint64
+	verified, stales  atomic.Uint64
+	refused           [reasons]atomic.Uint64
+	loads, loadErrors atomic.Uint64
 }
 
 // Stats are counters since New; Entries, Revocations and KeySetAge are gauges.
 type Stats struct {
 	Hits, Misses uint64 // of Find, and of the look-up with which Verify begins
 	Verified     uint64 // by Verify, that were not remembered
-	Refused      uint64 // by Verify, for whatever reason
+	Refused      RefusalCounts
 	Evicted      uint64 // remembered tokens that were still valid and made room for others
 	Entries      int64  // remembered tokens, expired ones included
 	KeyLoads     uint64 // changed files that were read, and URLs fetched, since New
@@ -170,7 +171,7 @@ func (v *Verifier) routeOf(token []byte) *route {
 	if !found {
 		return nil
 	}
-	r, _ := v.keys.Load().route(head)
+	r, _, _ := v.keys.Load().route(head)
 	return r
 }
 
@@ -188,10 +189,13 @@ func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
 // cannot use up what others need. All tokens for which none is given share one.
 func (v *Verifier) VerifyFrom(token []byte, from netip.Addr) (*Token, wire.Code) {
 	began := time.Now()
-	t, code := v.verify(token, from)
+	a := attempt{token: token}
+	t, code := v.verify(&a, from)
 	if code != wire.OK {
-		v.refused.Add(1)
-		t = nil
+		v.refused[a.reason].Add(1)
+		if t = nil; v.options.OnRefused != nil {
+			v.options.OnRefused(v.refusal(a), from)
+		}
 	}
 	if v.options.OnVerify != nil {
 		v.options.OnVerify(time.Since(began))
@@ -199,52 +203,82 @@ func (v *Verifier) VerifyFrom(token []byte, from netip.Addr) (*Token, wire.Code)
 	return t, code
 }
 
-func (v *Verifier) verify(token []byte, from netip.Addr) (*Token, wire.Code) {
+// verify notes in the attempt what it finds out, and the reason where it refuses.
+func (v *Verifier) verify(a *attempt, from netip.Addr) (*Token, wire.Code) {
+	token := a.token
 	if len(token) == 0 {
-		return nil, wire.TokenMissing
+		return nil, a.refuse(ReasonMissing)
 	}
-	if len(token) > v.options.MaxTokenBytes || !isCompact(token) {
-		return nil, wire.TokenMalformed
+	if len(token) > v.options.MaxTokenBytes {
+		a.fault = "it is longer than auth.token_bytes"
+		return nil, a.refuse(ReasonMalformed)
+	}
+	if !isCompact(token) {
+		a.fault = "it is not three segments of base64url with dots between them"
+		return nil, a.refuse(ReasonMalformed)
 	}
 	if t := v.cache.find(token); t != nil {
-		return t, t.Check(v.options.Now().UnixNano())
+		now := v.options.Now().UnixNano()
+		return t, a.hold(t, t.Check(now), now)
 	}
 	head, rest, _ := bytes.Cut(token, []byte{'.'})
 	payload, _, _ := bytes.Cut(rest, []byte{'.'})
-	r, code := v.keys.Load().route(head)
-	if code != wire.OK {
-		return nil, code
+	a.keys = v.keys.Load()
+	r, reason, fault := a.keys.route(head)
+	if reason != reasonNone {
+		a.fault = fault
+		return nil, a.refuse(reason)
 	}
 	c := v.newClaims()
-	if c.read(payload) != nil {
-		return nil, wire.TokenMalformed
+	a.header, a.claims = r.header, c
+	if err := c.read(payload); err != nil {
+		a.fault = "the payload is " + err.Error()
+		return nil, a.refuse(ReasonMalformed)
 	}
 	raw := string(token)
 	r, key, code := v.keyFor(r, c.iss, raw, from)
 	if code != wire.OK {
-		return nil, code
+		return nil, a.refuse(a.noKey(v, c.iss, code))
 	}
+	a.key, a.issuer = key, key.issuer
 	err := key.examine(raw, c, r.segment != "")
 	if errors.Is(err, jwt.ErrTokenSignatureInvalid) && mayRotate(key.issuer, r.header) {
-		if r, key, code = v.newKeyFor(key.issuer, r.header, raw, from); code != wire.OK {
-			return nil, code
+		switch r, key, code = v.newKeyFor(key.issuer, r.header, raw, from); code {
+		case wire.OK:
+		case wire.TokenInvalid:
+			return nil, a.refuse(ReasonSignature)
+		default:
+			return nil, a.refuse(ReasonKeyPending)
 		}
+		a.key = key
 		err = key.examine(raw, c, false)
 	}
 	now := v.options.Now()
 	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held
-		c.bad = c.bad || !v.admits(c, key.issuer)
+		v.admit(c, key.issuer)
 	}
-	if code := verdict(err, c.bad); code != wire.OK {
-		return nil, code
+	if reason := verdict(err, c); reason != reasonNone {
+		if a.fault = c.fault; reason == ReasonMalformed { // all else was read before
+			a.fault = "the signature is not base64url without padding"
+		}
+		return nil, a.refuse(reason)
 	}
 	key.learn(head, r)
 	t := newToken(raw, key.trusted, c)
-	if code := v.holds(t, now.UnixNano()); code != wire.OK {
+	if code := a.hold(t, v.holds(t, now.UnixNano()), now.UnixNano()); code != wire.OK {
 		return nil, code
 	}
 	v.verified.Add(1)
 	return v.cache.add(t, now.UnixNano()), wire.OK
+}
+
+// hold asks a token that was verified whether it holds now.
+func (a *attempt) hold(t *Token, code wire.Code, now int64) wire.Code {
+	if code == wire.OK {
+		return code
+	}
+	a.found = t
+	return a.refuse(t.reason(code, now))
 }
 
 // holds is the last check of a token that is new here: it may be revoked, and
@@ -260,10 +294,19 @@ func (v *Verifier) holds(t *Token, now int64) wire.Code {
 	return wire.OK
 }
 
-// admits tells whether the claims are sound as a whole, and what the operator
-// lets their issuer say.
-func (v *Verifier) admits(c *claims, is *issuer) bool {
-	return c.exp.set && c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes) && is.permits(c)
+// admit looks whether the claims are sound as a whole, and whether the operator lets
+// their issuer say them.
+func (v *Verifier) admit(c *claims, is *issuer) {
+	if c.bad != reasonNone {
+		return
+	}
+	if !c.exp.set {
+		c.blame(ReasonClaim, "exp is missing")
+	} else if fault := c.grants.settle(c.sub, c.jti, v.options.MaxTokenBytes); fault != "" {
+		c.blame(ReasonGrant, fault)
+	} else if fault := is.forbids(c); fault != "" {
+		c.blame(ReasonPolicy, fault)
+	}
 }
 
 // isCompact reports whether token is three segments of the base64url alphabet
@@ -283,33 +326,11 @@ func isCompact(token []byte) bool {
 	return dots == 2
 }
 
-// verdict says what golang-jwt's answer, and a claim that it does not look at,
-// mean to the client. A token that is wrong in several ways is expired only
-// when nothing else is wrong, as that is the one thing a fresh token mends.
-func verdict(err error, bad bool) wire.Code {
-	is := func(target error) bool { return errors.Is(err, target) }
-	switch {
-	case err == nil && !bad:
-		return wire.OK
-	case is(jwt.ErrTokenMalformed):
-		return wire.TokenMalformed
-	case bad, !is(jwt.ErrTokenInvalidClaims), is(jwt.ErrTokenRequiredClaimMissing),
-		is(jwt.ErrTokenInvalidIssuer), is(jwt.ErrTokenInvalidAudience):
-		return wire.TokenInvalid
-	case is(jwt.ErrTokenExpired):
-		return wire.TokenExpired
-	case is(jwt.ErrTokenNotValidYet), is(jwt.ErrTokenUsedBeforeIssued):
-		return wire.TokenNotYetValid
-	}
-	return wire.TokenInvalid
-}
-
 // Stats reads the counters. It touches every processor's, so it is for a scrape
 // and not for the path.
 func (v *Verifier) Stats() Stats {
 	s := Stats{
 		Verified: v.verified.Load(),
-		Refused:  v.refused.Load(),
 		Evicted:  v.cache.evicted.Load(),
 		Entries:  v.cache.entries.Load(),
 		Stale:    v.stales.Load(),
@@ -318,6 +339,9 @@ func (v *Verifier) Stats() Stats {
 		KeyErrors:   v.loadErrors.Load(),
 		Revocations: v.revocations.size(),
 		KeySetAge:   v.keySetAge(),
+	}
+	for r := range v.refused {
+		s.Refused[r] = v.refused[r].Load()
 	}
 	for i := range v.cache.counts {
 		s.Hits += v.cache.counts[i].hits.Load()

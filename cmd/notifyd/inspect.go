@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,13 +16,13 @@ import (
 type inspectCmd struct {
 	TokenText string   `arg:"" optional:"" name:"token" help:"The token, or - for standard input. Default: NOTIFYD_TOKEN."`
 	Keys      []string `help:"Verify it with the keys in this file (JWK, JWK Set, PEM), or at the URL of a JWK Set. Repeatable." placeholder:"FILE|URL"`
-	Issuer    string   `help:"With --keys: required 'iss'." placeholder:"ISS"`
-	Audience  []string `help:"With --keys: required in 'aud'. Repeatable: one of them is enough." placeholder:"AUD" sep:"none"`
+	Issuer    string   `help:"Required 'iss'." placeholder:"ISS"`
+	Audience  []string `help:"Required in 'aud'. Repeatable: one of them is enough." placeholder:"AUD" sep:"none"`
 }
 
 // Help is shown by --help.
 func (inspectCmd) Help() string {
-	return `Prints the header and the claims, what is granted, and how long it lasts. Without --keys the signature is not looked at; with it the token is verified as the server would, and an invalid one makes the exit code 1.
+	return `Prints the header and the claims, what is granted, and how long it lasts. With --keys the token is verified as the server would. Without it the signature is not looked at, but --issuer and --audience are. When a check fails, the error names it, with what the token says and what was wanted, and the exit code is 1.
 
     notifyd inspect "$TOKEN"
     notifyd token --key key.jwk --publish a | notifyd inspect --keys keys.json -`
@@ -42,11 +44,13 @@ func (c *inspectCmd) Run(p *process) error {
 	if token = strings.TrimSpace(token); token == "" {
 		return usagef("no token: give one, or - and one on standard input, or set NOTIFYD_TOKEN")
 	}
+	var refusal *authz.Refusal
 	var verifier *authz.Verifier
 	if len(c.Keys) > 0 {
 		var err error
 		if verifier, err = authz.New(authz.Options{
-			Keys: c.Keys, Issuer: c.Issuer, Audience: c.Audience, CacheEntries: 1, MaxTokenBytes: maxToken,
+			Keys: c.Keys, Issuer: c.Issuer, Audience: audienceList(c.Audience), CacheEntries: 1, MaxTokenBytes: maxToken,
+			OnRefused: func(r *authz.Refusal, _ netip.Addr) { refusal = r },
 		}); err != nil {
 			return usageError{err}
 		}
@@ -64,7 +68,7 @@ func (c *inspectCmd) Run(p *process) error {
 		show("%s", line)
 	}
 	if !seen.GrantsValid {
-		show("grants    malformed: a server refuses the token")
+		show("grants    malformed, a server refuses the token: %s", seen.GrantFault)
 	}
 	for _, claim := range seen.TooLong {
 		show("%-10sis longer than 1,024 bytes, so that nobody could revoke the token: a server refuses it", claim)
@@ -79,12 +83,23 @@ func (c *inspectCmd) Run(p *process) error {
 	}
 	if verifier == nil {
 		show("signature not checked: --keys FILE checks it")
-		return nil
+		return c.compare(seen)
 	}
 	if _, code := verifier.Verify([]byte(token)); code != wire.OK {
-		return &wire.Error{Code: code}
+		return fmt.Errorf("%s: %w", code.String(), refusal)
 	}
 	show("valid     signature and claims were verified")
+	return nil
+}
+
+// compare looks at iss and aud of a token whose signature is not checked.
+func (c *inspectCmd) compare(seen authz.Inspection) error {
+	if c.Issuer != "" && seen.Issuer != c.Issuer {
+		return fmt.Errorf("%s: iss is %q, wanted %q", wire.TokenInvalid.String(), seen.Issuer, c.Issuer)
+	}
+	if want := audienceList(c.Audience); len(want) > 0 && !slices.ContainsFunc(seen.Audience, func(aud string) bool { return slices.Contains(want, aud) }) {
+		return fmt.Errorf("%s: aud is %q, wanted one of %q", wire.TokenInvalid.String(), seen.Audience, want)
+	}
 	return nil
 }
 

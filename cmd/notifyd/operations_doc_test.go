@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/notifyd/notifyd/authz"
 )
 
 // docs/operations.md lists the metrics that a node serves, with their types, and no others.
@@ -32,5 +34,20 @@ func TestOperationsDocListsMetrics(t *testing.T) {
 	slices.Sort(served)
 	if !slices.Equal(listed, served) {
 		t.Errorf("listed: %q\nserved: %q", listed, served)
+	}
+}
+
+// And the reasons for which tokens are refused.
+func TestOperationsDocListsReasons(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, row, _ := strings.Cut(string(text), "\n| `notifyd_tokens_refused_total` |")
+	row, _, _ = strings.Cut(row, "\n")
+	for _, r := range authz.Reasons() {
+		if !strings.Contains(row, "`"+r.String()+"`") {
+			t.Errorf("%q is not listed", r)
+		}
 	}
 }

@@ -19,6 +19,7 @@ type tokenCollector struct{ verifier *authz.Verifier }
 var (
 	descTokenLookups = metric("token_cache_lookups_total", "Look-ups of tokens in the cache of verified ones.", "result")
 	descTokenChecks  = metric("token_verifications_total", "Tokens that were verified since they were not remembered.", "result")
+	descTokenRefused = metric("tokens_refused_total", "Tokens that were refused, by the check that they failed.", "reason")
 	descTokenEvicted = metric("token_cache_evicted_total", "Remembered tokens that were still valid and made room for others.")
 	descTokenEntries = metric("token_cache_entries", "Tokens that are remembered.")
 	descTokenStale   = metric("token_stale_total", "Valid tokens that were refused since revocations are out of date.")
@@ -34,7 +35,7 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements [prometheus.Collector].
 func (tokenCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descTokenLookups, descTokenChecks, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descKeySetAge, descRevocations,
+		descTokenLookups, descTokenChecks, descTokenRefused, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descKeySetAge, descRevocations,
 	} {
 		ch <- d
 	}
@@ -46,7 +47,10 @@ func (c tokenCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descTokenLookups, st.Hits, "hit")
 	counter(ch, descTokenLookups, st.Misses, "miss")
 	counter(ch, descTokenChecks, st.Verified, "valid")
-	counter(ch, descTokenChecks, st.Refused, "refused")
+	counter(ch, descTokenChecks, st.Refused.Sum(), "refused")
+	for _, r := range authz.Reasons() {
+		counter(ch, descTokenRefused, st.Refused.Of(r), r.String())
+	}
 	counter(ch, descTokenEvicted, st.Evicted)
 	gauge(ch, descTokenEntries, float64(st.Entries))
 	counter(ch, descTokenStale, st.Stale)

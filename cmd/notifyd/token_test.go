@@ -52,13 +52,16 @@ func TestKeysTokenInspect(t *testing.T) {
 					}
 				}
 			}
-			unverified := invoke(t, nil, "", "inspect", token)
+			unverified := invoke(t, nil, "", "inspect", token, "--issuer", "me", "--audience", "notifyd")
 			if unverified.code != exitOK || !strings.Contains(unverified.stdout, "signature not checked") {
 				t.Errorf("inspect without keys: %+v", unverified)
 			}
 			for want, r := range map[string]result{
-				"token_invalid": invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--issuer", "you"),
-				"not a token":   invoke(t, nil, "", "inspect", "abc"),
+				`token_invalid: iss is "me", configured "you"`:               invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--issuer", "you"),
+				`token_invalid: aud is "notifyd", configured "a", "b"`:       invoke(t, nil, "", "inspect", token, "--keys", publicPath, "--audience", "a", "--audience", "b"),
+				`token_invalid: iss is "me", wanted "you"`:                   invoke(t, nil, "", "inspect", token, "--issuer", "you"),
+				`token_invalid: aud is ["notifyd"], wanted one of ["a" "b"]`: invoke(t, nil, "", "inspect", token, "--audience", "a", "--audience", "b"),
+				"not a token": invoke(t, nil, "", "inspect", "abc"),
 			} {
 				if r.code != exitFailed || !strings.Contains(r.stderr, want) {
 					t.Errorf("want exit code 1 and %q: %+v", want, r)
