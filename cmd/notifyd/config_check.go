@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -13,9 +12,7 @@ import (
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
-	"github.com/notifyd/notifyd/bus"
-	"github.com/notifyd/notifyd/server"
-	"github.com/notifyd/notifyd/store"
+	"github.com/notifyd/notifyd/node"
 )
 
 // findings collects problems: each names the key, its value and the remedy.
@@ -64,7 +61,7 @@ func (c *config) check(dev bool) []string {
 		f.add("admin.pprof", true, "has nowhere to be served; set admin.listen, or leave it out")
 	}
 	switch c.ProxyHeader {
-	case "auto", server.HeaderForwarded, server.HeaderForwardedFor:
+	case "auto", "forwarded", "x-forwarded-for":
 	default:
 		f.add("proxy_header", strconv.Quote(c.ProxyHeader), "is not a header that is known here; write auto, forwarded or x-forwarded-for")
 	}
@@ -217,48 +214,11 @@ func (c *config) checkNATS(f *findings) {
 		f.add("nats.prefix", `""`, "is empty; use a name such as notify")
 		return
 	}
-	err := c.busOptions().Check()
-	var option *bus.OptionError
-	if !errors.As(err, &option) || option.Key == "limits.message_bytes" {
+	var o node.Options
+	c.setBusOptions(&o)
+	var option *node.OptionError
+	if !errors.As(o.Bus.Check(), &option) || option.Key == "limits.message_bytes" {
 		return // nothing wrong, or already said
 	}
 	f.add(natsKeys.Replace(option.Key), strconv.Quote(option.Value), natsKeys.Replace(fmt.Sprintf("%v; %s", option.Err, option.Remedy)))
-}
-
-func (c *config) busOptions() bus.Options {
-	linger := c.NATS.Linger
-	if linger == 0 {
-		linger = -1 // what the bus takes for none
-	}
-	return bus.Options{
-		URL: c.NATS.URL, Creds: c.NATS.Creds, NKey: c.NATS.NKey, User: c.NATS.User, Password: c.NATS.Password,
-		TLSCA: c.NATS.TLSCA, TLSCert: c.NATS.TLSCert, TLSKey: c.NATS.TLSKey,
-		Prefix: c.NATS.Prefix, DataDir: c.DataDir, MaxPayload: int(c.Limits.MessageBytes), Linger: linger,
-		Embedded: bus.Embedded{
-			Listen: c.NATS.Listen, ClusterName: c.NATS.ClusterName, ClusterListen: c.NATS.ClusterListen, Routes: c.NATS.Routes,
-		},
-	}
-}
-
-func (c *config) storeOptions() store.Options {
-	return store.Options{Prefix: c.NATS.Prefix, Replicas: c.NATS.Replicas}
-}
-
-func (c *config) authOptions() authz.Options {
-	const none = -1 // what authz takes for it
-	leeway := cmp.Or(c.Auth.NotBeforeLeeway, none)
-	o := authz.Options{
-		Keys: c.Auth.Keys, Issuer: c.Auth.Issuer, Audience: audienceList(c.Auth.Audience),
-		JWKSRefresh: c.Auth.JWKSRefresh, JWKSCooldown: c.Auth.JWKSCooldown, JWKSTimeout: c.Auth.JWKSTimeout,
-		JWKSMaxAge: cmp.Or(c.Auth.JWKSMaxAge, none),
-		Leeway:     c.Auth.Leeway, NotBeforeLeeway: leeway,
-		CacheEntries: c.Auth.CacheEntries, MaxTokenBytes: int(c.Auth.TokenBytes),
-	}
-	for _, is := range c.Auth.Issuers {
-		o.Issuers = append(o.Issuers, is.policy())
-	}
-	if c.Auth.RevocationOutage == "closed" {
-		o.RevocationMaxAge = c.Auth.RevocationMaxAge
-	}
-	return o
 }

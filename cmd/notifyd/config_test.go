@@ -347,7 +347,7 @@ func TestOptions(t *testing.T) {
 	c := parse(t, nil,
 		"--auth.jwks-refresh=7m", "--auth.jwks-cooldown=8s", "--auth.jwks-timeout=9s", "--auth.jwks-max-age=1h", "--auth.revocation-max-age=11s",
 		`--auth.issuers=[{"name":"a","keys":["k"],"audience":"b","publish":["p"],"subscribe":["s"],"admin":true,"max_lifetime":"1h","type":"at+jwt"}]`,
-		"--nats.replicas=3", "--nats.url=nats://h")
+	)
 	o := c.authOptions()
 	if o.JWKSRefresh != 7*time.Minute || o.JWKSCooldown != 8*time.Second || o.JWKSTimeout != 9*time.Second || o.JWKSMaxAge != time.Hour || o.RevocationMaxAge != 11*time.Second {
 		t.Errorf("%+v", o)
@@ -361,9 +361,6 @@ func TestOptions(t *testing.T) {
 	}
 	if age := parse(t, nil, "--auth.jwks-max-age=0").authOptions().JWKSMaxAge; age >= 0 {
 		t.Errorf("no bound became %v", age)
-	}
-	if n := c.storeOptions().Replicas; n != 3 {
-		t.Errorf("%d replicas", n)
 	}
 	for text, want := range map[string][2]bool{"true": {true, false}, "all": {true, true}, "false": {}, "~": {}} {
 		is := parse(t, nil, "--config", writeFile(t, "auth: {issuers: [{name: a, keys: [k], admin: "+text+"}]}")).authOptions().Issuers[0]

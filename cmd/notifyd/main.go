@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -80,6 +81,7 @@ func run(p *process, args []string) (code int) {
 			code = int(e)
 		}
 	}()
+	p.stderr = &sharedWriter{to: p.stderr}
 	s := &settings{env: p.env, file: map[string]any{}}
 	parser := newParser(p, s, &cli{})
 	ctx, err := parser.Parse(args)
@@ -124,6 +126,18 @@ func command(err error) string {
 		}
 	}
 	return ""
+}
+
+// sharedWriter is a writer for several goroutines: the client tells of its connection while a command complains.
+type sharedWriter struct {
+	mu sync.Mutex
+	to io.Writer // guarded by mu
+}
+
+func (w *sharedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(p)
 }
 
 // complain writes an error to the terminal, one line for each problem.

@@ -1,8 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
 	"strings"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/node"
 )
 
 type serveCmd struct {
@@ -27,5 +38,75 @@ func (c *serveCmd) Run(p *process) error {
 	if problems := c.check(c.Dev); len(problems) > 0 {
 		return usageError{errors.New(strings.Join(problems, "\n"))}
 	}
+	if runtime.GOOS != "linux" {
+		return errors.New(otherSystem)
+	}
 	return c.serve(p)
+}
+
+const otherSystem = "serve needs Linux (it is built on epoll); elsewhere run it in a container: the Dockerfile is in the root of the project, 'docker build -t notifyd . && docker run --rm -p 8080:8080 notifyd serve --dev --listen :8080'"
+
+// serve runs a node until p.ctx ends, and then drains it.
+func (c *serveCmd) serve(p *process) error {
+	var dev []authz.Key
+	if c.Dev {
+		key, err := authz.GenerateKey("EdDSA")
+		if err != nil {
+			return err
+		}
+		dev = []authz.Key{key}
+	}
+	log := newLogger(c.Log, p.stderr)
+	defer func() { _ = log.Sync() }()
+	n, err := c.start(p.ctx, dev, log)
+	if err != nil {
+		return err
+	}
+	if c.Dev {
+		if err := c.greet(p, dev[0], n.Addr()); err != nil {
+			return errors.Join(err, n.Close())
+		}
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			n.Reload()
+		case err := <-n.Failed():
+			return errors.Join(fmt.Errorf("admin.listen: %w", err), n.Close())
+		case <-p.ctx.Done():
+			return n.Close()
+		}
+	}
+}
+
+// start starts a node. dev are keys that are in no file.
+func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (*node.Node, error) {
+	o, err := c.nodeOptions()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	o.Auth.Trusted = dev
+	n, err := node.Start(ctx, o, log)
+	return n, c.startError(err)
+}
+
+// startError names the key that an error of [node.Start] is about, and says whether the configuration is to blame.
+func (c *config) startError(err error) error {
+	var option *node.OptionError
+	var start *node.StartError
+	switch {
+	case !errors.As(err, &start):
+		return err
+	case errors.As(err, &option):
+		return usageError{errors.New(natsKeys.Replace(option.Error()))}
+	case start.Field == "Auth" && c.Auth.fetches():
+		return start.Err // another attempt may do
+	case start.Field == "Auth":
+		return usageError{start.Err}
+	}
+	key := map[string]string{"Listen": "listen", "AdminListen": "admin.listen", "Server": "server", "Bus": "nats", "Store": "nats"}
+	return fmt.Errorf("%s: %w", key[start.Field], start.Err)
 }

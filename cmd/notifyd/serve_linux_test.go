@@ -298,7 +298,7 @@ func TestServeFailsToStart(t *testing.T) {
 	}
 }
 
-// /readyz says no while NATS is away, and when the node drains.
+// /readyz says no while NATS is away.
 func TestReady(t *testing.T) {
 	nobody, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -313,20 +313,14 @@ func TestReady(t *testing.T) {
 	if status, _ := r.get(t, "/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz: %d", status)
 	}
+}
 
-	draining, err := newAdmin(adminConfig{Listen: "127.0.0.1:0"}, func() error { return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	draining.start()
-	defer draining.stop(t.Context())
-	r.admin = "http://" + draining.addr()
-	if status, _ := r.get(t, "/readyz"); status != http.StatusOK {
-		t.Errorf("before the drain: %d", status)
-	}
-	draining.drain()
-	if status, body := r.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
-		t.Errorf("in the drain: %d %s", status, body)
+// What is configured for a node reaches it.
+func TestNodeOptions(t *testing.T) {
+	c := parse(t, nil, "--nats.replicas=3", "--nats.url=nats://h", "--listen=:1", "--admin.listen=:2", "--admin.pprof")
+	o, err := c.nodeOptions()
+	if err != nil || o.Store.Replicas != 3 || o.Bus.URL != "nats://h" || o.Listen != ":1" || o.AdminListen != ":2" || !o.Pprof {
+		t.Errorf("%+v %v", o, err)
 	}
 }
 

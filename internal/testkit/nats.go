@@ -1,5 +1,3 @@
-//go:build unix
-
 package testkit
 
 import (
@@ -9,10 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -95,8 +90,7 @@ func (s *NATS) Start(t testing.TB) {
 	s.cmd = exec.Command(os.Args[0])
 	s.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", natsPort, s.Port), natsStore+"="+s.store)
 	s.cmd.Stderr = os.Stderr
-	// In a group of its own: the kernel continues what is stopped in one whose shell ends (setpgid(2)).
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ownGroup(s.cmd)
 	if _, err := s.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,37 +110,6 @@ func (s *NATS) Kill(t testing.TB) {
 	}
 	_ = s.cmd.Wait() // says "signal: killed"
 	s.cmd = nil
-}
-
-// Freeze stops the process with SIGSTOP and waits until each of its threads stands still: until then it may
-// still answer.
-func (s *NATS) Freeze(t testing.TB) {
-	t.Helper()
-	pid := s.cmd.Process.Pid
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	Eventually(t, "the server stands still", func() bool {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-		if err != nil || len(threads) == 0 {
-			return false
-		}
-		for _, file := range threads {
-			stat, err := os.ReadFile(file)
-			if err != nil || !strings.Contains(string(stat), ") T ") {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-// Thaw lets a frozen process go on.
-func (s *NATS) Thaw(t testing.TB) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // URL is where clients connect.

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // admin is the HTTP side for operators: /healthz, /readyz, /metrics and, if asked for, /debug/pprof. It has a listener
-// of its own, so that nobody reaches it through the port of the clients.
+// of its own, so that no client reaches it through its own port.
 type admin struct {
 	metrics  *prometheus.Registry
 	failed   chan error // the listener broke
@@ -24,13 +24,34 @@ type admin struct {
 	server   http.Server
 }
 
-// newAdmin takes the port but does not serve yet. ready is called for each /readyz, once start was.
-func newAdmin(c adminConfig, ready func() error) (*admin, error) {
+// listenAdmin takes the port, if address names one, and does not serve yet.
+func listenAdmin(address string) (*admin, error) {
 	a := &admin{metrics: prometheus.NewRegistry(), failed: make(chan error, 1)}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if c.Listen == "" {
+	if address == "" {
 		return a, nil
 	}
+	var err error
+	a.listener, err = net.Listen("tcp", address)
+	return a, err
+}
+
+// serve answers from now on. ready is called for each /readyz.
+func (a *admin) serve(ready func() error, withPprof bool) {
+	if a.listener == nil {
+		return
+	}
+	a.server.Handler = a.handler(ready, withPprof)
+	a.server.ReadHeaderTimeout = 10 * time.Second
+	a.server.IdleTimeout = time.Minute
+	go func() {
+		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- err
+		}
+	}()
+}
+
+func (a *admin) handler(ready func() error, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -45,30 +66,14 @@ func newAdmin(c adminConfig, ready func() error) (*admin, error) {
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{Registry: a.metrics}))
-	if c.Pprof {
+	if withPprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	a.server.Handler = mux
-	a.server.ReadHeaderTimeout = 10 * time.Second
-	a.server.IdleTimeout = time.Minute
-	var err error
-	a.listener, err = net.Listen("tcp", c.Listen)
-	return a, err
-}
-
-func (a *admin) start() {
-	if a.listener == nil {
-		return
-	}
-	go func() {
-		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
-			a.failed <- err
-		}
-	}()
+	return mux
 }
 
 // addr is where it listens; empty when it is off.
@@ -79,10 +84,10 @@ func (a *admin) addr() string {
 	return a.listener.Addr().String()
 }
 
-// drain makes /readyz say no, so that load balancers send nobody any more.
+// drain makes /readyz say no, so that load balancers send no more clients.
 func (a *admin) drain() { a.draining.Store(true) }
 
-func (a *admin) stop(ctx context.Context) {
+func (a *admin) close(ctx context.Context) {
 	if a.server.Shutdown(ctx) != nil {
 		_ = a.server.Close()
 	}

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -218,60 +218,4 @@ func (r *revocations) ready(maxAge time.Duration) error {
 		return errors.New("revocations are out of date")
 	}
 	return nil
-}
-
-// rechecker has the server look at what connections hold, off the path and on no loop, which it waits for. Requests
-// that come meanwhile become one.
-type rechecker struct {
-	recheck func()
-	took    prometheus.Histogram
-	due     chan struct{} // capacity 1
-
-	mu      sync.Mutex
-	waiting []time.Time // calls of revocations whose effect is to be measured
-}
-
-func newRechecker(recheck func()) *rechecker {
-	return &rechecker{
-		recheck: recheck, due: make(chan struct{}, 1),
-		took: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "notifyd_revocation_seconds",
-			Help:    "From the call of a revocation on any node to the end of all that it ends on this one.",
-			Buckets: prometheus.ExponentialBuckets(250e-6, 4, 10), // 250 µs to 65 s
-		}),
-	}
-}
-
-// ask is [authz.Options.OnChange].
-func (r *rechecker) ask() {
-	select {
-	case r.due <- struct{}{}:
-	default:
-	}
-}
-
-// measure asks, and notes how long it took since called.
-func (r *rechecker) measure(called time.Time) {
-	r.mu.Lock()
-	r.waiting = append(r.waiting, called)
-	r.mu.Unlock()
-	r.ask()
-}
-
-func (r *rechecker) run(ctx context.Context) {
-	for {
-		select {
-		case <-r.due:
-			r.mu.Lock()
-			calls := r.waiting
-			r.waiting = nil
-			r.mu.Unlock()
-			r.recheck()
-			for _, called := range calls {
-				r.took.Observe(max(0, time.Since(called).Seconds())) // clocks differ
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -1,0 +1,262 @@
+// Package node is a notifyd node as a thing that one can start: keys, NATS, the store, the WebSocket server and
+// the listener for operators, brought up in order and taken down in order. The program and the tests of several
+// packages start nodes with it.
+package node
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
+	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/store"
+)
+
+const (
+	// busShards is how many goroutines hand events from NATS to the loops.
+	busShards = 1
+	// startTimeout bounds the start of the bus, and the wait for the revocations.
+	startTimeout = 30 * time.Second
+	// stopTimeout bounds what follows the drain window: a last flush, and the end of the bus.
+	stopTimeout = 10 * time.Second
+)
+
+// Options say what a node is made of. The zero value is a node on a port that the system chooses, with an embedded
+// NATS server; it trusts no key until Auth names some.
+type Options struct {
+	// Listen is the address for clients. Default 127.0.0.1:0.
+	Listen string
+	// AdminListen is the address for operators: /healthz, /readyz and /metrics, with Pprof /debug/pprof too. Keep
+	// it private. Empty: none.
+	AdminListen string
+	Pprof       bool
+	// Version is logged at the start.
+	Version string
+
+	// Auth says which tokens are valid. The node sets the callbacks but OnVerify, which it calls too.
+	// RevocationMaxAge makes /readyz say no while revocations are older.
+	Auth authz.Options
+	// Server holds the limits. The node sets Node and Shards.
+	Server server.Options
+	// Bus says which NATS. The node sets Shards.
+	Bus bus.Options
+	// Store says how shared state is kept. The node sets Prefix to that of the bus.
+	Store store.Options
+}
+
+// An OptionError is a setting of NATS that cannot work. Key names it.
+type OptionError = bus.OptionError
+
+// ParseStrategies makes [server.Options.Strategies] of names.
+func ParseStrategies(names []string) (server.Strategy, error) { return server.ParseStrategies(names) }
+
+// A StartError says which of the [Options] a node cannot start with.
+type StartError struct {
+	Field string // of Options
+	Err   error
+}
+
+func (e *StartError) Error() string { return e.Field + ": " + e.Err.Error() }
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// A Node is a running node. Its methods may be called from any goroutine. Server, Bus and Verifier are there to look
+// at and to talk to; the node starts and ends them.
+type Node struct {
+	Server   *server.Server
+	Bus      *bus.Bus
+	Verifier *authz.Verifier
+
+	log              *zap.Logger
+	revocationMaxAge time.Duration
+	drainWindow      time.Duration
+	listener         net.Listener
+	admin            *admin
+	store            *store.Store
+	revocations      *revocations
+
+	background sync.WaitGroup // what runs until cancel
+	cancel     context.CancelFunc
+	closing    sync.Once
+	closeErr   error
+}
+
+// Start brings a node up: NATS first, then clients, then what says that it is ready. ctx bounds the start alone. An
+// external NATS that cannot be reached does not fail the start; /readyz says no until it is.
+//
+// What is wrong with the options is a [*StartError], which may wrap an [*OptionError].
+func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error) {
+	id := strings.ToLower(rand.Text()[:8])
+	n := &Node{
+		log:              log.With(zap.String("node", id)),
+		revocationMaxAge: o.Auth.RevocationMaxAge,
+		drainWindow:      o.Server.DrainWindow,
+	}
+	defer func() {
+		if err != nil {
+			n.abort()
+		}
+	}()
+	var life context.Context
+	life, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	recheck := newRechecker()
+	verifying := newVerifyTime()
+	if n.Verifier, err = authz.New(n.authOptions(o.Auth, recheck, verifying)); err != nil {
+		return nil, &StartError{"Auth", err}
+	}
+	o.Server.Node, o.Server.Shards, o.Bus.Shards = id, busShards, busShards
+	if n.Server, err = server.New(o.Server, n.Verifier, n.log); err != nil {
+		return nil, &StartError{"Server", err}
+	}
+	// Both ports are taken before anything runs, so that a port in use is told at once.
+	if n.listener, err = loop.Listen(cmp.Or(o.Listen, "127.0.0.1:0")); err != nil {
+		return nil, &StartError{"Listen", err}
+	}
+	if n.admin, err = listenAdmin(o.AdminListen); err != nil {
+		return nil, &StartError{"AdminListen", err}
+	}
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if n.Bus, err = bus.Open(startCtx, o.Bus, n.Server, n.log); err != nil {
+		return nil, &StartError{"Bus", err}
+	}
+	o.Store.Prefix = o.Bus.Prefix
+	if n.store, err = store.New(n.Bus.Conn(), o.Store, n.log); err != nil {
+		return nil, &StartError{"Store", err}
+	}
+	n.Bus.Watch(n.store)
+	n.revocations = newRevocations(n.Verifier, n.store, recheck, n.log)
+	n.store.WatchRevocations(n.revocations.apply, n.revocations.loaded)
+	n.background.Go(func() { n.Verifier.Run(life) })
+	n.background.Go(func() { n.revocations.run(life) })
+	if n.Bus.Connected() { // without NATS there is nothing to wait for
+		n.revocations.await(startCtx)
+	}
+	if err = n.Server.Start(n.listener, n.Bus, shared{n.store, n.revocations}); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
+	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus},
+		n.revocations.calls, recheck.took, revocationAge(n.store))
+	n.admin.serve(n.ready, o.Pprof)
+	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
+		zap.String("version", o.Version))
+	return n, nil
+}
+
+// authOptions adds the node's callbacks to o.
+func (n *Node) authOptions(o authz.Options, recheck *rechecker, verifying prometheus.Observer) authz.Options {
+	// A change may come before there is a server whose subscriptions it could end; it waits until the rechecker runs.
+	o.OnChange = recheck.ask
+	o.OnKeyError = n.keysFailed
+	o.OnKeySetTooOld = func(err error) { n.log.Error("keys count no more", zap.Error(err)) }
+	o.OnKeySkipped = func(err error) { n.log.Warn("a key is not trusted, the others are", zap.Error(err)) }
+	also := o.OnVerify
+	o.OnVerify = func(took time.Duration) {
+		verifying.Observe(took.Seconds())
+		if also != nil {
+			also(took)
+		}
+	}
+	return o
+}
+
+// abort takes back a start that did not come to its end.
+func (n *Node) abort() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if n.store != nil {
+		n.store.Close()
+	}
+	if n.Bus != nil {
+		_ = n.Bus.Close(ctx)
+	}
+	n.cancel()
+	n.background.Wait()
+	if n.listener != nil {
+		_ = n.listener.Close()
+	}
+	if n.admin != nil {
+		n.admin.close(ctx)
+	}
+}
+
+// Addr is where clients connect.
+func (n *Node) Addr() net.Addr { return n.listener.Addr() }
+
+// AdminAddr is where operators ask; empty when that is off.
+func (n *Node) AdminAddr() string { return n.admin.addr() }
+
+// Failed brings the error with which the listener for operators broke. The node should then be closed.
+func (n *Node) Failed() <-chan error { return n.admin.failed }
+
+// ready says why no new client should come here; nil if it should.
+func (n *Node) ready() error {
+	if !n.Bus.Connected() {
+		return errors.New("NATS is unreachable")
+	}
+	if n.revocationMaxAge > 0 {
+		return n.revocations.ready(n.revocationMaxAge)
+	}
+	return nil
+}
+
+// Close drains the node: /readyz says no, clients are sent away over Server.DrainWindow, then everything ends. It takes
+// up to 10 s more than that window. Later calls wait for the first and return its error.
+func (n *Node) Close() error {
+	n.closing.Do(func() { n.closeErr = n.drain() })
+	return n.closeErr
+}
+
+func (n *Node) drain() error {
+	n.log.Info("draining", zap.Duration("window", n.drainWindow))
+	n.admin.drain()
+	ctx, cancel := context.WithTimeout(context.Background(), n.drainWindow+stopTimeout)
+	defer cancel()
+	err := n.Server.Shutdown(ctx)
+	n.store.Close()
+	err = errors.Join(err, n.Bus.Close(ctx))
+	n.cancel()
+	n.background.Wait()
+	n.admin.close(ctx)
+	n.log.Info("stopped", zap.Error(err))
+	return err
+}
+
+// Reload reads the key files again, and fetches URLs again in the background. Tokens of keys that are gone end at once;
+// after an error, which is logged, the old keys stay.
+func (n *Node) Reload() {
+	if err := n.Verifier.Reload(); err != nil {
+		n.keysFailed(err)
+		return
+	}
+	n.log.Info("keys reloaded")
+}
+
+func (n *Node) keysFailed(err error) {
+	n.log.Error("keys not loaded, those that there are stay", zap.Error(err))
+}
+
+// shared is what all nodes share: the store keeps tickets and used tokens, and a revocation takes effect here too.
+type shared struct {
+	*store.Store
+	revocations *revocations
+}
+
+// Revoke implements [server.Store].
+func (s shared) Revoke(ctx context.Context, r server.Revocation) error {
+	return s.revocations.revoke(ctx, r)
+}

@@ -1,0 +1,44 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/notifyd/notifyd/internal/testkit"
+)
+
+// Requests for a recheck that come while one runs become one, which begins after them.
+func TestRecheckerJoinsRequests(t *testing.T) {
+	began, goOn := make(chan struct{}), make(chan struct{})
+	r := newRechecker()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.run(ctx, func() { began <- struct{}{}; <-goOn }) }()
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(r.took)
+	measured := func() uint64 {
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return families[0].GetMetric()[0].GetHistogram().GetSampleCount()
+	}
+	r.measure(time.Now())
+	<-began
+	for range 100 {
+		r.ask()
+		r.measure(time.Now().Add(time.Hour)) // a clock that is ahead
+	}
+	goOn <- struct{}{}
+	<-began
+	if n := measured(); n != 1 {
+		t.Errorf("%d were measured before the recheck that they wait for ended", n)
+	}
+	goOn <- struct{}{}
+	testkit.Eventually(t, "all are measured", func() bool { return measured() == 101 })
+	cancel()
+	<-ended
+}
