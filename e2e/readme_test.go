@@ -123,7 +123,7 @@ func TestContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here := strings.NewReplacer("/etc/notifyd/keys.json", keys.public, "data_dir: /data", "data_dir: "+t.TempDir())
+	here := strings.NewReplacer("/etc/notifyd/keys/keys.json", keys.public, "data_dir: /data", "data_dir: "+t.TempDir())
 	path := keyFile(t, "notifyd.yaml", here.Replace(string(config)))
 	run(t, "", "check", "--config="+path)
 	node := serve(t, "notifyd with the container's configuration", nil, "--config="+path)

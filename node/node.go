@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -164,6 +165,11 @@ func (n *Node) authOptions(o authz.Options, recheck *rechecker, verifying promet
 	o.OnKeyError = n.keysFailed
 	o.OnKeySetTooOld = func(err error) { n.log.Error("keys count no more", zap.Error(err)) }
 	o.OnKeySkipped = func(err error) { n.log.Warn("a key is not trusted, the others are", zap.Error(err)) }
+	if n.log.Core().Enabled(zap.DebugLevel) {
+		o.OnRefused = func(why *authz.Refusal, addr netip.Addr) {
+			n.log.Debug("token refused", zap.Stringer("reason", why.Reason), zap.Error(why), zap.Stringer("addr", addr))
+		}
+	}
 	also := o.OnVerify
 	o.OnVerify = func(took time.Duration) {
 		verifying.Observe(took.Seconds())

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -155,5 +156,37 @@ func TestZeroOptions(t *testing.T) {
 	}
 	if _, metrics := get(t, two, "/metrics"); !strings.Contains(metrics, "\nnotifyd_verify_seconds_count 1\n") {
 		t.Error("the verified token is not counted")
+	}
+}
+
+// At debug the log names the check that a token failed, and no part of the token.
+func TestRefusedTokensAreExplained(t *testing.T) {
+	key, auth := trusted(t)
+	auth.Issuer = "https://issuer.example"
+	log, seen := testkit.Log()
+	n, err := node.Start(t.Context(), node.Options{Auth: auth}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Close() })
+	token, err := authz.Sign(key, authz.Claims{Issuer: "https://else.example", Expires: time.Now().Add(time.Hour), Publish: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, code := n.Verifier.Verify([]byte(token)); code != wire.TokenInvalid {
+		t.Fatal(code)
+	}
+	lines := seen.FilterMessage("token refused").All()
+	if len(lines) != 1 {
+		t.Fatalf("logged %v", lines)
+	}
+	text := fmt.Sprint(lines[0].ContextMap())
+	if lines[0].ContextMap()["reason"] != "issuer" || !strings.Contains(text, "https://else.example") || !strings.Contains(text, "https://issuer.example") {
+		t.Errorf("logged %s", text)
+	}
+	for part := range strings.SplitSeq(token, ".") {
+		if strings.Contains(text, part) {
+			t.Errorf("a part of the token is in the log: %s", text)
+		}
 	}
 }
