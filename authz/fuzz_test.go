@@ -151,14 +151,14 @@ func (v *Verifier) sameByParts(t *testing.T, raw string) {
 	}
 	key := r.of(v.issuers[0], nil)
 	whole, parts := v.newClaims(), v.newClaims()
-	want := verdict(key.examine(raw, whole, false), whole)
+	want := verdict(key.examine(raw, whole, false), whole, key.issuer)
 	if parts.read([]byte(payload)) != nil {
 		if want == reasonNone {
 			t.Fatal("the payload is read in two ways")
 		}
 		return
 	}
-	if got := verdict(key.examine(raw, parts, true), parts); got != want {
+	if got := verdict(key.examine(raw, parts, true), parts, key.issuer); got != want {
 		t.Fatalf("by parts %v, as a whole %v", got, want)
 	}
 	if !reflect.DeepEqual(whole, parts) {

@@ -180,7 +180,7 @@ func (t *Token) reason(code wire.Code, now int64) Reason {
 // verdict says what golang-jwt's answer, and a claim that it does not look at, mean. A
 // token that is wrong in several ways is expired only when nothing else is wrong, as
 // that is the one thing a fresh token mends.
-func verdict(err error, c *claims) Reason {
+func verdict(err error, c *claims, by *issuer) Reason {
 	is := func(target error) bool { return errors.Is(err, target) }
 	switch {
 	case err == nil:
@@ -191,7 +191,7 @@ func verdict(err error, c *claims) Reason {
 		return ReasonSignature
 	case c.bad != reasonNone:
 		return c.bad
-	case is(jwt.ErrTokenInvalidIssuer), is(jwt.ErrTokenRequiredClaimMissing) && c.iss == "":
+	case is(jwt.ErrTokenInvalidIssuer), is(jwt.ErrTokenRequiredClaimMissing) && by.Name != "" && c.iss == "":
 		return ReasonIssuer
 	case is(jwt.ErrTokenInvalidAudience), is(jwt.ErrTokenRequiredClaimMissing):
 		return ReasonAudience

@@ -78,6 +78,7 @@ func TestRefusalSaysWhy(t *testing.T) {
 		{"none of the issuers", listed, by(first, `{"exp":1800009999,"iss":"them"}`), ReasonIssuer, `iss is "them", configured "me", "you"`},
 		{"another audience", flat, by(first, `{"exp":1800009999,"iss":"https://id.example","aud":["x","y"]}`), ReasonAudience, `aud is "x", "y", configured "notifyd", "push"`},
 		{"no audience", flat, by(first, `{"exp":1800009999,"iss":"https://id.example"}`), ReasonAudience, `there is no aud, configured "notifyd", "push"`},
+		{"no audience, any issuer", Options{Trusted: []Key{first}, Audience: []string{"it"}}, by(first, `{"exp":1800009999}`), ReasonAudience, `there is no aud, configured "it"`},
 		{"expired", bare, by(first, `{"exp":1799999999}`), ReasonExpired, "exp is 2027-01-15T07:59:59Z"},
 		{"not before", bare, by(first, `{"exp":1800009999,"nbf":1800000060}`), ReasonNotYet, "2027-01-15T08:01:00Z, which is ahead"},
 		{"issued ahead", bare, by(first, `{"exp":1800009999,"iat":1800000120}`), ReasonNotYet, "2027-01-15T08:02:00Z, which is ahead"},

@@ -257,7 +257,7 @@ func (v *Verifier) verify(a *attempt, from netip.Addr) (*Token, wire.Code) {
 	if err == nil || errors.Is(err, jwt.ErrTokenInvalidClaims) { // the signature held
 		v.admit(c, key.issuer)
 	}
-	if reason := verdict(err, c); reason != reasonNone {
+	if reason := verdict(err, c, key.issuer); reason != reasonNone {
 		if a.fault = c.fault; reason == ReasonMalformed { // all else was read before
 			a.fault = "the signature is not base64url without padding"
 		}
