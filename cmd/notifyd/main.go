@@ -1,4 +1,5 @@
-// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, check, version.
+// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, check, bench,
+// completion, version.
 //
 // main.go parses and dispatches. config.go is everything that serve can be told, settings.go where the values come from,
 // config_check.go what must hold between them. Each subcommand has a file of its own.
@@ -37,6 +38,11 @@ type cli struct {
 	Check   checkCmd   `cmd:"" help:"Say what is wrong with a configuration."`
 	Bench   benchCmd   `cmd:"" help:"Put a server under load and measure what it costs (Linux)."`
 	Version versionCmd `cmd:"" help:"Print the version."`
+
+	Completion completionCmd `cmd:"" help:"Print what makes a shell complete commands and flags."`
+	Suggest    suggestCmd    `cmd:"" hidden:""`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version, like the command."`
 }
 
 const description = `notifyd pushes events to WebSocket clients. Every message carries its own token (a JWT), which is checked for each frame.
@@ -113,7 +119,7 @@ func newParser(p *process, s *settings, grammar *cli) *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.WithBeforeResolve(s.load),
 		kong.Resolvers(s),
-		kong.Vars{"alg": "EdDSA", "load": "--window 32"}, // bench's defaults, which a scenario may set
+		kong.Vars{"version": "notifyd " + versionText(), "alg": "EdDSA", "load": "--window 32"}, // bench's defaults, which a scenario may set
 	)
 }
 

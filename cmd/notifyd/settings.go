@@ -41,8 +41,11 @@ func envName(flag string) string {
 // yamlKey gives the path of a flag in the file: auth.cache-entries is auth.cache_entries.
 func yamlKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
+// asks are the flags that ask for something instead of setting it.
+var asks = map[string]bool{"help": true, "version": true}
+
 // outsideFile lists the flags that say how this run goes, not how the server is configured.
-var outsideFile = map[string]bool{"help": true, "config": true, "health": true, "dev": true}
+var outsideFile = map[string]bool{"help": true, "version": true, "config": true, "health": true, "dev": true}
 
 // load runs after the command line is parsed and before anything is resolved: it reads the file, if there is one. The
 // parser calls it for the program and for the subcommand.
@@ -87,7 +90,7 @@ func (s *settings) load(ctx *kong.Context) error {
 
 // Resolve gives kong the value for a flag that the command line left out: the environment's, else the file's.
 func (s *settings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if flag.Name == "help" {
+	if asks[flag.Name] {
 		return nil, nil
 	}
 	// An empty variable is the empty string where that means something, and unset elsewhere.
@@ -253,7 +256,9 @@ func (s *settings) checkEnvironment(program *kong.Node) {
 	var collect func(*kong.Node)
 	collect = func(n *kong.Node) {
 		for _, flag := range n.Flags {
-			known = append(known, envName(flag.Name))
+			if !asks[flag.Name] {
+				known = append(known, envName(flag.Name))
+			}
 		}
 		for _, child := range n.Children {
 			collect(child)
