@@ -73,7 +73,7 @@ type Stats struct {
 	Entries      int64  // remembered tokens, expired ones included
 	KeyLoads     uint64 // changed files that were read, and URLs fetched, since New
 	KeyErrors    uint64 // those of them that failed, so that the keys stayed as they were
-	Stale        uint64 // valid tokens that Verify or Restore answered with Unavailable, for want of fresh revocations
+	Stale        uint64 // valid tokens that Verify or Restore answered with Unavailable, because news of revocations was too old
 	Revocations  int    // in force; some that have expired may be among them
 	// KeySetAge is the time since the last fetch that succeeded, of the URL for which
 	// it is longest: 0 without URLs, math.MaxInt64 where none has succeeded.

@@ -62,7 +62,7 @@ type Options struct {
 // Embedded configures the embedded server beyond its default, which opens no port. The addresses are
 // "host:port" or "user:password@host:port".
 type Embedded struct {
-	// Listen (nats.listen) opens a port for NATS clients. Who has the password may do everything, as other
+	// Listen (nats.listen) opens a port for NATS clients. A client with the password may do everything, as other
 	// nodes must. On loopback it may be left out; clients may publish and receive events then, and nothing
 	// else.
 	Listen string

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leftOut skips the test for want of something on this machine; with NOTIFYD_E2E=required that is a failure.
+// leftOut skips the test because this machine lacks something; with NOTIFYD_E2E=required that is a failure.
 func leftOut(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("NOTIFYD_E2E") == "required" {

@@ -27,7 +27,7 @@ var (
 	descTopics        = desc("topics", "Distinct topics and patterns that have subscribers on this node.")
 	descPending       = desc("pending_bytes", "Bytes owed to connections whose sockets have no room.")
 	descAccepted      = desc("accepted_total", "Sockets accepted.")
-	descAcceptErrors  = desc("accept_errors_total", "Times that accepting paused for want of descriptors or memory.")
+	descAcceptErrors  = desc("accept_errors_total", "Pauses in accepting because descriptors or memory ran out.")
 	descHandshakes    = desc("handshakes_total", "Requests by what became of them.", "result")
 	descTimeouts      = desc("timeouts_total", "Connections closed because a handshake, a message or a sign of life took too long.")
 	descSlow          = desc("slow_closes_total", "Connections closed because they did not read what they were sent.")

@@ -8,7 +8,7 @@ import (
 )
 
 // A quota bounds how often something may be had in a time by each of very many:
-// n at once, and one more each n-th part of the time. Who asks is kept in a fixed
+// n at once, and then one more after each n-th part of the time. Those that ask are kept in a fixed
 // number of places. Two that share one take it from each other, which lets them
 // have more, never less. Any goroutine may call it.
 type quota struct {

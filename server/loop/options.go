@@ -67,7 +67,7 @@ type Options struct {
 	// Refused constants); addr is "::" while it is not known. It is called on a loop
 	// and must not block. It may be nil.
 	OnRefuse func(addr netip.Addr, reason string)
-	// AcceptError is called when accept(2) fails for want of descriptors or
+	// AcceptError is called when accept(2) fails because there are no descriptors or no
 	// memory; accepting goes on by itself. It may be nil.
 	AcceptError func(error)
 }

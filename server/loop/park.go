@@ -45,7 +45,7 @@ func (l *Loop) chooseSleep() {
 	}
 }
 
-// open leaves file nil when there is no descriptor, or no poller, to be had.
+// open leaves file nil when it gets no descriptor or no poller.
 func (p *parking) open(x *poller) {
 	file := x.file()
 	if file == nil {

@@ -128,7 +128,7 @@ func duplicate(conn syscall.Conn) (int, error) {
 }
 
 // file returns a second descriptor of the epoll set as a file that Go's own poller
-// watches, or nil when there is none to be had.
+// watches, or nil when the system gives none.
 func (p *poller) file() *os.File {
 	fd, err := unix.FcntlInt(uintptr(p.epfd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

@@ -11,7 +11,7 @@ type Stats struct {
 	Refused      uint64 // handshakes answered otherwise
 	HTTP         uint64 // connections given to net/http
 	Timeouts     uint64 // handshakes, messages and silences that took too long
-	AcceptErrors uint64 // times that accept(2) failed for want of descriptors or memory
+	AcceptErrors uint64 // times that accept(2) failed because descriptors or memory ran out
 	Slow         uint64 // connections closed for not reading
 	BytesIn      uint64
 	BytesOut     uint64
