@@ -307,7 +307,7 @@ export class Client {
       } catch (error) {
         this.#report(error)
         // Until the old credential ends, there is time to ask again.
-        if (exp * 1000 > Date.now() && this.#connection === connection) this.#refreshCredential(connection, exp)
+        if (exp * 1000 > Date.now() && !connection.over) this.#refreshCredential(connection, exp)
       }
     }, refreshDelay(exp) + 250)
   }

@@ -445,3 +445,21 @@ test('a URL that is none, and a platform without WebSocket, are errors at once',
     if (native) globalThis.WebSocket = native
   }
 })
+
+test('a refresh that fails after the client was closed is not tried again', limit, async () => {
+  const server = await serve()
+  let asked = 0
+  let fail
+  const client = dial(server, {
+    strategy: 'first-message',
+    token: () => (++asked === 1 ? 'token' : new Promise((_, reject) => (fail = reject))),
+  })
+  await server.await(of('auth'))
+  await until(() => client.state === 'connected')
+  server.sockets[0].say({ type: 'expiring', exp: Math.floor(Date.now() / 1000) + 8 })
+  await until(() => asked === 2)
+  client.close()
+  fail(new Error('the provider is offline'))
+  await new Promise((resolve) => setTimeout(resolve, 3500)) // the next try would come within 3 s
+  assert.equal(asked, 2)
+})
