@@ -37,6 +37,7 @@ type Governor struct {
 	changed     func()
 	set         func(one bool)
 	processTime func() (nanos int64, ok bool)
+	aside       func(change func()) // runs a change in a goroutine of its own
 
 	one      atomic.Bool   // there is to be one processor
 	changes  atomic.Uint32 // counts them; a window does not reach over one
@@ -46,7 +47,6 @@ type Governor struct {
 	mu      sync.Mutex // held while the number is changed
 	isOne   bool       // guarded by mu: what was set last
 	stopped bool       // guarded by mu
-	running sync.WaitGroup
 }
 
 // New makes a governor that calls changed, from a goroutine of its own, after each
@@ -55,7 +55,10 @@ func New(changed func()) *Governor {
 	if runtime.GOMAXPROCS(0) == 1 {
 		return nil
 	}
-	return &Governor{changed: changed, set: setProcessors, processTime: processTime}
+	return &Governor{
+		changed: changed, set: setProcessors, processTime: processTime,
+		aside: func(change func()) { go change() },
+	}
 }
 
 func setProcessors(one bool) {
@@ -109,16 +112,16 @@ func (g *Governor) Tick(now int64) {
 	}
 }
 
-// Stop gives the program all processors back, for good, and waits until it has them.
+// Stop gives the program all processors back, for good, and waits until it has them. The loops may still run: what
+// their turns ask for from now on comes to nothing.
 func (g *Governor) Stop() {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.stopped = true
 	if g.isOne {
 		g.isOne = false
 		g.set(false)
 	}
-	g.mu.Unlock()
-	g.running.Wait()
 }
 
 // setOne returns at once: a change waits for a garbage collection that runs.
@@ -126,7 +129,7 @@ func (g *Governor) setOne(one bool) {
 	if !g.one.CompareAndSwap(!one, one) {
 		return
 	}
-	g.running.Go(func() {
+	g.aside(func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		one := g.one.Load() // perhaps another change has come meanwhile

@@ -35,6 +35,7 @@ func newMachine() *machine {
 			defer m.mu.Unlock()
 			return m.used, !m.unknown
 		},
+		aside: func(change func()) { change() },
 	}
 	m.lastTick.at = m.now
 	return m
@@ -52,12 +53,10 @@ func (m *machine) pass(d time.Duration, share float64) {
 func (m *machine) second(share float64) {
 	m.pass(time.Second, share)
 	m.Tick(m.now)
-	m.running.Wait()
 }
 
 func (m *machine) turn(writes int) {
 	m.Turn(&m.loop, m.now, writes)
-	m.running.Wait()
 }
 
 // want requires the changes that were made since the machine began.
@@ -151,6 +150,7 @@ func TestStopDuringAChange(t *testing.T) {
 	for range 100 {
 		m := newMachine()
 		m.second(0)
+		m.aside = func(change func()) { go change() }
 		m.Governor.mu.Lock()
 		m.Turn(&m.loop, m.now, manyWrites+1) // to all; its goroutine waits for mu
 		m.Governor.mu.Unlock()
@@ -160,6 +160,30 @@ func TestStopDuringAChange(t *testing.T) {
 }
 
 // The process's own time goes on with what it does.
+// A loop that still runs may ask for a change while the governor stops, and after it.
+func TestTurnsBesideStop(t *testing.T) {
+	for range 100 {
+		m := newMachine()
+		m.second(0)
+		m.aside = func(change func()) { go change() }
+		now := m.now
+		var loops sync.WaitGroup
+		loops.Go(func() {
+			for range 10 {
+				m.Turn(&m.loop, now, manyWrites+1)
+				m.one.Store(true)
+			}
+		})
+		m.Stop()
+		loops.Wait()
+		m.mu.Lock()
+		if last := m.sets[len(m.sets)-1]; last {
+			t.Fatalf("changes %v: a stopped governor left one processor", m.sets)
+		}
+		m.mu.Unlock()
+	}
+}
+
 func TestProcessTime(t *testing.T) {
 	before, ok := processTime()
 	if runtime.GOOS != "linux" {
