@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/notifyd/notifyd/client"
 	"github.com/notifyd/notifyd/wire"
@@ -31,11 +32,15 @@ type clientFlags struct {
 	Strategy    client.Strategy `help:"How the connection presents the token: ${enum}. message: not at all, each subscribe and publish does." enum:"message,first-message,header,subprotocol,ticket" default:"message"`
 }
 
+// maxBackoff is shorter than a client's default. Somebody waits at the terminal: for the server that comes back, and for
+// the answer when a token is refused for good, which takes twice as long.
+const maxBackoff = 5 * time.Second
+
 func (f *clientFlags) dial(ctx context.Context, opts client.Options) (*client.Client, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	opts.Token, opts.Strategy = client.StaticToken(f.Token), f.Strategy
+	opts.Token, opts.Strategy, opts.MaxBackoff = client.StaticToken(f.Token), f.Strategy, maxBackoff
 	return client.Dial(ctx, f.URL, opts)
 }
 

@@ -271,6 +271,48 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// A subscriber whose token is refused for a moment goes on when it is accepted again.
+func TestSubOutlivesARefusal(t *testing.T) {
+	file, key := keyFile(t)
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _ := keyFile(t)
+	r := serveHere(t, "--auth.keys", file)
+	trust := func(keys []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, keys, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := as(mint(t, key, authz.Claims{Publish: []string{"a"}, Subscribe: []string{"a"}}))
+	var stdout, stderr buffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(&process{t.Context(), env, strings.NewReader(""), &stdout, &stderr}, []string{"sub", "--url", r.url, "--count=1", "a"})
+	}()
+	r.subscribed(t, 1)
+
+	bad, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust(bad)
+	eventually(t, "three refusals", func() bool { return strings.Count(stderr.String(), "token_invalid") >= 3 })
+	trust(good)
+	r.subscribed(t, 1)
+	if got := invoke(t, env, "", "pub", "--url", r.url, "a", "1"); got != (result{}) {
+		t.Errorf("pub: %+v", got)
+	}
+	if got := <-code; got != exitOK || stdout.String() != `{"type":"event","topic":"a","data":1}`+"\n" {
+		t.Errorf("exit code %d\n%s%s", got, &stdout, &stderr)
+	}
+}
+
 func TestServeFailsToStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

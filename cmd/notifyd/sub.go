@@ -19,7 +19,7 @@ type subCmd struct {
 
 // Help is shown by --help.
 func (subCmd) Help() string {
-	return `Each event is one line of JSON, written at once. A lost connection is made again for ever; what is published meanwhile is missed. Ctrl-C ends it.
+	return `Each event is one line of JSON, written at once. A lost connection is made again for ever; what is published meanwhile is missed. Ctrl-C ends it. So does a token that the server refuses at least three times in a row, over at least ten seconds: a shorter refusal, such as while a node still has an issuer's old keys, ends nothing.
 
     notifyd sub rooms.42
     notifyd sub 'rooms.*' 'alerts.>' | jq .data
