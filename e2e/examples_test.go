@@ -453,6 +453,15 @@ func protocolExamples(t *testing.T, d *document) {
 			p.subscribe(t, "users.ann.orders", token)
 		}
 	}
+
+	needProgram(t, "curl")
+	shell := openTerminal(t, "terminal", t.TempDir(), "NOTIFYD_TOKEN="+token)
+	answers := []string{"{}", strings.TrimSuffix(strings.Repeat(`{"ok":true}`+"\n", 3), "\n")}
+	for i, command := range d.next(t, "sh", "127.0.0.1:8080", node.address()).commands() {
+		if out := strings.Join(shell.do(t, command), "\n"); out != answers[i] {
+			t.Errorf("%s: %s", command, out)
+		}
+	}
 	d.next(t, "js") // TestScriptExamples
 }
 

@@ -2,10 +2,14 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,6 +31,7 @@ func (s *Server) handler() http.Handler {
 		w.Header().Set("Connection", "Upgrade")
 		http.Error(w, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)", http.StatusUpgradeRequired)
 	})
+	mux.HandleFunc("POST "+prefix+"/v1/publish", s.publishHandler)
 	mux.HandleFunc("POST "+prefix+"/v1/tickets", s.ticketsHandler)
 	mux.HandleFunc("POST "+prefix+"/v1/revocations", s.revocationsHandler)
 	return s.cors(mux)
@@ -74,70 +79,140 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// bearer verifies the request's token. Signatures are verified here by as many requests at once as there are workers for the
-// connections, so that HTTP is no way around that bound.
+// bearerToken is the token in the Authorization header (RFC 6750 §2.1), if there is
+// exactly one.
+func bearerToken(r *http.Request) (raw []byte, ok bool) {
+	lines := r.Header.Values("Authorization")
+	if len(lines) != 1 {
+		return nil, false
+	}
+	scheme, value, _ := strings.Cut(lines[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return nil, false
+	}
+	return []byte(strings.TrimSpace(value)), true
+}
+
+// bearer verifies the request's token.
 func (s *Server) bearer(r *http.Request) (*authz.Token, wire.Code) {
-	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if len(r.Header.Values("Authorization")) != 1 || !strings.EqualFold(scheme, "Bearer") {
+	raw, ok := bearerToken(r)
+	if !ok {
 		return nil, wire.TokenMissing
 	}
-	raw := []byte(strings.TrimSpace(value))
-	token, code := s.auth.Find(raw), wire.OK
-	if token == nil {
-		cost, from := s.auth.Cost(raw), addressKey(s.httpClientAddr(r))
-		done := make(chan struct{})
-		verify := func() {
-			token, code = s.auth.VerifyFrom(raw, from)
-			close(done)
-		}
-		if !s.verify.push(job{size: len(raw), run: verify}) {
-			return nil, wire.Unavailable
-		}
-		select {
-		case <-done:
-		case <-r.Context().Done(): // the client has gone, or the server ends
-			return nil, wire.Unavailable
-		}
-		if code == wire.TokenInvalid && cost != authz.Cheap {
-			s.holdBack(r)
-		}
-	}
+	token, code := s.verifyHTTP(r.Context(), s.httpClientAddr(r), raw)
 	if code == wire.OK {
 		code = token.Check(httpNow())
 	}
 	return token, code
 }
 
-// httpError answers with a code of the table.
-func (s *Server) httpError(w http.ResponseWriter, code wire.Code) {
-	status := http.StatusBadRequest
-	switch {
-	case code == wire.TokenMissing:
-		status = http.StatusUnauthorized
-		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3.1: nothing more when nothing was presented
-	case code.Auth():
-		status = http.StatusUnauthorized
-		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-	case code == wire.Forbidden:
-		status = http.StatusForbidden
-		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
-	case code == wire.Unavailable:
-		status = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", "2")
-	case code == wire.RateLimited:
-		status = http.StatusTooManyRequests // the caller has set Retry-After
+// verifyHTTP verifies a token that came from addr by HTTP. Signatures are verified by
+// the workers that do so for the connections, so that HTTP is no way around that
+// bound. After a bad one it returns late.
+func (s *Server) verifyHTTP(ctx context.Context, addr netip.Addr, raw []byte) (*authz.Token, wire.Code) {
+	if len(raw) == 0 {
+		return nil, wire.TokenMissing
 	}
-	if code == wire.TokenNotYetValid {
-		w.Header().Set("Retry-After", "2")
+	if token := s.auth.Find(raw); token != nil {
+		return token, wire.OK
 	}
-	writeJSON(w, status, struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	}{code.String(), code.Text()})
+	type result struct {
+		token *authz.Token
+		code  wire.Code
+	}
+	cost := s.auth.Cost(raw)
+	if cost == authz.Cheap {
+		return s.auth.VerifyFrom(raw, addressKey(addr))
+	}
+	v, ok := await(ctx, &s.verify, len(raw), func() (v result) {
+		v.token, v.code = s.auth.VerifyFrom(raw, addressKey(addr))
+		return v
+	})
+	if !ok {
+		return nil, wire.Unavailable
+	}
+	if v.code == wire.TokenInvalid {
+		s.holdBack(ctx, addr)
+	}
+	return v.token, v.code
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
+// await has a worker of p do work, and returns its result. It returns false when the
+// queue is full or ctx ends first; work may be under way then.
+func await[T any](ctx context.Context, p *pool, size int, work func() T) (result T, ok bool) {
+	done := make(chan T, 1)
+	var gone atomic.Bool
+	if !p.push(job{size: size, gone: &gone, run: func() { done <- work() }}) {
+		return result, false
+	}
+	select {
+	case result = <-done:
+		return result, true
+	case <-ctx.Done(): // the client has gone, or the server ends
+		gone.Store(true)
+		return result, false
+	}
+}
+
+// httpStatus is the status of an answer that refuses with code.
+func httpStatus(code wire.Code) int {
+	switch code {
+	case wire.Forbidden:
+		return http.StatusForbidden
+	case wire.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case wire.TokenReplayed:
+		return http.StatusConflict
+	case wire.DigestMismatch:
+		return http.StatusUnprocessableEntity
+	case wire.RateLimited:
+		return http.StatusTooManyRequests
+	case wire.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	if code.Auth() {
+		return http.StatusUnauthorized
+	}
+	return http.StatusBadRequest
+}
+
+// httpError answers with a code of the table.
+func (s *Server) httpError(w http.ResponseWriter, code wire.Code) {
+	s.problem(w, httpStatus(code), code, "")
+}
+
+// problem answers with what RFC 9457 calls a problem. message is for developers;
+// empty, it is the code's own text. A Retry-After that the caller has set stays.
+func (s *Server) problem(w http.ResponseWriter, status int, code wire.Code, message string) {
+	h := w.Header()
+	switch {
+	case status == http.StatusUnauthorized && code == wire.TokenMissing:
+		h.Set("WWW-Authenticate", "Bearer") // RFC 6750 §3.1: nothing more when nothing was presented
+	case status == http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	case code == wire.Forbidden:
+		h.Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+	}
+	if code.Retry() && h.Get("Retry-After") == "" {
+		setRetryAfter(w, 2*time.Second)
+	}
+	if message == "" {
+		message = code.Text()
+	}
+	writeJSON(w, status, "application/problem+json", struct {
+		Title   string `json:"title"`
+		Status  int    `json:"status"`
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}{http.StatusText(status), status, code.String(), message})
+}
+
+func setRetryAfter(w http.ResponseWriter, d time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(int((d+time.Second-1)/time.Second)))
+}
+
+func writeJSON(w http.ResponseWriter, status int, media string, v any) {
+	w.Header().Set("Content-Type", media)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)

@@ -140,6 +140,9 @@ func (s *Server) sum() counts {
 	parts := make([]counts, len(s.engine.Loops()))
 	s.engine.Do(func(l *loop.Loop) { parts[l.Index()] = stateOf(l).counts })
 	var t counts
+	for code := range t.published {
+		t.published[code] = s.publishedByHTTP[code].Load()
+	}
 	for i := range parts {
 		t.memoHits += parts[i].memoHits
 		t.subs += parts[i].subs

@@ -1,8 +1,8 @@
 package server
 
 import (
+	"context"
 	"hash/maphash"
-	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -65,13 +65,13 @@ func (p *penalties) pause(addr netip.Addr, now int64, longest time.Duration) tim
 	return min(firstPenalty<<min(n-2, 20), longest)
 }
 
-// holdBack holds the answer to an HTTP request back whose token was refused for
-// what took long to find out.
-func (s *Server) holdBack(r *http.Request) {
-	d := s.penalties.pause(s.httpClientAddr(r), httpNow(), s.opts.Penalty)
+// holdBack holds the answer to an HTTP request from addr back whose token was
+// refused for what took long to find out.
+func (s *Server) holdBack(ctx context.Context, addr netip.Addr) {
+	d := s.penalties.pause(addr, httpNow(), s.opts.Penalty)
 	select {
 	case <-time.After(min(d, s.opts.Loop.MessageTimeout/2)):
-	case <-r.Context().Done():
+	case <-ctx.Done():
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -145,6 +146,7 @@ type Server struct {
 	handoff *loop.HandoffListener // requests that are no upgrade, for http
 	http    *http.Server
 	served  sync.WaitGroup
+	cutHTTP context.CancelFunc // ends the context of every request
 	shards  []shard
 	conns   connIDs
 
@@ -155,6 +157,12 @@ type Server struct {
 	answers answers
 
 	ticketsOfSubject, ticketsOfAddress *quota
+
+	// Of events that come by HTTP: what became of them, how many may come, and room
+	// for those that wait.
+	publishedByHTTP [wire.NumCodes]atomic.Uint64
+	httpRate        *quota
+	httpRoom        signal
 }
 
 // New makes a server that verifies tokens with auth.
@@ -172,6 +180,9 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) { s.refusedHandshake(addr, reason, "") }
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
 	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
+	if opts.Rate > 0 {
+		s.httpRate = newQuota(opts.Burst, time.Duration(opts.Burst)*time.Second/time.Duration(opts.Rate))
+	}
 	errorLog, _ := zap.NewStdLogAt(s.log, zap.DebugLevel)
 	s.http = &http.Server{
 		Handler:           s.handler(),
@@ -182,6 +193,9 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 		MaxHeaderBytes:    s.opts.Loop.HeadBytes,
 		ErrorLog:          errorLog,
 	}
+	requests, cut := context.WithCancel(context.Background())
+	s.cutHTTP = cut
+	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	opts.Loop.OnRoom = s.Room
 	opts.Loop.HTTP = s.handoff
 	if opts.AdaptProcessors {
@@ -247,6 +261,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.log.Warn("HTTP requests were cut off", zap.Error(cut))
 		_ = s.http.Close()
 	}
+	s.cutHTTP()
 	s.served.Wait()
 	s.verify.stop()
 	s.tickets.stop()

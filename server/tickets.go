@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -123,7 +122,7 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		wait = s.ticketsOfAddress.take(now, addressKey(addr).String())
 	}
 	if wait > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int((wait+time.Second-1)/time.Second)))
+		setRetryAfter(w, wait)
 		refuse(wire.RateLimited)
 		return
 	}
@@ -141,7 +140,7 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answers.tickets.WithLabelValues("ok").Inc()
-	writeJSON(w, http.StatusCreated, struct {
+	writeJSON(w, http.StatusCreated, mediaJSON, struct {
 		Ticket    string `json:"ticket"`
 		ExpiresIn int    `json:"expires_in"`
 	}{ticket, int(ttl / time.Second)})

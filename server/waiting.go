@@ -126,6 +126,7 @@ func (s *Server) Room() {
 	for _, l := range s.engine.Loops() {
 		l.Post(func() { s.room(l) })
 	}
+	s.httpRoom.happened()
 }
 
 // room goes on with what waits for room on l, for as long as there is some. Those

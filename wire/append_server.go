@@ -84,6 +84,24 @@ func AppendError(dst, id, topic []byte, code Code, detail string) []byte {
 	return append(dst, '}')
 }
 
+// AppendResult appends what became of one publish of many that came by HTTP: a
+// line of its own, with code OK or a refusal. detail is as in [AppendError].
+func AppendResult(dst, id []byte, code Code, detail string) []byte {
+	if code == OK {
+		dst = append(dst, `{"ok":true`...)
+		dst = appendMember(dst, "id", id)
+		return append(dst, "}\n"...)
+	}
+	if detail == "" {
+		detail = code.Text()
+	}
+	dst = append(dst, `{"ok":false`...)
+	dst = appendMember(dst, "id", id)
+	dst = appendMember(dst, "code", code.String())
+	dst = appendMember(dst, "message", detail)
+	return append(dst, "}\n"...)
+}
+
 // AppendPong appends the answer to a ping envelope.
 func AppendPong(dst, id []byte) []byte {
 	dst = append(dst, `{"type":"pong"`...)

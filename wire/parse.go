@@ -53,7 +53,19 @@ var envelopeNames = [][]byte{
 //
 // Whether the topic is one, and whether there is a token and what it is worth,
 // is for the caller to check.
-func Parse(frame []byte, env *Envelope) *Error {
+func Parse(frame []byte, env *Envelope) *Error { return parse(frame, env, 0) }
+
+// ParsePublish is [Parse] where nothing but a publish is expected: its type may be left out.
+func ParsePublish(text []byte, env *Envelope) *Error {
+	err := parse(text, env, Publish)
+	if err == errType || err == nil && env.Kind != Publish {
+		return errNotPublish
+	}
+	return err
+}
+
+// parse reads an envelope; one without a type is of the kind usual.
+func parse(frame []byte, env *Envelope, usual Kind) *Error {
 	*env = Envelope{}
 	var o object
 	i := space(frame, 0)
@@ -77,6 +89,9 @@ func Parse(frame []byte, env *Envelope) *Error {
 	}
 	if o.fault != nil {
 		return o.fault
+	}
+	if env.Kind == 0 {
+		env.Kind = usual
 	}
 	return env.complete()
 }

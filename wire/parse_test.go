@@ -27,6 +27,25 @@ var envelopes = []string{
 	`{"type":"publish","topic":"a","data":null}`,
 }
 
+// Where only a publish is expected its type may be left out, and another one is refused.
+func TestParsePublish(t *testing.T) {
+	var env Envelope
+	for _, text := range []string{`{"topic":"a","data":1}`, `{"topic":"a","data":1,"type":"publish"}`} {
+		if err := ParsePublish([]byte(text), &env); err != nil || env.Kind != Publish || string(env.Topic) != "a" {
+			t.Errorf("%s: %+v, %v", text, env, err)
+		}
+	}
+	for text, want := range map[string]*Error{
+		`{"topic":"a","type":"subscribe"}`: errNotPublish, `{"type":"ping"}`: errNotPublish,
+		`{"topic":"a","data":1,"type":"x"}`: errNotPublish, `{"topic":"a","data":1,"type":1}`: errNotPublish,
+		`{}`: errNoTopic, `{"topic":"a"}`: errNoData, `{"topic":1,"data":1}`: errTopic, ``: errNotObject,
+	} {
+		if err := ParsePublish([]byte(text), &env); err != want {
+			t.Errorf("%s: %v, want %v", text, err, want)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	hour := time.Date(2026, 2, 1, 10, 0, 0, 0, time.UTC)
 	since := func(kind SinceKind, n uint64, at int64) Envelope {

@@ -1,0 +1,345 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// The way of a message that comes by HTTP, from a backend that keeps no
+// connection. Each has a token of its own as ever, or uses that of the request,
+// and is judged as on a WebSocket (path.go); what waits there without a goroutine
+// waits here in that of its request.
+
+const (
+	mediaJSON   = "application/json"
+	mediaNDJSON = "application/x-ndjson"
+
+	// httpRoomWait is how long a publish waits for the bus to keep up.
+	httpRoomWait = 5 * time.Second
+	// lineBuffer is how much of a body is read at once, and about how many bytes of
+	// results are kept until they are sent.
+	lineBuffer = 16 << 10
+)
+
+// publishHandler answers POST /v1/publish.
+func (s *Server) publishHandler(w http.ResponseWriter, r *http.Request) {
+	p := &publisher{Server: s, ctx: r.Context(), addr: s.httpClientAddr(r)}
+	if raw, ok := bearerToken(r); ok {
+		p.bearer = raw
+	}
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case r.Header.Get("Content-Encoding") != "":
+		w.Header().Set("Accept-Encoding", "identity")
+		s.problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "send the body as it is, without Content-Encoding")
+	case err == nil && media == mediaJSON:
+		p.one(w, r)
+	case err == nil && media == mediaNDJSON:
+		p.many(w, r)
+	default:
+		w.Header().Set("Accept", mediaJSON+", "+mediaNDJSON)
+		s.problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "Content-Type must be "+mediaJSON+", or "+mediaNDJSON+" for one event a line")
+	}
+}
+
+// publisher is what publishes by one HTTP request.
+type publisher struct {
+	*Server
+	ctx    context.Context // of the request
+	addr   netip.Addr
+	bearer []byte       // the request's token, for events without one; nil: it has none
+	memo   *authz.Token // the last that an event used
+	token  *authz.Token // of the event in hand
+	env    wire.Envelope
+	// patient: what is over the rate waits. It is refused otherwise, with the time
+	// that is left to wait in retryAfter.
+	patient    bool
+	retryAfter time.Duration
+}
+
+// one answers a request with one event.
+func (p *publisher) one(w http.ResponseWriter, r *http.Request) {
+	body := http.MaxBytesReader(w, r.Body, int64(p.opts.Loop.MessageBytes))
+	text, err := io.ReadAll(body)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		p.refused(wire.TooLarge)
+		p.httpError(w, wire.TooLarge)
+		return
+	case err != nil: // the client has gone, or took too long
+		p.problem(w, http.StatusBadRequest, wire.BadEnvelope, "the body could not be read to its end")
+		return
+	}
+	code, detail := p.publish(text)
+	if code != wire.OK {
+		if p.retryAfter > 0 {
+			setRetryAfter(w, p.retryAfter)
+		}
+		p.problem(w, httpStatus(code), code, detail)
+		return
+	}
+	p.bus.Flush()
+	answer := []byte("{}\n")
+	if len(p.env.ID) > 0 {
+		answer = wire.AppendResult(nil, p.env.ID, wire.OK, "")
+	}
+	w.Header().Set("Content-Type", mediaJSON)
+	_, _ = w.Write(answer)
+}
+
+// many answers a request with an event a line: a result a line, in order. A line
+// that is refused does not stop the others. Memory is bounded by the longest
+// message; each line has [loop.Options.MessageTimeout] to arrive.
+func (p *publisher) many(w http.ResponseWriter, r *http.Request) {
+	p.patient = true
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex() // HTTP/2 is so by nature
+	w.Header().Set("Content-Type", mediaNDJSON)
+	w.Header().Set("X-Accel-Buffering", "no") // results come while lines do, through nginx too
+	lines := lineReader{from: bufio.NewReaderSize(r.Body, lineBuffer), limit: p.opts.Loop.MessageBytes}
+	var results []byte
+	send := func() bool {
+		if len(results) == 0 {
+			return true
+		}
+		p.bus.Flush()
+		_ = control.SetWriteDeadline(time.Now().Add(p.opts.Loop.MessageTimeout))
+		_, err := w.Write(results)
+		results = results[:0]
+		return err == nil && control.Flush() == nil
+	}
+	var extended time.Time
+	for {
+		if now := time.Now(); now.Sub(extended) > time.Second {
+			extended = now
+			_ = control.SetReadDeadline(now.Add(p.opts.Loop.MessageTimeout))
+		}
+		if (!lines.ready() || len(results) > lineBuffer) && !send() {
+			return
+		}
+		line, err := lines.next()
+		switch {
+		case errors.Is(err, errLongLine):
+			p.env.ID = nil
+			p.refused(wire.TooLarge)
+			results = wire.AppendResult(results, nil, wire.TooLarge, "")
+			continue
+		case err != nil:
+			// What stands behind the last line end of a body that was cut may be half
+			// a message.
+			send()
+			return
+		case len(line) == 0:
+			continue
+		}
+		code, detail := p.publish(line)
+		results = wire.AppendResult(results, p.env.ID, code, detail)
+	}
+}
+
+// publish does for one event what [Server.Message] and what follows it do for a
+// frame. text is overwritten.
+func (p *publisher) publish(text []byte) (wire.Code, string) {
+	code, detail := p.judge(text)
+	if code == wire.OK {
+		code = p.bus.Publish(p.env.Topic, p.env.Data)
+	}
+	if code != wire.OK {
+		p.refused(code)
+		return code, detail
+	}
+	p.publishedByHTTP[wire.OK].Add(1)
+	return wire.OK, ""
+}
+
+func (p *publisher) judge(text []byte) (code wire.Code, detail string) {
+	if err := wire.ParsePublish(text, &p.env); err != nil {
+		return err.Code, err.Detail
+	}
+	raw := p.env.Token
+	if raw == nil {
+		raw = p.bearer
+	}
+	if p.memo != nil && p.memo.Same(raw) {
+		p.token = p.memo
+	} else if p.token, code = p.verifyHTTP(p.ctx, p.addr, raw); code != wire.OK {
+		return code, ""
+	}
+	p.memo = p.token
+	if code = p.token.Check(httpNow()); code != wire.OK {
+		return code, ""
+	}
+	switch {
+	case !wire.ValidTopic(p.env.Topic):
+		return wire.BadTopic, ""
+	case !p.token.MayPublish(p.env.Topic):
+		return wire.Forbidden, ""
+	}
+	if p.token.Bound() {
+		if code = p.token.Digest(p.env.Topic, p.env.Data); code != wire.OK {
+			return code, ""
+		}
+	}
+	if !p.takeRate() {
+		return wire.RateLimited, ""
+	}
+	if _, _, once := p.token.Once(); once {
+		if code = p.useOnceHTTP(); code != wire.OK {
+			return code, ""
+		}
+	}
+	if !p.waitForRoom(p.ctx) {
+		return wire.Unavailable, "the server does not keep up: try again"
+	}
+	return p.token.Check(httpNow()), "" // it may have ended while it waited
+}
+
+// takeRate counts an event against limits.rate. There is no connection that it
+// could be counted for: proxies share theirs, and a new one costs little. So the
+// owner of the token is counted, at its address.
+func (p *publisher) takeRate() bool {
+	if p.opts.Rate == 0 {
+		return true
+	}
+	for {
+		wait := p.httpRate.take(httpNow(), p.token.Issuer(), p.token.Subject(), addressKey(p.addr).String())
+		switch {
+		case wait == 0:
+			return true
+		case !p.patient:
+			p.retryAfter = wait
+			return false
+		}
+		select {
+		case <-time.After(wait):
+		case <-p.ctx.Done():
+			return false
+		}
+	}
+}
+
+// useOnceHTTP notes that the token is used, with the workers that do so for the
+// connections.
+func (p *publisher) useOnceHTTP() wire.Code {
+	s, token := p.Server, p.token
+	code, ok := await(p.ctx, &s.once, len(p.env.Token), func() wire.Code { return s.useOnce(token) })
+	if !ok {
+		return wire.Unavailable
+	}
+	return code
+}
+
+// refused counts and logs a refusal.
+func (p *publisher) refused(code wire.Code) {
+	p.publishedByHTTP[code].Add(1)
+	p.log.Debug("publish by HTTP refused", zap.Stringer("addr", p.addr), zap.Stringer("code", code))
+}
+
+// waitForRoom waits until the bus and the loops keep up, for httpRoomWait at most.
+func (s *Server) waitForRoom(ctx context.Context) bool {
+	if s.hasRoom() {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, httpRoomWait)
+	defer cancel()
+	for {
+		came := s.httpRoom.next() // before it is asked, or an answer could be missed
+		if s.hasRoom() {
+			return true
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// A signal wakes those that wait for something to happen once more. The zero
+// value is ready; any goroutine may call it.
+type signal struct {
+	mu   sync.Mutex
+	come chan struct{} // guarded by mu; nil: nobody waits
+}
+
+// next returns a channel that the next call of happened closes.
+func (s *signal) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.come == nil {
+		s.come = make(chan struct{})
+	}
+	return s.come
+}
+
+func (s *signal) happened() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.come != nil {
+		close(s.come)
+		s.come = nil
+	}
+}
+
+// lineReader reads lines of bounded length.
+type lineReader struct {
+	from  *bufio.Reader
+	limit int
+	long  []byte // a line that the reader's buffer does not hold
+}
+
+// ready says whether next would find a line without reading from the body.
+func (l *lineReader) ready() bool {
+	buffered, _ := l.from.Peek(l.from.Buffered())
+	return bytes.IndexByte(buffered, '\n') >= 0
+}
+
+var errLongLine = errors.New("the line is too long")
+
+// next returns the next line without its end, until the one after it is read, or
+// errLongLine for one that is too long. The last line needs no end; what was cut
+// off is no line: the error is that of the body.
+func (l *lineReader) next() ([]byte, error) {
+	l.long = l.long[:0]
+	tooLong := false
+	for {
+		part, err := l.from.ReadSlice('\n')
+		switch {
+		case err == nil && len(l.long) == 0 && !tooLong && len(part) <= l.limit+1:
+			return bytes.Trim(part, lineSpace), nil
+		case len(l.long)+len(part) > l.limit+2:
+			tooLong = true
+			l.long = l.long[:0]
+		case !tooLong:
+			l.long = append(l.long, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && !errors.Is(err, io.EOF):
+			return nil, err
+		case tooLong:
+			return nil, errLongLine
+		case errors.Is(err, io.EOF) && len(l.long) == 0:
+			return nil, io.EOF
+		}
+		return bytes.Trim(l.long, lineSpace), nil
+	}
+}
+
+// lineSpace is what may stand round a line's JSON: its white space, and the line's end.
+const lineSpace = " \t\r\n"
