@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -74,7 +73,7 @@ func TestDrain(t *testing.T) {
 	for i, p := range publishers {
 		before = append(before, acked(t, i, p.got.all())...)
 	}
-	draining.signal(t, syscall.SIGTERM)
+	draining.terminate(t)
 	select {
 	case <-draining.gone:
 	case <-time.After(patience):
@@ -134,5 +133,48 @@ func contains(t *testing.T, who string, got map[string]bool, want []string, what
 	}
 	if len(missing) > 0 {
 		t.Errorf("%s lacks %d of %d events that were %s, such as %s", who, len(missing), len(want), what, missing[0])
+	}
+}
+
+// TestDrainDelay sends SIGTERM to a node with a drain_delay: /readyz says no at once, and connections from before and new
+// ones are served for as long; then they are told of the restart and sent away, and nobody comes in any more.
+func TestDrainDelay(t *testing.T) {
+	const topic = "drain.delay"
+	keys := newIssuer(t)
+	node := serve(t, "node", nil, "--auth.keys="+keys.public, "--drain-delay=8s", "--drain-window=2s")
+	write, read := keys.publisher(t, time.Hour, topic), keys.subscriber(t, time.Hour, topic)
+	before := dialCoder(t, "from before", node.url)
+	before.subscribe(t, topic, read)
+	node.terminate(t)
+	eventually(t, "/readyz says no", func() bool { status, _ := node.get("/readyz"); return status == 503 })
+	if status, body := node.get("/healthz"); status != 200 {
+		t.Errorf("/healthz in the delay: %d %s", status, body)
+	}
+	newcomer := dialCoder(t, "newcomer", node.url)
+	newcomer.subscribe(t, topic, read)
+	if m := newcomer.publish(t, topic, write, `"here"`); m.Type != "ack" {
+		t.Errorf("publish in the delay: %+v", m)
+	}
+	for _, p := range []*peer{before, newcomer} {
+		frames := p.got
+		frames.await(t, "the event", 0, func(frame string) bool { return strings.Contains(frame, `"here"`) })
+		for _, frame := range frames.all() {
+			if decode(t, frame).Type == "restart" {
+				t.Errorf("%s was told of the restart before the delay was over", p.name)
+			}
+		}
+		frames.await(t, "the restart", 0, func(frame string) bool { return decode(t, frame).Type == "restart" })
+	}
+	for _, p := range []*peer{before, newcomer} {
+		if <-p.closed; p.code != 1012 {
+			t.Errorf("%s was closed with %d, want 1012", p.name, p.code)
+		}
+	}
+	<-node.gone
+	if code := node.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, err := tryCoder(t, "too late", node.url); err == nil {
+		t.Error("a client came in after the end")
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -424,7 +423,7 @@ func protocolExamples(t *testing.T, d *document) {
 	ends := serve(t, "notifyd that ends", nil, "--auth.keys="+keys.public)
 	last := dialCoder(t, "client of a node that ends", ends.url)
 	last.ping(t)
-	ends.signal(t, syscall.SIGTERM)
+	ends.terminate(t)
 	last.got.await(t, "restart", 0, func(frame string) bool { return decode(t, frame).Type == "restart" })
 	for _, frame := range slices.Concat(p.got.all(), q.got.all(), last.got.all()) {
 		shapes[shape(t, frame)] = true

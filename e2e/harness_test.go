@@ -141,10 +141,11 @@ func (p *process) kill() {
 	<-p.gone
 }
 
-func (p *process) signal(t *testing.T, s syscall.Signal) {
+// terminate asks it to end, with SIGTERM.
+func (p *process) terminate(t *testing.T) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		t.Fatalf("%s: signal %v: %v", p.output.name, s, err)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatalf("%s: SIGTERM: %v", p.output.name, err)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -136,7 +135,7 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 
 	time.Sleep(500 * time.Millisecond)
-	one.signal(t, syscall.SIGTERM)
+	one.terminate(t)
 	eventually(t, "the balancer sees that node one is not ready", func() bool {
 		status, _ := one.get("/readyz")
 		return status != 200

@@ -36,12 +36,15 @@ func listenAdmin(address string) (*admin, error) {
 	return a, err
 }
 
-// serve answers from now on. ready is called for each /readyz.
-func (a *admin) serve(ready func() error, withPprof bool) {
+// healthTimeout is how long loops may take to give a sign of life.
+const healthTimeout = 5 * time.Second
+
+// serve answers from now on. health is called for each /healthz, ready for each /readyz.
+func (a *admin) serve(health func(context.Context) error, ready func() error, withPprof bool) {
 	if a.listener == nil {
 		return
 	}
-	a.server.Handler = a.handler(ready, withPprof)
+	a.server.Handler = a.handler(health, ready, withPprof)
 	a.server.ReadHeaderTimeout = 10 * time.Second
 	a.server.IdleTimeout = time.Minute
 	go func() {
@@ -51,19 +54,19 @@ func (a *admin) serve(ready func() error, withPprof bool) {
 	}()
 }
 
-func (a *admin) handler(ready func() error, withPprof bool) http.Handler {
+func (a *admin) handler(health func(context.Context) error, ready func() error, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+		defer cancel()
+		answer(w, health(ctx))
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		err := ready()
 		if a.draining.Load() {
 			err = errors.New("draining")
 		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
+		answer(w, err)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{Registry: a.metrics}))
 	if withPprof {
@@ -74,6 +77,14 @@ func (a *admin) handler(ready func() error, withPprof bool) http.Handler {
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+func answer(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = w.Write([]byte("ok\n"))
 }
 
 // addr is where it listens; empty when it is off.

@@ -31,8 +31,16 @@ const (
 	busShards = 1
 	// startTimeout bounds the start of the bus, and the wait for the revocations.
 	startTimeout = 30 * time.Second
-	// stopTimeout bounds what follows the drain window: a last flush, and the end of the bus.
-	stopTimeout = 10 * time.Second
+	// Each stage of a stop has a time of its own, so that one which hangs takes nothing from the next.
+	//
+	// clientsTimeout follows the drain window: close handshakes (5 s, by a clock of seconds).
+	clientsTimeout = 8 * time.Second
+	// busTimeout is for the last flush to NATS, and the end of the embedded server.
+	busTimeout = 10 * time.Second
+	// restTimeout is for each of the others.
+	restTimeout = 2 * time.Second
+	// cutOff is how much longer a stage may take that has been told to end.
+	cutOff = 8 * time.Second
 )
 
 // Options say what a node is made of. The zero value is a node on a port that the system chooses, with an embedded
@@ -44,6 +52,9 @@ type Options struct {
 	// it private. Empty: none.
 	AdminListen string
 	Pprof       bool
+	// DrainDelay is how long Close goes on as ever, with a /readyz that says no, before it sends clients away: a load
+	// balancer that has not seen that yet sends new ones here.
+	DrainDelay time.Duration
 	// Version is logged at the start.
 	Version string
 
@@ -83,6 +94,7 @@ type Node struct {
 
 	log              *zap.Logger
 	revocationMaxAge time.Duration
+	drainDelay       time.Duration
 	drainWindow      time.Duration
 	listener         net.Listener
 	admin            *admin
@@ -104,6 +116,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	n := &Node{
 		log:              log.With(zap.String("node", id)),
 		revocationMaxAge: o.Auth.RevocationMaxAge,
+		drainDelay:       o.DrainDelay,
 		drainWindow:      o.Server.DrainWindow,
 	}
 	defer func() {
@@ -152,7 +165,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
 	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus},
 		n.revocations.calls, recheck.took, revocationAge(n.store))
-	n.admin.serve(n.ready, o.Pprof)
+	n.admin.serve(n.Server.Health, n.ready, o.Pprof)
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
 		zap.String("version", o.Version))
 	return n, nil
@@ -182,7 +195,7 @@ func (n *Node) authOptions(o authz.Options, recheck *rechecker, verifying promet
 
 // abort takes back a start that did not come to its end.
 func (n *Node) abort() {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), busTimeout)
 	defer cancel()
 	if n.store != nil {
 		n.store.Close()
@@ -220,26 +233,46 @@ func (n *Node) ready() error {
 	return nil
 }
 
-// Close drains the node: /readyz says no, clients are sent away over Server.DrainWindow, then everything ends. It takes
-// up to 10 s more than that window. Later calls wait for the first and return its error.
+// Close drains the node: /readyz says no at once; after DrainDelay clients are sent away over Server.DrainWindow, and
+// then everything ends. It takes up to half a minute more than these two. Later calls wait for the first and return
+// its error.
 func (n *Node) Close() error {
 	n.closing.Do(func() { n.closeErr = n.drain() })
 	return n.closeErr
 }
 
 func (n *Node) drain() error {
-	n.log.Info("draining", zap.Duration("window", n.drainWindow))
+	n.log.Info("draining", zap.Duration("delay", n.drainDelay), zap.Duration("window", n.drainWindow))
 	n.admin.drain()
-	ctx, cancel := context.WithTimeout(context.Background(), n.drainWindow+stopTimeout)
-	defer cancel()
-	err := n.Server.Shutdown(ctx)
-	n.store.Close()
-	err = errors.Join(err, n.Bus.Close(ctx))
-	n.cancel()
-	n.background.Wait()
-	n.admin.close(ctx)
+	time.Sleep(n.drainDelay)
+	err := errors.Join(
+		stage("clients", n.drainWindow+clientsTimeout, n.Server.Shutdown),
+		stage("store", restTimeout, func(context.Context) error { n.store.Close(); return nil }),
+		stage("NATS", busTimeout, n.Bus.Close),
+		stage("background", restTimeout, func(context.Context) error { n.cancel(); n.background.Wait(); return nil }),
+		stage("admin", restTimeout, func(ctx context.Context) error { n.admin.close(ctx); return nil }),
+	)
 	n.log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// stage gives f time, and waits a little longer for it to heed its context. What hangs is left behind.
+func stage(name string, within time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	late := time.NewTimer(within + cutOff)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	case <-late.C:
+		return fmt.Errorf("%s: did not end in %v", name, within+cutOff)
+	}
 }
 
 // Reload reads the key files again, and fetches URLs again in the background. Tokens of keys that are gone end at once;

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/node"
 	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -188,5 +191,38 @@ func TestRefusedTokensAreExplained(t *testing.T) {
 		if strings.Contains(text, part) {
 			t.Errorf("a part of the token is in the log: %s", text)
 		}
+	}
+}
+
+// A loop that hangs makes /healthz say so; a stop names it, and does not wait for it.
+func TestHangingLoop(t *testing.T) {
+	_, auth := trusted(t)
+	log, _ := testkit.Log()
+	var hang atomic.Bool
+	hung, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	var once sync.Once
+	o := node.Options{AdminListen: "127.0.0.1:0", Auth: auth}
+	o.Server.Loop = loop.Options{Loops: 1, OnTurn: func(*loop.Loop, int) {
+		if hang.Load() {
+			once.Do(func() { close(hung) })
+			<-release
+		}
+	}}
+	n, err := node.Start(t.Context(), o, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, body := get(t, n, "/healthz"); status != http.StatusOK {
+		t.Errorf("%d %s", status, body)
+	}
+	hang.Store(true)
+	_, _ = net.Dial("tcp", n.Addr().String())
+	<-hung
+	if status, body := get(t, n, "/healthz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "loop 0 hangs") {
+		t.Errorf("%d %s", status, body)
+	}
+	if err := n.Close(); err == nil || !strings.Contains(err.Error(), "loop 0 hangs") {
+		t.Error(err)
 	}
 }

@@ -242,8 +242,8 @@ func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
 // with 1012, spread over Options.DrainWindow. In the first half of that time
 // the server goes on as ever, but for a notice to all clients: they can connect
 // to another node before they give up this one. Then it stops accepting. The
-// bus must still run. When ctx ends first, the rest is cut off and its error
-// returned.
+// bus must still run. When ctx ends first, the connections that are left are cut
+// off and its error returned; a loop that hangs is left behind.
 func (s *Server) Shutdown(ctx context.Context) error {
 	window := s.opts.DrainWindow
 	if notice := window / 2; notice >= minRestartNotice {
@@ -254,8 +254,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.governor.Stop()
 	}
 	err := s.engine.Drain(ctx, window)
-	// A request that its client never ends must not take the time that NATS needs.
-	inTime, cancel := context.WithTimeout(ctx, httpGrace)
+	// Requests have a time of their own: connections may have used up that of ctx.
+	inTime, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpGrace)
 	defer cancel()
 	if cut := s.http.Shutdown(inTime); cut != nil {
 		s.log.Warn("HTTP requests were cut off", zap.Error(cut))
@@ -281,12 +281,14 @@ const minRestartNotice = time.Second
 // long as they are told that it goes on, or until all of them have left.
 func (s *Server) announceRestart(ctx context.Context, within time.Duration) {
 	frame := wire.AppendRestart(nil, within)
-	s.engine.Do(func(l *loop.Loop) {
-		l.Conns(func(c *loop.Conn) bool {
-			c.Send(ws.OpText, frame)
-			return true
+	for _, l := range s.engine.Loops() {
+		l.Post(func() {
+			l.Conns(func(c *loop.Conn) bool {
+				c.Send(ws.OpText, frame)
+				return true
+			})
 		})
-	})
+	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -298,6 +300,10 @@ func (s *Server) announceRestart(ctx context.Context, within time.Duration) {
 		}
 	}
 }
+
+// Health waits until each loop has given a sign of life. When ctx ends sooner it
+// says which loops hang.
+func (s *Server) Health(ctx context.Context) error { return s.engine.Health(ctx) }
 
 // Recheck looks at every subscription's token again and ends those whose token
 // is no longer valid. Call it when keys were withdrawn or tokens revoked; it

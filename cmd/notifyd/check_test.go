@@ -110,6 +110,7 @@ func TestCheck(t *testing.T) {
 		{"--limits.idle-timeout=25s", "limits.idle_timeout: 25s|ping_interval (25s)"},
 		{"--limits.idle-timeout=0s", "limits.idle_timeout: 0s|1s or more"},
 		{"--ping-interval=1ms", "ping_interval: 1ms|1s or more"},
+		{"--drain-delay=-1s", "drain_delay: -1s|0s or more"},
 		{"--drain-window=-1s", "drain_window: -1s|0s or more"},
 		{"--loops=-1", "loops: -1|0 to"},
 		{"--nats.replicas=6", "nats.replicas: 6|1 to 5"},

@@ -15,7 +15,8 @@ type config struct {
 	Listen       string        `help:"Address for WebSocket clients and HTTP." default:"127.0.0.1:8080"`
 	DataDir      string        `help:"Folder for the embedded NATS server's storage. Empty: a temporary folder, removed at exit." placeholder:"DIR"`
 	PingInterval time.Duration `help:"Time between pings to each client." default:"25s"`
-	DrainWindow  time.Duration `help:"On SIGTERM, tell clients of the restart and go on for half of this time, then spread the closing of connections over the other half." default:"5s"`
+	DrainDelay   time.Duration `help:"On SIGTERM, go on as ever for so long, with a /readyz that says no, before drain_window begins: as long as load balancers take to see it." default:"0s"`
+	DrainWindow  time.Duration `help:"Then tell clients of the restart and go on for half of this time, then spread the closing of connections over the other half." default:"5s"`
 	Loops        int           `help:"Event loops. 0: one for every two cores." default:"0"`
 	Origins      []origin      `help:"Origin whose pages may connect: https://app.example.com, *.example.com with any scheme. Repeatable. None: every page may." placeholder:"ORIGIN"`
 	// What a client itself writes into such a header is never believed.

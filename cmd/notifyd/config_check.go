@@ -81,6 +81,7 @@ func (c *config) check(dev bool) []string {
 	c.checkNATS(&f)
 	f.between("loops", c.Loops, 0, 1024, "")
 	f.atLeast("ping_interval", c.PingInterval, time.Second)
+	f.atLeast("drain_delay", c.DrainDelay, 0)
 	f.atLeast("drain_window", c.DrainWindow, 0)
 	if c.Limits.IdleTimeout <= c.PingInterval {
 		f.add("limits.idle_timeout", c.Limits.IdleTimeout, fmt.Sprintf(

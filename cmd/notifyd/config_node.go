@@ -19,6 +19,7 @@ func (c *config) nodeOptions() (node.Options, error) {
 		Listen:      c.Listen,
 		AdminListen: c.Admin.Listen,
 		Pprof:       c.Admin.Pprof,
+		DrainDelay:  c.DrainDelay,
 		Version:     versionText(),
 		Auth:        c.authOptions(),
 	}

@@ -25,6 +25,7 @@ var keys = []struct {
 	{"listen", ":1", func(c *config) any { return c.Listen }, ":1"},
 	{"data-dir", "d", func(c *config) any { return c.DataDir }, "d"},
 	{"ping-interval", "7s", func(c *config) any { return c.PingInterval }, 7 * time.Second},
+	{"drain-delay", "7s", func(c *config) any { return c.DrainDelay }, 7 * time.Second},
 	{"drain-window", "8s", func(c *config) any { return c.DrainWindow }, 8 * time.Second},
 	{"loops", "9", func(c *config) any { return c.Loops }, 9},
 	{"origins", "https://a.example", func(c *config) any { return c.Origins }, []origin{"https://a.example"}},

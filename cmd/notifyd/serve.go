@@ -30,7 +30,7 @@ func (serveCmd) Help() string {
     notifyd serve --auth.keys keys.json --listen :8080
     notifyd serve --config notifyd.yaml --nats.url nats://nats:4222
 
-SIGTERM: clients are asked to reconnect, over drain-window; then it exits. SIGHUP: the key files are read again.`
+SIGTERM: /readyz says no for drain-delay, clients are asked to reconnect over drain-window; then it exits. SIGHUP: the key files are read again.`
 }
 
 // Run starts the server unless the configuration is wrong.

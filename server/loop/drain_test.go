@@ -4,12 +4,14 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,7 +113,7 @@ func TestDrainCutShort(t *testing.T) {
 	go func() { drained <- s.Drain(ctx, 0) }()
 	mute.wantClose(1012)
 	cancel()
-	if err := <-drained; err != context.Canceled { //nolint:errorlint // the very value
+	if err := <-drained; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	mute.gone()
@@ -120,5 +122,52 @@ func TestDrainCutShort(t *testing.T) {
 	}
 	if err := s.Drain(context.Background(), 0); err != nil {
 		t.Errorf("drained twice: %v", err)
+	}
+}
+
+// A loop that hangs is named, by Health and by Drain, which go on without it. However often
+// it is asked, one question waits for it.
+func TestHangingLoop(t *testing.T) {
+	release := make(chan struct{})
+	hung := make(chan struct{})
+	h := &hooks{message: func(*Conn, ws.OpCode, []byte) { close(hung); <-release }}
+	s := start(t, Options{Loops: 2}, h)
+	if err := s.Health(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first, second := s.dial(), s.dial()
+	first.send(masked(1, true, "x"))
+	<-hung
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	index := -1
+	for range 100 {
+		_ = s.Health(over) // the other loop may be late
+	}
+	eventually(t, "one loop is named", func() bool {
+		within, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		err := s.Health(within)
+		if err == nil {
+			t.Fatal("no loop hangs")
+		}
+		n, _ := fmt.Sscanf(err.Error(), "loop %d hangs", &index)
+		return n == 1 && !strings.Contains(err.Error(), "\n")
+	})
+	x := &s.loops[index].inbox
+	x.mu.Lock()
+	waiting := len(x.items)
+	x.mu.Unlock()
+	if waiting != 1 {
+		t.Errorf("%d questions wait for the loop", waiting)
+	}
+	if err := s.Drain(over, 0); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("loop %d hangs", index)) {
+		t.Errorf("drained: %v", err)
+	}
+	close(release)
+	first.gone()
+	second.gone()
+	if err := s.Health(t.Context()); err != nil {
+		t.Errorf("when the loops have stopped: %v", err)
 	}
 }

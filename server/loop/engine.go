@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -23,7 +24,6 @@ type Engine struct {
 	limits limits         // of sockets, those given to net/http included
 
 	listener listener // loop 0's
-	running  sync.WaitGroup
 }
 
 // New makes an engine; nothing runs before [Engine.Start].
@@ -69,7 +69,7 @@ func (e *Engine) Start(ln net.Listener) error {
 		return err
 	}
 	for _, l := range e.loops {
-		e.running.Go(l.run)
+		go l.run()
 	}
 	return nil
 }
@@ -78,7 +78,8 @@ func (e *Engine) Start(ln net.Listener) error {
 // frame with 1012 (service restart), spread evenly over window so that the
 // clients do not all come back at once, waits for the close handshakes, and
 // stops the loops. What is queued for a connection is sent before its close
-// frame. When ctx ends first, what is left is cut off and ctx's error returned.
+// frame. When ctx ends first, what is left is cut off and ctx's error returned. A
+// loop that hangs is left behind, with an error that names it.
 func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	for _, l := range e.loops {
 		l.Post(func() { l.beginDrain(window) })
@@ -96,9 +97,17 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	for _, l := range e.loops {
 		l.Post(func() { l.halted = true })
 	}
-	e.running.Wait()
-	return err
+	stopped := make([]<-chan struct{}, len(e.loops))
+	for i, l := range e.loops {
+		stopped[i] = l.stopped
+	}
+	halting, cancel := context.WithTimeout(context.WithoutCancel(ctx), haltTimeout)
+	defer cancel()
+	return errors.Join(err, hanging(halting, stopped))
 }
+
+// haltTimeout is how long the loops may take to end their turns.
+const haltTimeout = 2 * time.Second
 
 // Connections is how many connections there are, those included that are being
 // opened or closed. Any goroutine may call it.

@@ -43,6 +43,9 @@ type Loop struct {
 	swept  uint32 // sec of the last sweep
 	drain  drain
 	halted bool
+
+	question question
+	stopped  chan struct{} // closed when run has returned
 }
 
 // Two descriptors in an epoll set are no connections.
@@ -52,7 +55,7 @@ const (
 )
 
 func newLoop(e *Engine, index int) (*Loop, error) {
-	l := &Loop{eng: e, index: index, buf: make([]byte, smallTail+readBytes)}
+	l := &Loop{eng: e, index: index, buf: make([]byte, smallTail+readBytes), stopped: make(chan struct{})}
 	l.cork.loop = l
 	l.inbox.room.L = &l.inbox.mu
 	l.inbox.answer = make(chan struct{}, 1)
@@ -113,6 +116,7 @@ func (l *Loop) readClock() {
 
 // run is the loop. Every turn does a bounded amount for each connection.
 func (l *Loop) run() {
+	defer close(l.stopped)
 	events := make([]pollEvent, 512)
 	l.chooseSleep()
 	for !l.halted {
