@@ -89,7 +89,7 @@ type Bus struct {
 
 // Open starts the embedded server, or dials the external one, and begins to hand events to sink.
 //
-// An embedded server is ready when Open returns; otherwise the error says which key to change. An external
+// An embedded server is ready when Open returns; otherwise the error says which option to change. An external
 // server that cannot be reached is not an error: the bus comes up disconnected, goes on trying and calls
 // Options.OnState when it succeeds. Wrong credentials and a certificate that cannot be trusted are errors.
 // ctx bounds the start alone; one attempt to reach an external server takes up to 2 s for each address.

@@ -18,7 +18,7 @@ type dataDir struct {
 
 func openDataDir(path string) (*dataDir, error) {
 	fail := func(err error, remedy string) (*dataDir, error) {
-		return nil, &OptionError{"data-dir", path, err, remedy}
+		return nil, optionError("DataDir", path, err, remedy)
 	}
 	d := &dataDir{path: path}
 	var err error

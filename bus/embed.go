@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -100,16 +101,16 @@ func (e *embedded) start(ctx context.Context, o *Options, log *zap.Logger) error
 	}
 }
 
-// startError turns what the server logs before it would end the process into the key to change.
+// startError turns what the server logs before it would end the process into the option to change.
 func startError(o *Options, text string) error {
 	err := errors.New(text)
 	switch {
 	case strings.Contains(text, "JetStream"):
-		return &OptionError{"data-dir", o.DataDir, err, "name a directory that this process may write to"}
+		return optionError("DataDir", o.DataDir, err, "name a directory that this process may write to")
 	case strings.Contains(text, "router port"):
-		return &OptionError{"nats.cluster.listen", redact(o.Embedded.ClusterListen), err, "use a free port"}
+		return optionError("Embedded.ClusterListen", redact(o.Embedded.ClusterListen), err, "use a free port")
 	case strings.Contains(text, "listening on port"):
-		return &OptionError{"nats.listen", redact(o.Embedded.Listen), err, "use a free port"}
+		return optionError("Embedded.Listen", redact(o.Embedded.Listen), err, "use a free port")
 	}
 	return fmt.Errorf("embedded NATS: %w", err)
 }
@@ -123,7 +124,7 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		DisableJetStreamBanner: true,
 		StoreDir:               e.dir.path,
 		// Check bounds it. JetStream's own requests and answers must fit too.
-		MaxPayload: max(int32(o.MaxPayload), defaultMaxPayload),
+		MaxPayload: max(int32(o.MaxPayload), DefaultMaxPayload),
 	}
 	var err error
 	if opts.TLSConfig, err = o.serverTLS(); err != nil {
@@ -133,7 +134,7 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 	e.user, e.password = rand.Text(), rand.Text() // no name that an operator may choose
 	opts.Users = []*server.User{{Username: e.user, Password: e.password}}
 	if o.Embedded.Listen != "" {
-		u, err := parseAddress("nats.listen", o.Embedded.Listen)
+		u, err := parseAddress("Embedded.Listen", o.Embedded.Listen)
 		if err != nil {
 			return nil, err
 		}
@@ -142,8 +143,8 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		if password, guarded := u.User.Password(); guarded {
 			opts.Users = append(opts.Users, &server.User{Username: u.User.Username(), Password: password})
 		} else {
-			// On loopback, without a password. Not for the buckets: who writes there undoes revocations, and
-			// who reads answers there has tickets.
+			// On loopback, without a password. Not for the buckets: a client that writes there undoes revocations,
+			// and one that reads the answers there has tickets.
 			events := &server.SubjectPermission{Allow: []string{o.Prefix + ".ev.>"}}
 			opts.Users = append(opts.Users, &server.User{
 				Username: "events", Permissions: &server.Permissions{Publish: events, Subscribe: events},
@@ -166,7 +167,7 @@ func (o *Options) serverTLS() (*tls.Config, error) {
 	}
 	cert, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey)
 	if err != nil {
-		return nil, &OptionError{"nats.tls.cert", o.TLSCert, err, "name a PEM certificate and, in nats.tls.key, its key"}
+		return nil, optionError("TLSCert", o.TLSCert, err, "name a PEM certificate and, in %s, its key", "TLSKey")
 	}
 	c := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	if o.TLSCA == "" {
@@ -180,14 +181,14 @@ func (o *Options) serverTLS() (*tls.Config, error) {
 		}
 	}
 	if err != nil {
-		return nil, &OptionError{"nats.tls.ca", o.TLSCA, err, "name a PEM file of CA certificates"}
+		return nil, optionError("TLSCA", o.TLSCA, err, "name a PEM file of CA certificates")
 	}
 	c.RootCAs, c.ClientAuth = c.ClientCAs, tls.RequireAndVerifyClientCert
 	return c, nil
 }
 
 func joinCluster(opts *server.Options, o *Embedded) error {
-	u, err := parseAddress("nats.cluster.listen", o.ClusterListen)
+	u, err := parseAddress("Embedded.ClusterListen", o.ClusterListen)
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func joinCluster(opts *server.Options, o *Embedded) error {
 	c.Username = u.User.Username()
 	c.Password, _ = u.User.Password()
 	for _, r := range o.Routes {
-		route, err := parseAddress("nats.cluster.routes", r)
+		route, err := parseAddress("Embedded.Routes", r)
 		if err != nil {
 			return err
 		}
@@ -212,7 +213,7 @@ func joinCluster(opts *server.Options, o *Embedded) error {
 	}
 	if opts.DontListen {
 		// nats-server opens its routes only after a client port. This one is free, on loopback, and
-		// takes a password that nobody is told.
+		// takes a password that nobody knows.
 		opts.DontListen = false
 		opts.Host, opts.Port = "127.0.0.1", server.RANDOM_PORT
 	}
@@ -221,7 +222,7 @@ func joinCluster(opts *server.Options, o *Embedded) error {
 
 func hostPort(u *url.URL) (string, int) {
 	port, _ := strconv.Atoi(u.Port()) // parseAddress has checked it
-	return orDefault(u.Hostname(), "0.0.0.0"), port
+	return cmp.Or(u.Hostname(), "0.0.0.0"), port
 }
 
 // stop ends the server and gives the directory free. When ctx ends sooner, that goes on behind it.
@@ -229,7 +230,7 @@ func (e *embedded) stop(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {
 		if e.server != nil {
-			<-e.started // the server does not bear a Shutdown in the middle of Start
+			<-e.started // the server cannot shut down in the middle of Start
 			e.server.Shutdown()
 			e.server.WaitForShutdown()
 		}

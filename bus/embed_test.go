@@ -22,15 +22,15 @@ import (
 
 var zapNop = zap.NewNop()
 
-// wantKey asserts that err blames key and tells value and remedy.
-func wantKey(t *testing.T, err error, key, value string) {
+// wantField asserts that err blames field and tells value and remedy.
+func wantField(t *testing.T, err error, field, value string) {
 	t.Helper()
 	var oe *bus.OptionError
 	if !errors.As(err, &oe) {
 		t.Fatalf("got %v", err)
 	}
-	if oe.Key != key || oe.Value != value || oe.Remedy == "" {
-		t.Errorf("got %q %q %q: %v", oe.Key, oe.Value, oe.Remedy, err)
+	if oe.Field != field || oe.Value != value || oe.Remedy == "" {
+		t.Errorf("got %q %q %q: %v", oe.Field, oe.Value, oe.Remedy, err)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestDataDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = bus.Open(t.Context(), bus.Options{DataDir: dir}, bustest.NewRecorder(), zapNop)
-	wantKey(t, err, "data-dir", dir)
+	wantField(t, err, "DataDir", dir)
 	if !strings.Contains(err.Error(), "in use") {
 		t.Error(err)
 	}
@@ -98,7 +98,7 @@ func TestDataDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = bus.Open(t.Context(), bus.Options{DataDir: file}, bustest.NewRecorder(), zapNop)
-	wantKey(t, err, "data-dir", file)
+	wantField(t, err, "DataDir", file)
 
 	// JetStream's own directory cannot be made.
 	blocked := t.TempDir()
@@ -106,7 +106,7 @@ func TestDataDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = bus.Open(t.Context(), bus.Options{DataDir: blocked}, bustest.NewRecorder(), zapNop)
-	wantKey(t, err, "data-dir", blocked)
+	wantField(t, err, "DataDir", blocked)
 }
 
 func TestPortTaken(t *testing.T) {
@@ -117,9 +117,9 @@ func TestPortTaken(t *testing.T) {
 	t.Cleanup(func() { _ = l.Close() })
 	taken := l.Addr().String()
 	_, err = bus.Open(t.Context(), bus.Options{Embedded: bus.Embedded{Listen: "u:secret@" + taken}}, bustest.NewRecorder(), zapNop)
-	wantKey(t, err, "nats.listen", "***@"+taken)
+	wantField(t, err, "Embedded.Listen", "***@"+taken)
 	_, err = bus.Open(t.Context(), bus.Options{DataDir: t.TempDir(), Embedded: bus.Embedded{ClusterName: "c", ClusterListen: taken, Routes: []string{taken}}}, bustest.NewRecorder(), zapNop)
-	wantKey(t, err, "nats.cluster.listen", taken)
+	wantField(t, err, "Embedded.ClusterListen", taken)
 }
 
 func TestOpenHonoursContext(t *testing.T) {

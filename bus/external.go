@@ -30,13 +30,13 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	if b.conn, err = n.Connect(); err == nil {
 		<-b.up
 		if got := b.conn.MaxPayload(); got < int64(o.MaxPayload) {
-			b.log.Warn("NATS takes smaller messages than we do: raise its max_payload or lower limits.message_bytes",
-				zap.Int64("nats", got), zap.Int("limits.message_bytes", o.MaxPayload))
+			b.log.Warn("NATS takes smaller messages than this node: raise its max_payload, or lower the node's limit",
+				zap.Int64("nats", got), zap.Int("node", o.MaxPayload))
 		}
 		return nil
 	}
-	if key := permanent(err); key != "" {
-		return &OptionError{key, redact(o.URL), err, "correct it, or what the NATS server expects"}
+	if field := permanent(err); field != "" {
+		return optionError(field, redact(o.URL), err, "correct it, or what the NATS server expects")
 	}
 	b.log.Warn("NATS is not reachable yet, going on trying", zap.String("url", redact(o.URL)), zap.Error(err))
 	if err := ctx.Err(); err != nil {
@@ -47,19 +47,19 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	return err
 }
 
-// permanent names the key to change when trying again cannot help, or "".
+// permanent names the option to change when trying again cannot help, or "".
 func permanent(err error) string {
 	for _, e := range []error{
 		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
 		nats.ErrNkeysNotSupported,
 	} {
 		if errors.Is(err, e) {
-			return "nats.url"
+			return "URL"
 		}
 	}
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) {
-		return "nats.tls.ca"
+		return "TLSCA"
 	}
 	return ""
 }
@@ -75,12 +75,12 @@ func (o *Options) servers() ([]string, error) {
 		}
 		u, err := url.Parse(s)
 		if err != nil || u.Hostname() == "" {
-			return nil, &OptionError{"nats.url", redact(o.URL), errors.New("not a URL"), "write nats://host:4222, several separated by commas"}
+			return nil, optionError("URL", redact(o.URL), errors.New("not a URL"), "write nats://host:4222, several separated by commas")
 		}
 		switch u.Scheme {
 		case "nats", "tls", "ws", "wss":
 		default:
-			return nil, &OptionError{"nats.url", redact(o.URL), errors.New("unknown scheme"), "use nats, tls, ws or wss"}
+			return nil, optionError("URL", redact(o.URL), errors.New("unknown scheme"), "use nats, tls, ws or wss")
 		}
 		list = append(list, s)
 	}
@@ -103,19 +103,16 @@ func redact(urls string) string {
 
 // authenticate adds credentials and TLS to a connection's options.
 func (o *Options) authenticate(n *nats.Options) error {
-	fail := func(key, value string, err error, remedy string) error {
-		return &OptionError{key, value, err, remedy}
-	}
 	if o.User != "" {
 		n.User, n.Password = o.User, o.Password
 	}
 	if o.Creds != "" {
 		// nats.go would open the file only when it connects.
 		if _, err := os.ReadFile(o.Creds); err != nil {
-			return fail("nats.creds", o.Creds, err, "name a readable credentials file")
+			return optionError("Creds", o.Creds, err, "name a readable credentials file")
 		}
 		if err := nats.UserCredentials(o.Creds)(n); err != nil {
-			return fail("nats.creds", o.Creds, err, "name a credentials file made by nsc")
+			return optionError("Creds", o.Creds, err, "name a credentials file made by nsc")
 		}
 	}
 	if o.NKey != "" {
@@ -124,17 +121,17 @@ func (o *Options) authenticate(n *nats.Options) error {
 			err = opt(n)
 		}
 		if err != nil {
-			return fail("nats.nkey", o.NKey, err, "name a file that holds a user's nkey seed (SU…)")
+			return optionError("NKey", o.NKey, err, "name a file that holds a user's nkey seed (SU…)")
 		}
 	}
 	if o.TLSCA != "" {
 		if err := nats.RootCAs(o.TLSCA)(n); err != nil {
-			return fail("nats.tls.ca", o.TLSCA, err, "name a PEM file of CA certificates")
+			return optionError("TLSCA", o.TLSCA, err, "name a PEM file of CA certificates")
 		}
 	}
 	if o.TLSCert != "" {
 		if err := nats.ClientCert(o.TLSCert, o.TLSKey)(n); err != nil {
-			return fail("nats.tls.cert", o.TLSCert, err, "name a PEM certificate and, in nats.tls.key, its key")
+			return optionError("TLSCert", o.TLSCert, err, "name a PEM certificate and, in %s, its key", "TLSKey")
 		}
 	}
 	return nil

@@ -54,7 +54,7 @@ func works(t *testing.T, o bus.Options) {
 }
 
 // refused asserts that Open fails at once, blames key, and tells no secret in its error or its log.
-func refused(t *testing.T, o bus.Options, key string, secrets ...string) {
+func refused(t *testing.T, o bus.Options, field string, secrets ...string) {
 	t.Helper()
 	log, seen := testkit.Log()
 	_, err := bus.Open(t.Context(), o, bustest.NewRecorder(), log)
@@ -66,12 +66,12 @@ func refused(t *testing.T, o bus.Options, key string, secrets ...string) {
 	for _, e := range seen.All() {
 		fmt.Fprintln(&text, e.Message, e.ContextMap())
 	}
-	if !strings.HasPrefix(text.String(), key+" ") {
-		t.Errorf("want %s: %s", key, text.String())
+	if !strings.HasPrefix(text.String(), field+" ") {
+		t.Errorf("want %s: %s", field, text.String())
 	}
 	for _, s := range secrets {
 		if strings.Contains(text.String(), s) {
-			t.Errorf("%q is told: %s", s, text.String())
+			t.Errorf("%q is in it: %s", s, text.String())
 		}
 	}
 }
@@ -82,13 +82,13 @@ func TestUserAndPassword(t *testing.T) {
 	works(t, bus.Options{URL: url, User: "joe", Password: "secret"})
 	works(t, bus.Options{URL: "joe:secret@" + addr})
 	works(t, bus.Options{URL: "nats://127.0.0.1:1, nats://joe:secret@" + addr}) // the first one is down
-	refused(t, bus.Options{URL: url, User: "joe", Password: "wr0ng"}, "nats.url", "wr0ng")
-	refused(t, bus.Options{URL: "nats://joe:wr0ng@" + addr}, "nats.url", "wr0ng", "joe")
-	refused(t, bus.Options{URL: "nats://t0ken@" + addr}, "nats.url", "t0ken")
-	refused(t, bus.Options{URL: "nats://joe:%zzpw@" + addr}, "nats.url", "zzpw")
-	refused(t, bus.Options{URL: "ftp://joe:pass,w0rd@" + addr}, "nats.url", "w0rd", "joe")
-	refused(t, bus.Options{URL: url, User: "joe"}, "nats.user")
-	refused(t, bus.Options{Password: "secret"}, "nats.password", "secret")
+	refused(t, bus.Options{URL: url, User: "joe", Password: "wr0ng"}, "URL", "wr0ng")
+	refused(t, bus.Options{URL: "nats://joe:wr0ng@" + addr}, "URL", "wr0ng", "joe")
+	refused(t, bus.Options{URL: "nats://t0ken@" + addr}, "URL", "t0ken")
+	refused(t, bus.Options{URL: "nats://joe:%zzpw@" + addr}, "URL", "zzpw")
+	refused(t, bus.Options{URL: "ftp://joe:pass,w0rd@" + addr}, "URL", "w0rd", "joe")
+	refused(t, bus.Options{URL: url, User: "joe"}, "User")
+	refused(t, bus.Options{Password: "secret"}, "Password", "secret")
 }
 
 // The log of a server that is down must not tell the credentials that are tried again and again.
@@ -122,11 +122,11 @@ func TestNKey(t *testing.T) {
 
 	other, _ := nkeys.CreateUser()
 	seed, _ = other.Seed()
-	refused(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)}, "nats.url", string(seed))
+	refused(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)}, "URL", string(seed))
 	account, _ := nkeys.CreateAccount()
 	seed, _ = account.Seed()
-	refused(t, bus.Options{URL: url, NKey: file(t, "account.nk", seed)}, "nats.nkey", string(seed))
-	refused(t, bus.Options{URL: url, NKey: "/nowhere"}, "nats.nkey")
+	refused(t, bus.Options{URL: url, NKey: file(t, "account.nk", seed)}, "NKey", string(seed))
+	refused(t, bus.Options{URL: url, NKey: "/nowhere"}, "NKey")
 }
 
 func TestCreds(t *testing.T) {
@@ -159,9 +159,9 @@ func TestCreds(t *testing.T) {
 	}
 	works(t, bus.Options{URL: url, Creds: creds(account)})
 	stranger, _ := nkeys.CreateAccount()
-	refused(t, bus.Options{URL: url, Creds: creds(stranger)}, "nats.url")
-	refused(t, bus.Options{URL: url, Creds: "/nowhere"}, "nats.creds")
-	refused(t, bus.Options{URL: url, Creds: creds(account), User: "u", Password: "p"}, "nats.creds")
+	refused(t, bus.Options{URL: url, Creds: creds(stranger)}, "URL")
+	refused(t, bus.Options{URL: url, Creds: "/nowhere"}, "Creds")
+	refused(t, bus.Options{URL: url, Creds: creds(account), User: "u", Password: "p"}, "Creds")
 }
 
 // certificate makes a key pair signed by parent, or by itself.
@@ -209,12 +209,12 @@ func TestTLS(t *testing.T) {
 
 	url := testkit.ServeNATS(t, server.Options{TLSConfig: config.Clone(), TLSTimeout: 20})
 	works(t, bus.Options{URL: url, TLSCA: caFile})
-	refused(t, bus.Options{URL: url}, "nats.tls.ca")
-	refused(t, bus.Options{URL: url, TLSCA: otherCA}, "nats.tls.ca")
-	refused(t, bus.Options{URL: url, TLSCA: key}, "nats.tls.ca")
-	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert}, "nats.tls.cert")
-	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: cert}, "nats.tls.cert")
-	refused(t, bus.Options{URL: testkit.ServeNATS(t, server.Options{}), TLSCA: caFile}, "nats.tls.ca") // would be in the clear
+	refused(t, bus.Options{URL: url}, "TLSCA")
+	refused(t, bus.Options{URL: url, TLSCA: otherCA}, "TLSCA")
+	refused(t, bus.Options{URL: url, TLSCA: key}, "TLSCA")
+	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert}, "TLSCert")
+	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: cert}, "TLSCert")
+	refused(t, bus.Options{URL: testkit.ServeNATS(t, server.Options{}), TLSCA: caFile}, "TLSCA") // would be in the clear
 
 	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, pool
 	url = testkit.ServeNATS(t, server.Options{TLSConfig: config, TLSTimeout: 20, TLSVerify: true})
@@ -329,7 +329,7 @@ func TestEmbeddedTLS(t *testing.T) {
 		b := open(t, o, bustest.NewRecorder())
 		testkit.Eventually(t, "connected", b.Connected)
 		url := "nats://u:pw@" + addr
-		refused(t, bus.Options{URL: url, TLSCA: otherCA}, "nats.tls.ca")
+		refused(t, bus.Options{URL: url, TLSCA: otherCA}, "TLSCA")
 		if mutual {
 			works(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: key})
 		} else {
@@ -344,7 +344,7 @@ func TestEmbeddedTLS(t *testing.T) {
 		{TLSKey: key},
 	} {
 		o.Embedded.Listen = "127.0.0.1:1"
-		if err := o.Check(); err == nil || !strings.HasPrefix(err.Error(), "nats.tls.cert ") {
+		if err := o.Check(); err == nil || !strings.HasPrefix(err.Error(), "TLSCert ") {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
@@ -358,8 +358,8 @@ func TestCheck(t *testing.T) {
 	if err := (bus.Options{DataDir: "d", Embedded: cluster}).Check(); err != nil {
 		t.Error(err)
 	}
-	for key, options := range map[string][]bus.Options{
-		"nats.prefix": {
+	for field, options := range map[string][]bus.Options{
+		"Prefix": {
 			{Prefix: "a..b"},
 			{Prefix: ".a"},
 			{Prefix: "a."},
@@ -371,10 +371,10 @@ func TestCheck(t *testing.T) {
 			{Prefix: "ä"},
 			{Prefix: strings.Repeat("x", 65)},
 		},
-		"limits.message_bytes": {{MaxPayload: -1}, {MaxPayload: 8<<20 + 1}},
-		"nats.shards":          {{Shards: -1}, {Shards: 65}},
-		"nats.buffer":          {{Buffer: -1}},
-		"nats.url": {
+		"MaxPayload": {{MaxPayload: -1}, {MaxPayload: 8<<20 + 1}},
+		"Shards":     {{Shards: -1}, {Shards: 65}},
+		"Buffer":     {{Buffer: -1}},
+		"URL": {
 			{URL: "ftp://h"},
 			{URL: "nats://"},
 			{URL: "nats://a,"},
@@ -382,22 +382,23 @@ func TestCheck(t *testing.T) {
 			{URL: "nats://h", Embedded: cluster},
 			{URL: "nats://h", Embedded: bus.Embedded{Listen: "h:1"}},
 		},
-		"nats.creds":          {{Creds: "x"}},
-		"nats.nkey":           {{NKey: "x"}},
-		"nats.user":           {{User: "x"}},
-		"nats.tls.ca":         {{TLSCA: "x"}, {TLSCA: "x", Embedded: bus.Embedded{}}},
-		"nats.tls.cert":       {{TLSCert: "x"}},
-		"nats.tls.key":        {{TLSKey: "x"}},
-		"nats.listen":         {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:0"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}, {Embedded: bus.Embedded{Listen: "h:1"}}, {Embedded: bus.Embedded{Listen: ":1"}}, {Embedded: bus.Embedded{Listen: "0.0.0.0:1"}}, {Embedded: bus.Embedded{Listen: "u@127.0.0.1:1"}}, {Embedded: bus.Embedded{Listen: ":p@127.0.0.1:1"}}},
-		"nats.cluster.listen": {{Embedded: bus.Embedded{ClusterName: "c"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h", Routes: []string{"h:1"}}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1", Routes: []string{"h:1"}}, DataDir: "d"}},
-		"nats.cluster.name":   {{Embedded: bus.Embedded{ClusterListen: "h:1", Routes: []string{"h:1"}}}},
-		"nats.cluster.routes": {{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "[::1]:1"}, DataDir: "d"}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "localhost:1", Routes: []string{"h"}}, DataDir: "d"}},
-		"data-dir":            {{Embedded: cluster}},
+		"Password":               {{Password: "x"}},
+		"Creds":                  {{Creds: "x"}},
+		"NKey":                   {{NKey: "x"}},
+		"User":                   {{User: "x"}},
+		"TLSCA":                  {{TLSCA: "x"}, {TLSCA: "x", Embedded: bus.Embedded{}}},
+		"TLSCert":                {{TLSCert: "x"}},
+		"TLSKey":                 {{TLSKey: "x"}},
+		"Embedded.Listen":        {{Embedded: bus.Embedded{Listen: "4222"}}, {Embedded: bus.Embedded{Listen: "h:0"}}, {Embedded: bus.Embedded{Listen: "h:70000"}}, {Embedded: bus.Embedded{Listen: "h:1"}}, {Embedded: bus.Embedded{Listen: ":1"}}, {Embedded: bus.Embedded{Listen: "0.0.0.0:1"}}, {Embedded: bus.Embedded{Listen: "u@127.0.0.1:1"}}, {Embedded: bus.Embedded{Listen: ":p@127.0.0.1:1"}}},
+		"Embedded.ClusterListen": {{Embedded: bus.Embedded{ClusterName: "c"}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h", Routes: []string{"h:1"}}}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "h:1", Routes: []string{"h:1"}}, DataDir: "d"}},
+		"Embedded.ClusterName":   {{Embedded: bus.Embedded{ClusterListen: "h:1", Routes: []string{"h:1"}}}},
+		"Embedded.Routes":        {{Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "[::1]:1"}, DataDir: "d"}, {Embedded: bus.Embedded{ClusterName: "c", ClusterListen: "localhost:1", Routes: []string{"h"}}, DataDir: "d"}},
+		"DataDir":                {{Embedded: cluster}},
 	} {
 		for _, o := range options {
 			err := o.Check()
-			if err == nil || !strings.HasPrefix(err.Error(), key+" ") {
-				t.Errorf("%s: %+v: %v", key, o, err)
+			if err == nil || !strings.HasPrefix(err.Error(), field+" ") || strings.Contains(err.Error(), "%") {
+				t.Errorf("%s: %+v: %v", field, o, err)
 			}
 		}
 	}

@@ -69,7 +69,7 @@ type Options struct {
 	Store store.Options
 }
 
-// An OptionError is a setting of NATS that cannot work. Key names it.
+// An OptionError is a setting of NATS that cannot work. Field says which of [bus.Options] it is.
 type OptionError = bus.OptionError
 
 // ParseStrategies makes [server.Options.Strategies] of names.

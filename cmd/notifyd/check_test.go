@@ -123,6 +123,8 @@ func TestCheck(t *testing.T) {
 		{"--nats.user=u", `nats.user: "u"|nats.url`},
 		{"--nats.url=nats://h --nats.user=u", `nats.user: "u"|nats.password`},
 		{"--nats.url=nats://h --nats.tls-cert=c", `nats.tls_cert: "c"|nats.tls_key`},
+		{"--nats.url=nats://h --nats.nkey=n --nats.creds=c", `nats.creds: "c"|nats.nkey and nats.user`},
+		{"--nats.url=nats://h --nats.routes=r", `nats.url: "nats://h"|nats.listen, nats.cluster_name, nats.cluster_listen and nats.routes`},
 		{"--nats.routes=nats://h:1", `nats.cluster_listen: ""|0.0.0.0:6222`},
 		{"--nats.cluster-listen=127.0.0.1:1 --nats.cluster-name=c --data-dir=d", `nats.routes: ""|nats.cluster_listen`},
 		{"--nats.cluster-listen=u:p@:1 --nats.cluster-name=c", `data_dir: ""|set it`},

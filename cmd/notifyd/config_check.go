@@ -44,11 +44,11 @@ func (f *findings) atLeast(key string, value, low time.Duration) {
 	}
 }
 
-// check says everything that is wrong with the configuration, files that it names included. With dev, keys may be
-// missing.
 // pathPrefix is segments of what a path may hold unescaped (RFC 3986 §3.3).
 var pathPrefix = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
 
+// check says everything that is wrong with the configuration, files that it names included. With dev, keys may be
+// missing.
 func (c *config) check(dev bool) []string {
 	var f findings
 	f.address("listen", c.Listen)
@@ -199,8 +199,32 @@ func (l *limitsConfig) check(f *findings) {
 	}
 }
 
-// natsKeys turns the names in the bus's errors into those of this configuration.
-var natsKeys = strings.NewReplacer("nats.cluster.routes", "nats.routes", "nats.cluster.", "nats.cluster_", "nats.tls.", "nats.tls_", "data-dir", "data_dir")
+// busKeys are the keys of what a [node.OptionError] may be about, by its field.
+var busKeys = map[string]string{
+	"URL":                    "nats.url",
+	"Creds":                  "nats.creds",
+	"NKey":                   "nats.nkey",
+	"User":                   "nats.user",
+	"Password":               "nats.password",
+	"TLSCA":                  "nats.tls_ca",
+	"TLSCert":                "nats.tls_cert",
+	"TLSKey":                 "nats.tls_key",
+	"Prefix":                 "nats.prefix",
+	"DataDir":                "data_dir",
+	"MaxPayload":             "limits.message_bytes",
+	"Linger":                 "nats.linger",
+	"Embedded.Listen":        "nats.listen",
+	"Embedded.ClusterName":   "nats.cluster_name",
+	"Embedded.ClusterListen": "nats.cluster_listen",
+	"Embedded.Routes":        "nats.routes",
+}
+
+func busKey(field string) string { return busKeys[field] }
+
+// addOption adds what is wrong with NATS.
+func (f *findings) addOption(e *node.OptionError) {
+	f.add(busKey(e.Field), strconv.Quote(e.Value), fmt.Sprintf("%v; %s", e.Err, e.RemedyWith(busKey)))
+}
 
 func (c *config) checkNATS(f *findings) {
 	f.atLeast("nats.linger", c.NATS.Linger, 0)
@@ -218,8 +242,8 @@ func (c *config) checkNATS(f *findings) {
 	var o node.Options
 	c.setBusOptions(&o)
 	var option *node.OptionError
-	if !errors.As(o.Bus.Check(), &option) || option.Key == "limits.message_bytes" {
+	if !errors.As(o.Bus.Check(), &option) || option.Field == "MaxPayload" {
 		return // nothing wrong, or already said
 	}
-	f.add(natsKeys.Replace(option.Key), strconv.Quote(option.Value), natsKeys.Replace(fmt.Sprintf("%v; %s", option.Err, option.Remedy)))
+	f.addOption(option)
 }

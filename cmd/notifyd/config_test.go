@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
 )
 
 // keys has a value other than the default for every key, and where it is to be seen.
@@ -371,5 +372,44 @@ func TestOptions(t *testing.T) {
 	}
 	if age := parse(t, nil, "--auth.revocation-outage=open").authOptions().RevocationMaxAge; age != 0 {
 		t.Errorf("open, and yet %v", age)
+	}
+}
+
+// Every option of the bus that an error can be about has a key here, and every such key exists.
+func TestBusKeys(t *testing.T) {
+	noKey := map[string]bool{"Shards": true, "Buffer": true, "OnState": true} // not in the configuration
+	known := map[string]bool{}
+	for _, k := range keys {
+		known[yamlKey(k.flag)] = true
+	}
+	fields := map[string]bool{}
+	var walk func(prefix string, options reflect.Type)
+	walk = func(prefix string, options reflect.Type) {
+		for i := range options.NumField() {
+			field := options.Field(i)
+			if field.Type.Kind() == reflect.Struct {
+				walk(prefix+field.Name+".", field.Type)
+				continue
+			}
+			name := prefix + field.Name
+			fields[name] = true
+			if key := busKeys[name]; !noKey[name] && !known[key] {
+				t.Errorf("%s is %q, which is no key of the configuration", name, key)
+			}
+		}
+	}
+	walk("", reflect.TypeFor[bus.Options]())
+	for name := range busKeys {
+		if !fields[name] {
+			t.Errorf("bus.Options has no %s", name)
+		}
+	}
+}
+
+// What the program does by default is what the package does.
+func TestBusDefaults(t *testing.T) {
+	c := parse(t, nil)
+	if c.NATS.Prefix != bus.DefaultPrefix || c.NATS.Linger != bus.DefaultLinger || c.Limits.MessageBytes != bus.DefaultMaxPayload {
+		t.Errorf("prefix %s, linger %v, message %v", c.NATS.Prefix, c.NATS.Linger, c.Limits.MessageBytes)
 	}
 }

@@ -101,7 +101,9 @@ func (c *config) startError(err error) error {
 	case !errors.As(err, &start):
 		return err
 	case errors.As(err, &option):
-		return usageError{errors.New(natsKeys.Replace(option.Error()))}
+		var f findings
+		f.addOption(option)
+		return usageError{errors.New(f[0])}
 	case start.Field == "Auth" && c.Auth.fetches():
 		return start.Err // another attempt may do
 	case start.Field == "Auth":

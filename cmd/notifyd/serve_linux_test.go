@@ -330,7 +330,7 @@ func TestServeFailsToStart(t *testing.T) {
 	}{
 		{"--listen=" + taken.Addr().String(), exitFailed, "listen: listen tcp 127.0.0.1:"},
 		{"--listen=127.0.0.1:0 --admin.listen=" + taken.Addr().String(), exitFailed, "admin.listen: listen tcp 127.0.0.1:"},
-		{"--listen=127.0.0.1:0 --admin.listen= --data-dir=" + dir, exitUsage, "data_dir"},
+		{"--listen=127.0.0.1:0 --admin.listen= --data-dir=" + dir, exitUsage, "data_dir: \"" + dir + "\": "},
 		{"--loops=-1", exitUsage, "loops: -1"},
 	} {
 		r := invoke(t, nil, "", append([]string{"serve", "--dev"}, strings.Fields(c.args)...)...)
