@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	_ "embed"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,6 +18,11 @@ import (
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/wire"
 )
+
+// openAPI describes the HTTP calls (OpenAPI 3.1).
+//
+//go:embed openapi.json
+var openAPI []byte
 
 // handler answers what is no WebSocket upgrade.
 func (s *Server) handler() http.Handler {
@@ -34,6 +40,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST "+prefix+"/v1/publish", s.publishHandler)
 	mux.HandleFunc("POST "+prefix+"/v1/tickets", s.ticketsHandler)
 	mux.HandleFunc("POST "+prefix+"/v1/revocations", s.revocationsHandler)
+	mux.HandleFunc("GET "+prefix+"/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", mediaJSON)
+		_, _ = w.Write(openAPI)
+	})
 	return s.cors(mux)
 }
 
@@ -176,23 +186,25 @@ func httpStatus(code wire.Code) int {
 	return http.StatusBadRequest
 }
 
-// httpError answers with a code of the table.
-func (s *Server) httpError(w http.ResponseWriter, code wire.Code) {
-	s.problem(w, httpStatus(code), code, "")
+// refuse answers that a request was refused with code, and how to authenticate where
+// its token is the reason. message is as in problem.
+func refuse(w http.ResponseWriter, code wire.Code, message string) {
+	status := httpStatus(code)
+	switch {
+	case code == wire.TokenMissing:
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3.1: nothing more when nothing was presented
+	case status == http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+	case code == wire.Forbidden:
+		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+	}
+	problem(w, status, code, message)
 }
 
 // problem answers with what RFC 9457 calls a problem. message is for developers;
 // empty, it is the code's own text. A Retry-After that the caller has set stays.
-func (s *Server) problem(w http.ResponseWriter, status int, code wire.Code, message string) {
+func problem(w http.ResponseWriter, status int, code wire.Code, message string) {
 	h := w.Header()
-	switch {
-	case status == http.StatusUnauthorized && code == wire.TokenMissing:
-		h.Set("WWW-Authenticate", "Bearer") // RFC 6750 §3.1: nothing more when nothing was presented
-	case status == http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-	case code == wire.Forbidden:
-		h.Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
-	}
 	if code.Retry() && h.Get("Retry-After") == "" {
 		setRetryAfter(w, 2*time.Second)
 	}

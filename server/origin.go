@@ -3,6 +3,8 @@ package server
 import (
 	"net/http"
 	"strings"
+
+	"github.com/notifyd/notifyd/wire"
 )
 
 // originAllowed says whether a browser page of this origin may connect. A client that
@@ -60,13 +62,13 @@ func (s *Server) cors(next http.Handler) http.Handler {
 		}
 		w.Header().Add("Vary", "Origin")
 		if len(r.Header.Values("Origin")) > 1 || !s.originAllowed(origin) {
-			http.Error(w, "this origin is not allowed", http.StatusForbidden)
+			problem(w, http.StatusForbidden, wire.Forbidden, "this origin is not allowed")
 			return
 		}
 		w.Header().Set("Access-Control-Allow-Origin", origin)
 		w.Header().Set("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-			w.Header().Set("Access-Control-Allow-Methods", "POST")
+			w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
 			w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
 			w.Header().Set("Access-Control-Max-Age", "600")
 			w.WriteHeader(http.StatusNoContent)

@@ -44,14 +44,14 @@ func (s *Server) publishHandler(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Header.Get("Content-Encoding") != "":
 		w.Header().Set("Accept-Encoding", "identity")
-		s.problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "send the body as it is, without Content-Encoding")
+		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "send the body as it is, without Content-Encoding")
 	case err == nil && media == mediaJSON:
 		p.one(w, r)
 	case err == nil && media == mediaNDJSON:
 		p.many(w, r)
 	default:
 		w.Header().Set("Accept", mediaJSON+", "+mediaNDJSON)
-		s.problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "Content-Type must be "+mediaJSON+", or "+mediaNDJSON+" for one event a line")
+		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "Content-Type must be "+mediaJSON+", or "+mediaNDJSON+" for one event a line")
 	}
 }
 
@@ -78,10 +78,10 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.As(err, &tooLarge):
 		p.refused(wire.TooLarge)
-		p.httpError(w, wire.TooLarge)
+		refuse(w, wire.TooLarge, "")
 		return
 	case err != nil: // the client has gone, or took too long
-		p.problem(w, http.StatusBadRequest, wire.BadEnvelope, "the body could not be read to its end")
+		problem(w, http.StatusBadRequest, wire.BadEnvelope, "the body could not be read to its end")
 		return
 	}
 	code, detail := p.publish(text)
@@ -89,7 +89,7 @@ func (p *publisher) one(w http.ResponseWriter, r *http.Request) {
 		if p.retryAfter > 0 {
 			setRetryAfter(w, p.retryAfter)
 		}
-		p.problem(w, httpStatus(code), code, detail)
+		refuse(w, code, detail)
 		return
 	}
 	p.bus.Flush()

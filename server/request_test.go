@@ -67,7 +67,9 @@ func (n *node) askFrom(t testing.TB, from, text string) reply {
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)
 	}
-	return readReply(t, c)
+	r := readReply(t, c)
+	openAPI().check(t, text, r)
+	return r
 }
 
 // readReply reads the answer to a request that was written to c.

@@ -38,7 +38,7 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	if code != wire.OK {
 		s.log.Debug("revocation refused", zap.Stringer("addr", s.httpClientAddr(r)), zap.Stringer("code", code))
-		s.httpError(w, code)
+		refuse(w, code, "")
 		return
 	}
 	var body struct {
@@ -49,19 +49,19 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	// Strict: what is not understood may be meant to revoke more.
 	if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxRevocationBytes), &body, json.RejectUnknownMembers(true)); err != nil {
-		http.Error(w, `the body is one of {"jti": …} and {"sub": …, "before": "RFC 3339"}, with "iss" if you like`, http.StatusBadRequest)
+		refuse(w, wire.BadEnvelope, `the body is one of {"jti": …} and {"sub": …, "before": "RFC 3339"}, with "iss" if you like`)
 		return
 	}
 	// The body may have taken its time, and the token may have ended meanwhile.
 	if code := token.Check(httpNow()); code != wire.OK {
-		s.httpError(w, code)
+		refuse(w, code, "")
 		return
 	}
 	if body.Issuer == "" && !token.MayRevoke("") {
 		body.Issuer = token.Issuer() // an administrator of one issuer means its tokens
 	}
 	if !token.MayRevoke(body.Issuer) {
-		s.httpError(w, wire.Forbidden)
+		refuse(w, wire.Forbidden, "")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
@@ -69,10 +69,10 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 	err := s.store.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
 	switch {
 	case errors.Is(err, ErrBadRevocation):
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		refuse(w, wire.BadEnvelope, err.Error())
 	case err != nil:
 		s.log.Warn("a revocation cannot be kept", zap.Error(err))
-		s.httpError(w, wire.Unavailable)
+		refuse(w, wire.Unavailable, "")
 	default:
 		s.log.Info("revoked", zap.String("by", token.Subject()), zap.String("iss", body.Issuer), zap.String("jti", body.ID), zap.String("sub", body.Subject))
 		w.WriteHeader(http.StatusNoContent)

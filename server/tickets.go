@@ -103,10 +103,10 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	addr := s.httpClientAddr(r)
-	refuse := func(code wire.Code) {
+	refused := func(code wire.Code) {
 		s.answers.tickets.WithLabelValues(code.String()).Inc()
 		s.log.Debug("ticket refused", zap.Stringer("addr", addr), zap.Stringer("code", code))
-		s.httpError(w, code)
+		refuse(w, code, "")
 	}
 	token, code := s.bearer(r)
 	now := httpNow()
@@ -114,7 +114,7 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 		code = usable(token, now)
 	}
 	if code != wire.OK {
-		refuse(code)
+		refused(code)
 		return
 	}
 	wait := s.ticketsOfSubject.take(now, token.Issuer(), token.Subject())
@@ -123,7 +123,7 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	if wait > 0 {
 		setRetryAfter(w, wait)
-		refuse(wire.RateLimited)
+		refused(wire.RateLimited)
 		return
 	}
 	record, err := json.Marshal(ticketRecord{Addr: addr, Token: token.Record()})
@@ -136,7 +136,7 @@ func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		s.log.Warn("no ticket can be kept", zap.Error(err))
-		refuse(wire.Unavailable)
+		refused(wire.Unavailable)
 		return
 	}
 	s.answers.tickets.WithLabelValues("ok").Inc()
