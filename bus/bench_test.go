@@ -13,20 +13,20 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// counter is a sink that tells how many events each gulp had.
+// counter is a sink that tells how many events each round had.
 type counter struct {
-	n     []int // by shard
-	gulps chan int
+	n      []int // by shard
+	rounds chan int
 }
 
 func newCounter(shards int) *counter {
-	return &counter{n: make([]int, shards), gulps: make(chan int, 1<<16)}
+	return &counter{n: make([]int, shards), rounds: make(chan int, 1<<16)}
 }
 
 func (c *counter) Event(shard int, _ []uint32, _ string, _ []byte) { c.n[shard]++ }
 
 func (c *counter) Flush(shard int) {
-	c.gulps <- c.n[shard]
+	c.rounds <- c.n[shard]
 	c.n[shard] = 0
 }
 
@@ -74,7 +74,7 @@ func roundTrip(b *testing.B, o bus.Options, window int) {
 	}
 	data := make([]byte, 128)
 	b.ReportAllocs()
-	flying, gulps, start := 0, 0, cpu(b)
+	flying, rounds, start := 0, 0, cpu(b)
 	for i := 0; b.Loop(); i++ {
 		if bb.Publish(names[i%topics], data) != wire.OK {
 			b.Fatal("not published")
@@ -82,14 +82,14 @@ func roundTrip(b *testing.B, o bus.Options, window int) {
 		if flying++; flying >= window {
 			bb.Flush()
 		}
-		for ; flying >= window; gulps++ {
-			flying -= <-sink.gulps
+		for ; flying >= window; rounds++ {
+			flying -= <-sink.rounds
 		}
 	}
 	bb.Flush()
-	for ; flying > 0; gulps++ {
-		flying -= <-sink.gulps
+	for ; flying > 0; rounds++ {
+		flying -= <-sink.rounds
 	}
 	b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
-	b.ReportMetric(float64(b.N)/float64(gulps), "events/gulp")
+	b.ReportMetric(float64(b.N)/float64(rounds), "events/round")
 }

@@ -46,7 +46,7 @@ type Sink interface {
 	// prefix cut off and may be kept. data is the payload as NATS brought it, not validated: any NATS
 	// client can have sent it. It must not be changed. Neither slice may be kept after Event returns.
 	Event(shard int, handles []uint32, topic string, data []byte)
-	// Flush ends a gulp: everything that waited has been handed over.
+	// Flush ends a round: everything that waited has been handed over.
 	Flush(shard int)
 	// Answered says that what was flushed some time before has been brought, as far as it is for this node,
 	// or will not be. With an external NATS it is never called.

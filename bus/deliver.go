@@ -6,8 +6,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// maxGulp bounds how many events a sink gathers before Flush.
-const maxGulp = 1024
+// maxRound is how many events a sink gets at most before Flush.
+const maxRound = 1024
 
 // A shard is a queue that many NATS subscriptions share, and the goroutine that empties it. All messages
 // of one subscription go through one shard, which keeps their order.
@@ -29,7 +29,7 @@ func (b *Bus) read(s *shard) {
 		}
 		for n := 1; ; n++ {
 			b.event(s, m)
-			if n == maxGulp {
+			if n == maxRound {
 				break
 			}
 			if m = s.next(); m == nil {
@@ -41,7 +41,7 @@ func (b *Bus) read(s *shard) {
 }
 
 // next gives the message that waits, or nil. Before it says nil it lets the goroutines that feed the queue
-// run: under load that makes gulps of 15 out of gulps of 3, and each gulp costs a write to every
+// run: under load that makes rounds of 15 events out of rounds of 3, and each round costs a write to every
 // subscriber; an idle process does not notice.
 func (s *shard) next() *nats.Msg {
 	if m := s.poll(); m != nil {

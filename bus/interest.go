@@ -46,13 +46,13 @@ type subscription struct {
 	sid       uint64             // of a link
 	pattern   string
 	wild      bool
-	handle    atomic.Uint64 // live | handle; 0 while it lingers
+	handle    atomic.Uint64 // hasHandle | handle; 0 while it lingers
 	owner     uint64        // counts Subscribe and Unsubscribe, to notice that it changed hands
 	confirmed bool
 	denied    bool // NATS account permissions forbid it
 }
 
-const live = 1 << 32 // in subscription.handle
+const hasHandle = 1 << 32 // in subscription.handle: tells handle 0 from none
 
 type waiter struct {
 	sub   *subscription // nil: fail it
@@ -122,7 +122,7 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 	sub := in.byPattern[pattern]
 	if sub == nil {
 		sub = &subscription{pattern: pattern, wild: wire.HasWildcard([]byte(pattern))}
-		sub.handle.Store(live | uint64(handle))
+		sub.handle.Store(hasHandle | uint64(handle))
 		if sub.wild {
 			in.patterns.add(sub) // before its first event can come
 		}
@@ -137,13 +137,13 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 		delete(in.byHandle, uint32(old))
 	}
 	sub.owner++
-	sub.handle.Store(live | uint64(handle))
+	sub.handle.Store(hasHandle | uint64(handle))
 	in.byHandle[handle] = sub
 	return sub, nil
 }
 
 // Unsubscribe ends the interest under handle; an unknown handle is ignored. NATS is told only after
-// Options.Linger. A gulp that is being handed over may still bring events for handle, later ones do not:
+// Options.Linger. The round that is being handed over may still bring events for handle, later ones do not:
 // do not give handle to another pattern before every shard's Flush.
 func (b *Bus) Unsubscribe(handle uint32) {
 	in := &b.interest

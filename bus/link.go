@@ -211,7 +211,7 @@ func (l *link) write() {
 		for !l.closed && (!l.kicked || l.conn == nil || l.unanswered == maxUnanswered) {
 			l.some.Wait()
 		}
-		// The PONG will say that all events that this brings are in: see gulp.
+		// The PONG will say that all events that this brings are in: see readOperations.
 		l.ping(nil)
 		l.unanswered++
 		p, conn := l.out, l.conn
@@ -251,7 +251,7 @@ func (l *link) readAll() {
 			return
 		}
 		l.b.log.Warn("lost embedded NATS, reconnecting; events may have been missed", zap.Error(err))
-		l.b.tell(false)
+		l.b.reportState(false)
 		for attempt := 1; ; attempt++ {
 			if err = l.connect(); err == nil {
 				break
@@ -268,7 +268,7 @@ func (l *link) readAll() {
 		l.mu.Lock()
 		l.reconnects++
 		l.mu.Unlock()
-		l.b.tell(true)
+		l.b.reportState(true)
 	}
 }
 
@@ -302,7 +302,7 @@ func (l *link) read() error {
 		if have += n; err != nil {
 			return err
 		}
-		used, need, err := l.gulp(buf[:have])
+		used, need, err := l.readOperations(buf[:have])
 		if err != nil {
 			return err
 		}
@@ -315,11 +315,11 @@ func (l *link) read() error {
 	}
 }
 
-// gulp acts on the complete operations in p. The server may bring what we published in one write in many
+// readOperations acts on the complete operations in p. The server may bring what we published in one write in many
 // small pieces, each of which would cost every subscriber a write of its own: while a PONG is due more is
-// to come, and the sink's gulp goes on. used is how much of p they are; need is how long the next
+// to come, and the sink's round goes on. used is how much of p they are; need is how long the next
 // one is, as far as known.
-func (l *link) gulp(p []byte) (used, need int, err error) {
+func (l *link) readOperations(p []byte) (used, need int, err error) {
 	for {
 		size, err := l.operation(p[used:])
 		if err != nil {
@@ -337,7 +337,7 @@ func (l *link) gulp(p []byte) (used, need int, err error) {
 	return used, need, nil
 }
 
-// flushEvents ends what the sink takes for a gulp.
+// flushEvents ends what the sink takes for a round.
 func (l *link) flushEvents() {
 	if l.events == 0 {
 		return

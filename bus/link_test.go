@@ -83,7 +83,7 @@ func newLink(t *testing.T, sink Sink) (*link, <-chan *script) {
 func newSub(t *testing.T, l *link, handle uint64, pattern string) {
 	t.Helper()
 	sub := &subscription{pattern: pattern, wild: wire.HasWildcard(pattern)}
-	sub.handle.Store(live | handle)
+	sub.handle.Store(hasHandle | handle)
 	if sub.wild {
 		l.b.interest.patterns.add(sub)
 	}

@@ -35,7 +35,7 @@ func TestPatternsMatch(t *testing.T) {
 		} else if wire.HasWildcard(p) {
 			sub = &subscription{pattern: p, wild: true}
 			if rng.IntN(8) > 0 { // else it lingers
-				sub.handle.Store(live | uint64(i))
+				sub.handle.Store(hasHandle | uint64(i))
 			}
 			all[p] = sub
 			tree.add(sub)
@@ -67,7 +67,7 @@ func TestPatternsRemoveOnlyTheirOwn(t *testing.T) {
 	var tree patterns
 	for i, p := range []string{"*", ">", "a.*", "a.>", "*.b"} {
 		sub := &subscription{pattern: p}
-		sub.handle.Store(live | uint64(i+1))
+		sub.handle.Store(hasHandle | uint64(i+1))
 		tree.add(sub)
 		tree.remove(&subscription{pattern: p})
 		tree.remove(&subscription{pattern: p + "x.y"})
@@ -84,7 +84,7 @@ func BenchmarkPatternsMatch(b *testing.B) {
 			var tree patterns
 			for i := range n {
 				sub := &subscription{pattern: fmt.Sprintf("rooms.%d.*", i)}
-				sub.handle.Store(live | uint64(i))
+				sub.handle.Store(hasHandle | uint64(i))
 				tree.add(sub)
 			}
 			var handles []uint32

@@ -70,7 +70,7 @@ func (b *Bus) onConnected(c *nats.Conn) {
 		return
 	}
 	b.log.Info("connected to NATS", zap.String("server", c.ConnectedServerName()), zap.String("address", c.ConnectedAddr()))
-	b.tell(true)
+	b.reportState(true)
 }
 
 func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
@@ -81,10 +81,10 @@ func (b *Bus) onDisconnected(_ *nats.Conn, err error) {
 	default:
 	}
 	b.log.Warn("lost NATS, reconnecting", zap.Error(err))
-	b.tell(false)
+	b.reportState(false)
 }
 
-func (b *Bus) tell(connected bool) {
+func (b *Bus) reportState(connected bool) {
 	if b.onState != nil {
 		b.onState(connected)
 	}

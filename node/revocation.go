@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// freshInterval is how often the verifier is told how recent the revocations are.
-	freshInterval = time.Second
+	// reportInterval is how often the verifier is told how recent the revocations are.
+	reportInterval = time.Second
 	// loadTimeout bounds how long a start waits for the revocations that there are.
 	loadTimeout = 5 * time.Second
 )
@@ -189,7 +189,7 @@ func (r *revocations) fresh() {
 
 // run keeps the verifier informed until ctx ends.
 func (r *revocations) run(ctx context.Context) {
-	tick := time.NewTicker(freshInterval)
+	tick := time.NewTicker(reportInterval)
 	defer tick.Stop()
 	for {
 		select {

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// freshInterval is how often the leader of the bucket is asked what we should have seen.
-	freshInterval = 2 * time.Second
-	// A consumer that says nothing for a whole freshInterval is dead, and replaced.
+	// askInterval is how often the leader of the bucket is asked what we should have seen.
+	askInterval = 2 * time.Second
+	// A consumer that says nothing for a whole askInterval is dead, and replaced.
 	heartbeat = 500 * time.Millisecond
 	// watchRetry is the wait after an attempt to load failed; a new connection ends it.
 	watchRetry = time.Second
@@ -168,7 +168,7 @@ func (f *follower) last(session context.Context) (uint64, error) {
 // read applies what comes until it is time to ask again. Once the revision that was the last at the time
 // of asking is applied, so is everything before it, since the consumer keeps the order.
 func (f *follower) read(session context.Context, last uint64, asked time.Time) error {
-	ctx, cancel := context.WithDeadline(session, asked.Add(freshInterval))
+	ctx, cancel := context.WithDeadline(session, asked.Add(askInterval))
 	defer cancel()
 	alive, fresh, before := false, false, f.received
 	for {

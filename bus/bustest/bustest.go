@@ -39,7 +39,7 @@ type Event struct {
 	Data   string
 }
 
-// Recorder is a Sink that remembers. An event counts once its gulp was flushed.
+// Recorder is a Sink that remembers. An event counts once its round was flushed.
 type Recorder struct {
 	mu       sync.Mutex
 	open     map[int][]Event
@@ -69,7 +69,7 @@ func (r *Recorder) Flush(shard int) {
 	r.events = append(r.events, r.open[shard]...)
 	r.open[shard] = nil
 	r.mu.Unlock()
-	r.tell()
+	r.signal()
 }
 
 // Answered implements Sink.
@@ -77,7 +77,7 @@ func (r *Recorder) Answered() {
 	r.mu.Lock()
 	r.answered++
 	r.mu.Unlock()
-	r.tell()
+	r.signal()
 }
 
 // Room implements Sink.
@@ -85,7 +85,7 @@ func (r *Recorder) Room() {
 	r.mu.Lock()
 	r.rooms++
 	r.mu.Unlock()
-	r.tell()
+	r.signal()
 }
 
 // Rooms is how often Room was called.
@@ -95,7 +95,7 @@ func (r *Recorder) Rooms() int {
 	return r.rooms
 }
 
-func (r *Recorder) tell() {
+func (r *Recorder) signal() {
 	select {
 	case r.arrived <- struct{}{}:
 	default:
