@@ -106,7 +106,7 @@ func (b *bench) connectCases() (cases []*Cost) {
 							tokens[i] = tokens[0]
 						}
 					}
-					var conns crowd
+					var conns openConns
 					op := func(i int) error {
 						c, err := s.connect(b, tokens[i])
 						if err == nil {
@@ -126,19 +126,19 @@ func (b *bench) connectCases() (cases []*Cost) {
 	return cases
 }
 
-// crowd is connections that stay open until all of a case are measured.
-type crowd struct {
+// openConns is connections that stay open until all of a case are measured.
+type openConns struct {
 	mu    sync.Mutex
 	conns []*rig.Conn // guarded by mu
 }
 
-func (w *crowd) add(c *rig.Conn) {
+func (w *openConns) add(c *rig.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conns = append(w.conns, c)
 }
 
-func (w *crowd) drop() {
+func (w *openConns) drop() {
 	for _, c := range w.conns {
 		c.Drop()
 	}

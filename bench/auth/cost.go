@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// hands is how many operations are under way at once.
-	hands = 8
+	// concurrency is how many operations are under way at once.
+	concurrency = 8
 	// rest lets the server finish what the case before has left behind.
 	rest = 30 * time.Millisecond
 )
@@ -27,7 +27,7 @@ func (b *bench) cost(c *Cost) (micros float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := rig.Each(c.n, hands, op); err != nil {
+	if err := rig.Each(c.n, concurrency, op); err != nil {
 		return 0, err
 	}
 	after, err := b.server.CPU()

@@ -62,9 +62,9 @@ func (b *bench) publishCases() (cases []*Cost) {
 // publishers opens connections that each send an envelope and wait for its ack.
 // With warm, each has sent one before.
 func (b *bench) publishers(envelopes [][]byte, warm bool) (op func(i int) error, end func(), err error) {
-	var conns crowd
-	idle := make(chan *rig.Conn, hands)
-	for range hands {
+	var conns openConns
+	idle := make(chan *rig.Conn, concurrency)
+	for range concurrency {
 		c, err := rig.Dial(b.server.Addr, "", ws.Dialer{})
 		if err != nil {
 			conns.drop()

@@ -21,7 +21,7 @@ const settle = 2 * time.Second
 // code and tables that all share.
 func (r *run) idle(ctx context.Context) (results []Result, err error) {
 	warm := *r
-	warm.first, warm.end, warm.crew = 0, r.Plan.warm(), nil
+	warm.first, warm.end, warm.receivers = 0, r.Plan.warm(), nil
 	_, first, err := warm.connect(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (r *run) idle(ctx context.Context) (results []Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dropAll(conns) // a crew's go with it
+	defer dropAll(conns) // receivers drop theirs when they end
 	opened, err := r.read(counters{})
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (r *run) idle(ctx context.Context) (results []Result, err error) {
 	r.connected(&res, res.Connects, before, opened)
 	results = append(results, res)
 
-	r.tell(Progress{Doing: r.Plan.Name, Connected: r.Plan.Connections})
+	r.report(Progress{Doing: r.Plan.Name, Connected: r.Plan.Connections})
 	if err := sleep(ctx, r.Duration); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (r *run) storm(ctx context.Context) ([]Result, error) {
 		}
 		all.Merge(took)
 		connects += r.Plan.Connections
-		r.tell(Progress{Doing: r.Plan.Name, Done: min(float64(time.Since(began))/float64(r.Duration), 1), Connected: connects})
+		r.report(Progress{Doing: r.Plan.Name, Done: min(float64(time.Since(began))/float64(r.Duration), 1), Connected: connects})
 		if time.Since(began) >= r.Duration {
 			break
 		}
@@ -96,12 +96,12 @@ func (r *run) storm(ctx context.Context) ([]Result, error) {
 	return []Result{res}, nil
 }
 
-// connect opens the subscribing connections, in order, here or in the crew, and
+// connect opens the subscribing connections, in order, here or in the receivers, and
 // says how long each took. Of all of them, the first so many are to stall.
 func (r *run) connect(ctx context.Context, stalled int) (*hdrhistogram.Histogram, []*conn, error) {
 	took := hdrhistogram.New(minLatency, maxLatency, latencyDigits)
-	if r.crew != nil {
-		return took, nil, r.crew.open(ctx, r, stalled, took)
+	if r.receivers != nil {
+		return took, nil, r.receivers.open(ctx, r, stalled, took)
 	}
 	var mu sync.Mutex // guards took
 	conns := make([]*conn, r.end-r.first)
@@ -134,8 +134,8 @@ func (r *run) connect(ctx context.Context, stalled int) (*hdrhistogram.Histogram
 // drop ends what connect opened.
 func (r *run) drop(ctx context.Context, conns []*conn) error {
 	dropAll(conns)
-	if r.crew != nil {
-		return r.crew.drop(ctx)
+	if r.receivers != nil {
+		return r.receivers.drop(ctx)
 	}
 	return nil
 }

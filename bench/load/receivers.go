@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crew is the processes that share the subscribing connections, seen from the
+// receivers is the processes that share the subscribing connections, seen from the
 // one that publishes. In a closed loop each reports a topic when its own readers
 // have the window; the next is published when all have reported.
-type crew struct{ members []*member }
+type receivers struct{ all []*receiver }
 
-type member struct {
+type receiver struct {
 	link
 	cmd     *exec.Cmd
 	readers []int // by topic, as engine.readers
@@ -28,27 +28,27 @@ type member struct {
 	result  *partial // of this load
 }
 
-// leaveTime is how long a member may take to drop its connections at the end.
+// leaveTime is how long a receiver may take to drop its connections at the end.
 const leaveTime = 5 * time.Second
 
-// hire starts n processes.
-func hire(command func() *exec.Cmd, n int) (*crew, error) {
+// startReceivers starts n processes.
+func startReceivers(command func() *exec.Cmd, n int) (*receivers, error) {
 	if command == nil {
 		return nil, errors.New("several processes need Options.Worker")
 	}
-	w := &crew{}
+	rs := &receivers{}
 	for range n {
-		m := &member{cmd: command()}
+		m := &receiver{cmd: command()}
 		if err := m.start(); err != nil {
-			w.dismiss()
-			return nil, fmt.Errorf("process %d of %d: %w", len(w.members)+1, n, err)
+			rs.end()
+			return nil, fmt.Errorf("process %d of %d: %w", len(rs.all)+1, n, err)
 		}
-		w.members = append(w.members, m)
+		rs.all = append(rs.all, m)
 	}
-	return w, nil
+	return rs, nil
 }
 
-func (m *member) start() error {
+func (m *receiver) start() error {
 	var down, up [2]int // each: read end, write end
 	if err := unix.Pipe2(down[:], unix.O_CLOEXEC); err != nil {
 		return err
@@ -71,34 +71,34 @@ func (l *link) close() {
 	_ = unix.Close(l.out)
 }
 
-// dismiss ends the processes: they see the end of their input.
-func (w *crew) dismiss() {
-	for _, m := range w.members {
+// end ends the processes: they see the end of their input.
+func (rs *receivers) end() {
+	for _, m := range rs.all {
 		m.close()
 	}
-	for _, m := range w.members {
+	for _, m := range rs.all {
 		slow := time.AfterFunc(leaveTime, func() { _ = m.cmd.Process.Kill() })
-		_ = m.cmd.Wait() // what went wrong it has said over its link
+		_ = m.cmd.Wait() // it has said over its link what went wrong
 		slow.Stop()
 	}
 }
 
-func (w *crew) links() []*link {
-	links := make([]*link, len(w.members))
-	for i, m := range w.members {
+func (rs *receivers) links() []*link {
+	links := make([]*link, len(rs.all))
+	for i, m := range rs.all {
 		links[i] = &m.link
 	}
 	return links
 }
 
-// all sends to each member and awaits the answer of each.
-func (w *crew) all(ctx context.Context, do note, answer func(*member, note) error) error {
-	for _, m := range w.members {
+// ask sends a note to each process and awaits the answer of each.
+func (rs *receivers) ask(ctx context.Context, do note, answer func(*receiver, note) error) error {
+	for _, m := range rs.all {
 		if err := m.send(do); err != nil {
-			return w.failed(ctx, m, err)
+			return rs.failed(ctx, m, err)
 		}
 	}
-	for _, m := range w.members {
+	for _, m := range rs.all {
 		answers, err := m.wait(ctx)
 		if err == nil && len(answers) != 1 {
 			err = fmt.Errorf("%d answers", len(answers))
@@ -107,14 +107,14 @@ func (w *crew) all(ctx context.Context, do note, answer func(*member, note) erro
 			err = answer(m, answers[0])
 		}
 		if err != nil {
-			return w.failed(ctx, m, err)
+			return rs.failed(ctx, m, err)
 		}
 	}
 	return nil
 }
 
-// failed finds the reason: whoever is gone may have left a note.
-func (w *crew) failed(ctx context.Context, m *member, err error) error {
+// failed finds the reason: a receiver that is gone may have left a note.
+func (rs *receivers) failed(ctx context.Context, m *receiver, err error) error {
 	if errors.Is(err, unix.EPIPE) {
 		if _, last := m.wait(ctx); last != nil {
 			err = last
@@ -123,41 +123,41 @@ func (w *crew) failed(ctx context.Context, m *member, err error) error {
 	if errors.Is(err, io.EOF) {
 		err = errors.New("it ended")
 	}
-	for i := range w.members {
-		if w.members[i] == m {
-			return fmt.Errorf("process %d of %d that receive: %w", i+1, len(w.members), err)
+	for i := range rs.all {
+		if rs.all[i] == m {
+			return fmt.Errorf("process %d of %d that receive: %w", i+1, len(rs.all), err)
 		}
 	}
 	return err
 }
 
-// open gives each member its share, and lets all open at once.
-func (w *crew) open(ctx context.Context, r *run, stalled int, took *hdrhistogram.Histogram) error {
-	n := len(w.members)
-	for i, m := range w.members {
+// open gives each receiver its share, and lets all open at once.
+func (rs *receivers) open(ctx context.Context, r *run, stalled int, took *hdrhistogram.Histogram) error {
+	n := len(rs.all)
+	for i, m := range rs.all {
 		s := share{
 			Plan: r.Plan, First: i * r.Plan.Connections / n, End: (i + 1) * r.Plan.Connections / n,
 			Stalled: stalled, Run: r.id, URL: r.URL, Sources: r.Sources,
 		}
 		m.readers = r.Plan.readers(max(s.First, stalled), s.End)
 		if err := m.send(note{Share: &s}); err != nil {
-			return w.failed(ctx, m, err)
+			return rs.failed(ctx, m, err)
 		}
 	}
-	return w.all(ctx, note{Open: true}, func(_ *member, answer note) error {
+	return rs.ask(ctx, note{Open: true}, func(_ *receiver, answer note) error {
 		return unpackHistogram(took, answer.Opened)
 	})
 }
 
-func (w *crew) drop(ctx context.Context) error {
-	return w.all(ctx, note{Drop: true}, func(_ *member, answer note) error {
+func (rs *receivers) drop(ctx context.Context) error {
+	return rs.ask(ctx, note{Drop: true}, func(_ *receiver, answer note) error {
 		return expected(answer.Dropped)
 	})
 }
 
-// begin returns when every member counts.
-func (w *crew) begin(ctx context.Context, s span) error {
-	return w.all(ctx, note{Begin: &s}, func(m *member, answer note) error {
+// begin returns when every receiver counts.
+func (rs *receivers) begin(ctx context.Context, s span) error {
+	return rs.ask(ctx, note{Begin: &s}, func(m *receiver, answer note) error {
 		m.count, m.result = 0, nil
 		return expected(answer.Begun)
 	})
@@ -170,10 +170,10 @@ func expected(ok bool) error {
 	return nil
 }
 
-// expect says, by topic, how many members report a round.
-func (w *crew) expect() []int {
-	reports := make([]int, len(w.members[0].readers))
-	for _, m := range w.members {
+// expect says, by topic, how many receivers report a round.
+func (rs *receivers) expect() []int {
+	reports := make([]int, len(rs.all[0].readers))
+	for _, m := range rs.all {
 		for t, readers := range m.readers {
 			if readers > 0 {
 				reports[t]++
@@ -183,9 +183,9 @@ func (w *crew) expect() []int {
 	return reports
 }
 
-// heard handles what a member says while events flow.
-func (w *crew) heard(e *engine, i int, said note) error {
-	m := w.members[i]
+// heard handles what a receiver says while events flow.
+func (rs *receivers) heard(e *engine, i int, said note) error {
+	m := rs.all[i]
 	for _, topic := range said.Done {
 		e.arrived(topic)
 	}
@@ -201,15 +201,15 @@ func (w *crew) heard(e *engine, i int, said note) error {
 
 // finish says that nothing more is published, and adds up what came. until is
 // completed by it.
-func (w *crew) finish(ctx context.Context, e *engine, from measure, until *measure) error {
-	for _, m := range w.members {
+func (rs *receivers) finish(ctx context.Context, e *engine, from measure, until *measure) error {
+	for _, m := range rs.all {
 		if err := m.send(note{End: e.publishedTo}); err != nil {
-			return w.failed(ctx, m, err)
+			return rs.failed(ctx, m, err)
 		}
 	}
 	events := make([]unix.EpollEvent, pollEvents)
 	until.count.delivered, e.count.delivered = from.count.delivered, 0
-	for _, m := range w.members {
+	for _, m := range rs.all {
 		for m.result == nil {
 			if err := e.poll(ctx, events, progressEvery); err != nil {
 				return err
@@ -217,7 +217,7 @@ func (w *crew) finish(ctx context.Context, e *engine, from measure, until *measu
 		}
 	}
 	e.count.delivered, e.count.dropped = 0, 0
-	for _, m := range w.members {
+	for _, m := range rs.all {
 		if err := unpackHistogram(e.latency, m.result.Latency); err != nil {
 			return err
 		}

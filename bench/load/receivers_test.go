@@ -60,17 +60,17 @@ func TestWindowOfAll(t *testing.T) {
 	_, sink := pipe(t)
 	e.writers = [][]*conn{{{fd: sink}}, {{fd: sink}}}
 	// Both processes read the first topic, one of them the second.
-	w := &crew{members: []*member{{readers: []int{3, 0}}, {readers: []int{1, 5}}}}
+	rs := &receivers{all: []*receiver{{readers: []int{3, 0}}, {readers: []int{1, 5}}}}
 	theirs := make([]*link, 2)
-	for i, m := range w.members {
+	for i, m := range rs.all {
 		theirs[i] = &link{}
 		m.in, theirs[i].out = pipe(t)
 	}
 	e.readers = []int{4, 5}
-	if err := e.listen(w.links(), func(i int, n note) error { return w.heard(e, i, n) }); err != nil {
+	if err := e.listen(rs.links(), func(i int, n note) error { return rs.heard(e, i, n) }); err != nil {
 		t.Fatal(err)
 	}
-	e.begin(Load{Window: 2}, w.expect())
+	e.begin(Load{Window: 2}, rs.expect())
 	for i, step := range []struct {
 		from int
 		done []int

@@ -8,7 +8,7 @@
 // plan.go is who is connected to what, pace.go when they publish, engine.go the
 // loop that publishes and receives, frames.go and mark.go what it looks at.
 // traffic.go measures one load, measure.go reads what is measured. flood.go is a
-// client that disturbs. crew.go and work.go share the subscribers between
+// client that disturbs. receivers.go and worker.go share the subscribers between
 // processes, which link.go joins.
 package load
 
@@ -79,10 +79,10 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 		return nil, err
 	}
 	if o.Processes > 1 {
-		if r.crew, err = hire(o.Worker, min(o.Processes, o.Plan.Connections)); err != nil {
+		if r.receivers, err = startReceivers(o.Worker, min(o.Processes, o.Plan.Connections)); err != nil {
 			return nil, err
 		}
-		defer r.crew.dismiss()
+		defer r.receivers.end()
 		r.end = 0
 	}
 	if err := enoughDescriptors(r.descriptors()); err != nil {
@@ -120,10 +120,10 @@ type run struct {
 	Options
 	id         string
 	dialer     *dialer
-	names      []string // topics
-	first, end int      // the subscribing connections of this process: from first up to end
-	crew       *crew    // has them instead, if not nil
-	flooder    *flooder // disturbs each load, if not nil
+	names      []string   // topics
+	first, end int        // the subscribing connections of this process: from first up to end
+	receivers  *receivers // has them instead, if not nil
+	flooder    *flooder   // disturbs each load, if not nil
 }
 
 func newRun(o Options, id string) (*run, error) {
@@ -137,8 +137,8 @@ func newRun(o Options, id string) (*run, error) {
 // descriptors is how many this process needs for connections and pipes.
 func (r *run) descriptors() int {
 	n := r.end - r.first + r.Plan.Publishers + r.Plan.warm()
-	if r.crew != nil {
-		n += 2 * len(r.crew.members)
+	if r.receivers != nil {
+		n += 2 * len(r.receivers.all)
 	}
 	return n
 }

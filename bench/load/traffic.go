@@ -20,7 +20,7 @@ func (r *run) traffic(ctx context.Context, stalled int) (results []Result, err e
 	if err != nil {
 		return nil, err
 	}
-	r.tell(Progress{Doing: r.Plan.Name + ", connecting"})
+	r.report(Progress{Doing: r.Plan.Name + ", connecting"})
 	_, subscribers, err := r.connect(ctx, stalled)
 	if err != nil {
 		return nil, err
@@ -71,9 +71,9 @@ func (r *run) engine(subscribers []*conn, stalled int) (*engine, error) {
 		}
 	}
 	e.readers = r.Plan.readers(max(r.first, stalled), r.end)
-	if r.crew != nil {
+	if r.receivers != nil {
 		e.readers = r.Plan.readers(stalled, r.Plan.Connections)
-		if err := e.listen(r.crew.links(), func(i int, m note) error { return r.crew.heard(e, i, m) }); err != nil {
+		if err := e.listen(r.receivers.links(), func(i int, m note) error { return r.receivers.heard(e, i, m) }); err != nil {
 			e.close()
 			return nil, err
 		}
@@ -105,9 +105,9 @@ func (r *run) load(ctx context.Context, e *engine, load Load, stalled int) (Resu
 	s := span{Load: load, From: e.now + int64(r.Warmup)}
 	s.Until = s.From + int64(r.Duration)
 	expect := r.Plan.round(load.Window, e.readers)
-	if r.crew != nil {
-		expect = r.crew.expect()
-		if err := r.crew.begin(ctx, s); err != nil {
+	if r.receivers != nil {
+		expect = r.receivers.expect()
+		if err := r.receivers.begin(ctx, s); err != nil {
 			return Result{}, err
 		}
 	}
@@ -116,8 +116,8 @@ func (r *run) load(ctx context.Context, e *engine, load Load, stalled int) (Resu
 		return Result{}, err
 	}
 	e.ended = true
-	if r.crew != nil {
-		err = r.crew.finish(ctx, e, from, &until)
+	if r.receivers != nil {
+		err = r.receivers.finish(ctx, e, from, &until)
 	} else if err = r.drain(ctx, e); err == nil {
 		err = r.release(ctx, e)
 	}
@@ -152,7 +152,7 @@ func (r *run) span(ctx context.Context, e *engine, s span, expect []int) (from, 
 func (r *run) pump(ctx context.Context, e *engine, until int64) error {
 	events := make([]unix.EpollEvent, pollEvents)
 	last, moved := e.count.delivered, e.now
-	tell, told := e.now, e.count.delivered
+	reported, then := e.now, e.count.delivered
 	for e.now < until {
 		if err := e.publishDue(true); err != nil {
 			return err
@@ -168,14 +168,14 @@ func (r *run) pump(ctx context.Context, e *engine, until int64) error {
 		} else if e.Window > 0 && e.writers != nil && e.now-moved > int64(stallTime) {
 			return fmt.Errorf("nothing arrived for %v: %d of %d deliveries came", stallTime, e.count.delivered, e.count.awaited)
 		}
-		if passed := e.now - tell; passed >= int64(progressEvery) {
-			r.tell(Progress{
+		if passed := e.now - reported; passed >= int64(progressEvery) {
+			r.report(Progress{
 				Doing:      r.Plan.Name + ", " + e.String(),
 				Done:       min(float64(e.now-e.began)/float64(r.Warmup+r.Duration), 1),
-				Deliveries: float64(e.count.delivered-told) / (float64(passed) / 1e9),
+				Deliveries: float64(e.count.delivered-then) / (float64(passed) / 1e9),
 				Connected:  r.Plan.Connections + r.Plan.Publishers,
 			})
-			tell, told = e.now, e.count.delivered
+			reported, then = e.now, e.count.delivered
 		}
 	}
 	return nil
@@ -222,7 +222,7 @@ func (r *run) release(ctx context.Context, e *engine) error {
 	return nil
 }
 
-func (r *run) tell(p Progress) {
+func (r *run) report(p Progress) {
 	if r.Progress != nil {
 		r.Progress(p)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Work is one of the processes that [Options.Processes] asks for: it opens its
-// share of the subscribing connections and receives, as it is told over in and
+// share of the subscribing connections and receives, as notes say over in and
 // out, until in ends. The target has to be like the one that was given to Run,
 // but it need not be able to publish.
 func Work(ctx context.Context, target Target, in, out *os.File) error {
@@ -32,7 +32,7 @@ func Work(ctx context.Context, target Target, in, out *os.File) error {
 	return errors.Join(err, w.send(note{Error: err.Error()}))
 }
 
-// worker is the other side of a member.
+// worker is the other side of a receiver.
 type worker struct {
 	link
 	target Target
@@ -50,14 +50,14 @@ func (w *worker) serve(ctx context.Context) error {
 			return err
 		}
 		for _, m := range notes {
-			if err := w.obey(ctx, m); err != nil {
+			if err := w.handle(ctx, m); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (w *worker) obey(ctx context.Context, m note) error {
+func (w *worker) handle(ctx context.Context, m note) error {
 	switch {
 	case m.Share != nil:
 		w.share = *m.Share
@@ -70,7 +70,7 @@ func (w *worker) obey(ctx context.Context, m note) error {
 	case m.Begin != nil && w.run != nil:
 		return w.receive(ctx, *m.Begin)
 	}
-	return fmt.Errorf("not to be told now: %+v", m)
+	return fmt.Errorf("a note at the wrong time: %+v", m)
 }
 
 func (w *worker) prepare() (err error) {
@@ -161,7 +161,7 @@ func (w *worker) receive(ctx context.Context, s span) (err error) {
 
 func (w *worker) heard(_ int, m note) error {
 	if m.End == nil {
-		return fmt.Errorf("not to be told now: %+v", m)
+		return fmt.Errorf("a note at the wrong time: %+v", m)
 	}
 	w.end = m.End
 	return nil

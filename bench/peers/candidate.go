@@ -20,8 +20,8 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// contestant is a server to compare: how to start it and how to speak to it.
-type contestant struct {
+// candidate is a server to compare: how to start it and how to speak to it.
+type candidate struct {
 	name, version string
 	command       func(addr string) []string
 	path          string // of its WebSocket endpoint
@@ -31,7 +31,7 @@ type contestant struct {
 }
 
 // play starts the server, puts it through one scenario and ends it.
-func (c *contestant) play(ctx context.Context, s *scenario, o *options) (map[metric]float64, []load.Result, error) {
+func (c *candidate) run(ctx context.Context, s *scenario, o *options) (map[metric]float64, []load.Result, error) {
 	p, err := start(c.command)
 	if err != nil {
 		return nil, nil, err
@@ -44,13 +44,13 @@ func (c *contestant) play(ctx context.Context, s *scenario, o *options) (map[met
 	return values, results, err
 }
 
-func contestants(names []string, notifyd, dir string) (all []*contestant, err error) {
+func candidates(names []string, notifyd, dir string) (all []*candidate, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		var c *contestant
+		var c *candidate
 		if name == "notifyd" {
 			c, err = newNotifyd(notifyd, dir)
 		} else {
@@ -64,12 +64,12 @@ func contestants(names []string, notifyd, dir string) (all []*contestant, err er
 	return all, nil
 }
 
-func newPeer(name, self string) (c *contestant, err error) {
+func newPeer(name, self string) (c *candidate, err error) {
 	s, ok := hub.Find(name)
 	if !ok {
 		return nil, fmt.Errorf("no peer %q; there are notifyd, %s", name, strings.Join(hubNames(), ", "))
 	}
-	c = &contestant{name: name, version: moduleVersion(s.Module), path: "/", target: hubTarget{}}
+	c = &candidate{name: name, version: moduleVersion(s.Module), path: "/", target: hubTarget{}}
 	c.command = func(addr string) []string { return []string{self, "serve", name, "--listen", addr} }
 	switch name {
 	case "nats":
@@ -81,12 +81,12 @@ func newPeer(name, self string) (c *contestant, err error) {
 }
 
 // takesPart says whether a scenario is one for this server.
-func (c *contestant) takesPart(s *scenario) bool { return c.fresh != nil || !s.tokens() }
+func (c *candidate) takesPart(s *scenario) bool { return c.fresh != nil || !s.tokens() }
 
 // newNotifyd makes ready what notifyd needs: the program, unless one is given, a
 // key, and a token for every message; and a key of another kind, of which bad
 // tokens are made.
-func newNotifyd(program, dir string) (*contestant, error) {
+func newNotifyd(program, dir string) (*candidate, error) {
 	if program == "" {
 		program = filepath.Join(dir, "notifyd")
 		root, err := output("go", "list", "-m", "-f", "{{.Dir}}", "github.com/notifyd/notifyd")
@@ -108,7 +108,7 @@ func newNotifyd(program, dir string) (*contestant, error) {
 		return nil, err
 	}
 	version, err := output(program, "version")
-	return &contestant{
+	return &candidate{
 		name:    "notifyd",
 		version: strings.TrimPrefix(version, "notifyd "),
 		path:    wire.Path,

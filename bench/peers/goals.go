@@ -117,11 +117,11 @@ func judgeGoals(ctx context.Context, o options) error {
 	for i := range goals {
 		wanted = append(wanted, goals[i].figures()...)
 	}
-	heats, err := heatsFor(wanted, o.notifyd, dir)
+	trials, err := trialsFor(wanted, o.notifyd, dir)
 	if err != nil {
 		return err
 	}
-	r := newReport(heats, &o)
+	r := newReport(trials, &o)
 	failed := rounds(ctx, r, &o)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -150,31 +150,31 @@ func (r *report) check() error {
 	return errors.Join(missed...)
 }
 
-// heatsFor gives the scenarios in which figures are measured, each with the
+// trialsFor gives the scenarios in which figures are measured, each with the
 // servers that are needed in it.
-func heatsFor(wanted []figure, notifyd, dir string) (heats []heat, err error) {
+func trialsFor(wanted []figure, notifyd, dir string) (trials []trial, err error) {
 	var names []string
 	for _, name := range append(hubNames(), "notifyd") {
 		if slices.ContainsFunc(wanted, func(f figure) bool { return f.server == name }) {
 			names = append(names, name)
 		}
 	}
-	all, err := contestants(names, notifyd, dir)
+	all, err := candidates(names, notifyd, dir)
 	if err != nil {
 		return nil, err
 	}
 	for i := range scenarios {
-		h := heat{scenario: &scenarios[i]}
+		h := trial{scenario: &scenarios[i]}
 		for _, c := range all {
 			if slices.ContainsFunc(wanted, func(f figure) bool { return f.scenario == h.scenario.Name && f.server == c.name }) {
-				h.contestants = append(h.contestants, c)
+				h.candidates = append(h.candidates, c)
 			}
 		}
-		if len(h.contestants) > 0 {
-			heats = append(heats, h)
+		if len(h.candidates) > 0 {
+			trials = append(trials, h)
 		}
 	}
-	return heats, nil
+	return trials, nil
 }
 
 // verdict is what was found about a goal.

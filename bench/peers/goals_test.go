@@ -150,7 +150,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// Each goal is about something that its scenario measures, and heats bring all
+// Each goal is about something that its scenario measures, and trials bring all
 // that is needed.
 func TestGoalsAreMeasured(t *testing.T) {
 	var wanted []figure

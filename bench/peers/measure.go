@@ -22,7 +22,7 @@ var (
 )
 
 // measure puts a running server through the scenario.
-func (s *scenario) measure(ctx context.Context, p *process, c *contestant, o *options) (map[metric]float64, []load.Result, error) {
+func (s *scenario) measure(ctx context.Context, p *process, c *candidate, o *options) (map[metric]float64, []load.Result, error) {
 	p.settles = s.Load.Rate == 0
 	options := load.Options{
 		Plan: s.Plan, Target: c.target, Server: c.name, URL: "ws://" + p.addr + c.path, Process: p,
@@ -69,7 +69,7 @@ func (s *scenario) complete(r *load.Result) error {
 // fan is how many deliveries a publish brings while all read.
 func (s *scenario) fan() int { return s.Plan.Connections * s.Plan.Subscriptions / s.Plan.Topics }
 
-func (s *scenario) values(p *process, c *contestant, results []load.Result) (map[metric]float64, error) {
+func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[metric]float64, error) {
 	r := results[0]
 	switch {
 	case s.Plan.Flood:

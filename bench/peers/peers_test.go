@@ -41,7 +41,7 @@ var tiny = []scenario{
 // TestServersDeliver drives every server. What is lost or invented is an error.
 func TestServersDeliver(t *testing.T) {
 	names := append(hubNames(), "notifyd")
-	all, err := contestants(names, "", t.TempDir())
+	all, err := candidates(names, "", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestServersDeliver(t *testing.T) {
 				if !c.takesPart(s) {
 					continue
 				}
-				values, results, err := c.play(t.Context(), s, o)
+				values, results, err := c.run(t.Context(), s, o)
 				if err != nil {
 					t.Fatalf("%s: %v", s.Name, err)
 				}
@@ -72,7 +72,7 @@ func TestServersDeliver(t *testing.T) {
 
 // Who does not read is closed, with the code of notifyd, and its memory counts.
 func TestStalled(t *testing.T) {
-	all, err := contestants([]string{"notifyd"}, "", t.TempDir())
+	all, err := candidates([]string{"notifyd"}, "", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestStalled(t *testing.T) {
 // Only notifyd takes tokens; with it, each scenario about them measures what it
 // says.
 func TestTokens(t *testing.T) {
-	all, err := contestants([]string{"gws", "notifyd"}, "", t.TempDir())
+	all, err := candidates([]string{"gws", "notifyd"}, "", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,12 +111,12 @@ func TestTokens(t *testing.T) {
 	}
 	c, o := all[1], &options{duration: 400 * time.Millisecond}
 	always := window("always", "", load.Pairs(6), 1, small)
-	once, _, err := c.play(t.Context(), &always, o)
+	once, _, err := c.run(t.Context(), &always, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	renewed := fresh("renewed", "", load.Pairs(6), 1, small)
-	each, _, err := c.play(t.Context(), &renewed, o)
+	each, _, err := c.run(t.Context(), &renewed, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func (l liar) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
 
 // A hub that loses or invents events must not look fast.
 func TestLostAndInvented(t *testing.T) {
-	all, err := contestants([]string{"floor"}, "", "")
+	all, err := candidates([]string{"floor"}, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestLostAndInvented(t *testing.T) {
 			t.Parallel()
 			c := *all[0]
 			c.target = test.target
-			values, _, err := c.play(t.Context(), &s, &options{duration: 300 * time.Millisecond})
+			values, _, err := c.run(t.Context(), &s, &options{duration: 300 * time.Millisecond})
 			if !errors.Is(err, test.want) {
 				t.Errorf("%v, %v; want %v", values, err, test.want)
 			}

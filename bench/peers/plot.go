@@ -89,12 +89,12 @@ func escape(text string) string {
 // what throughput costs with windows. It shows the round that was in the middle.
 func (r *report) plot(w io.Writer) error {
 	var drawn []load.Result
-	for _, h := range r.heats {
+	for _, h := range r.trials {
 		s := h.scenario
 		if s.Plan.Name != "fanout" || s.Plan.Connections != 1000 || s.Size != small {
 			continue
 		}
-		for _, c := range h.contestants {
+		for _, c := range h.candidates {
 			if m, ok := r.middle(s, c.name); ok {
 				drawn = append(drawn, m)
 			}

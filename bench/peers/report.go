@@ -30,7 +30,7 @@ type report struct {
 	Rows     []row             `json:"rows"`
 	Goals    []verdict         `json:"goals,omitempty"`
 
-	heats   []heat
+	trials  []trial
 	results []load.Result // one for each measurement
 }
 
@@ -49,17 +49,17 @@ type row struct {
 
 func (r *row) known() bool { return len(r.Values) > 0 }
 
-func newReport(heats []heat, o *options) *report {
+func newReport(trials []trial, o *options) *report {
 	r := &report{
 		Date: time.Now().Truncate(time.Second), CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernel(), Go: runtime.Version(),
-		Rounds: o.rounds, Seconds: o.duration.Seconds(), Versions: map[string]string{}, heats: heats,
+		Rounds: o.rounds, Seconds: o.duration.Seconds(), Versions: map[string]string{}, trials: trials,
 	}
-	for _, h := range heats {
-		for _, c := range h.contestants {
+	for _, h := range trials {
+		for _, c := range h.candidates {
 			r.Versions[c.name] = c.version
 		}
 		for _, m := range h.scenario.metrics() {
-			for _, c := range h.contestants {
+			for _, c := range h.candidates {
 				r.Rows = append(r.Rows, row{Scenario: h.scenario.Name, Server: c.name, Metric: m.Name, Unit: m.Unit})
 			}
 		}
@@ -175,7 +175,7 @@ func (r *report) machine() string {
 // markdown prints one table for each scenario.
 func (r *report) markdown(w io.Writer) {
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // into memory
-	for _, h := range r.heats {
+	for _, h := range r.trials {
 		s := h.scenario
 		p("\n### %s: %s\n\n| server |", s.Name, s.About)
 		for _, m := range s.metrics() {
@@ -183,7 +183,7 @@ func (r *report) markdown(w io.Writer) {
 		}
 		p("\n|---|%s\n", strings.Repeat("---:|---:|", len(s.metrics())))
 		var notes []string
-		for _, c := range h.contestants {
+		for _, c := range h.candidates {
 			p("| %s |", strings.TrimSpace(c.name+" "+r.Versions[c.name]))
 			for _, m := range s.metrics() {
 				row := r.find(s.Name, c.name, m)

@@ -21,7 +21,7 @@ var errGone = errors.New("gone\nwith details")
 // that could not take part.
 func reported() (*report, *scenario) {
 	s := window("w1", "about", load.Fanout(1000), 1, small)
-	r := newReport([]heat{{&s, []*contestant{{name: "floor"}, {name: "gws", version: "v1"}, {name: "gone"}, {name: "large"}}}},
+	r := newReport([]trial{{&s, []*candidate{{name: "floor"}, {name: "gws", version: "v1"}, {name: "gone"}, {name: "large"}}}},
 		&options{rounds: 3, duration: time.Second})
 	for _, v := range []float64{4, 2, 3} {
 		for server, times := range map[string]float64{"floor": 1, "gws": 2} {
@@ -89,7 +89,7 @@ func TestPlot(t *testing.T) {
 		t.Error("a plot without latencies")
 	}
 	late := rate("r30", "about", load.Fanout(1000), 30, small, 1)
-	r.heats = append(r.heats, heat{&late, []*contestant{{name: "gws"}}})
+	r.trials = append(r.trials, trial{&late, []*candidate{{name: "gws"}}})
 	for _, p99 := range []float64{300, 100, 200} {
 		r.results = append(r.results, load.Result{
 			Server: "gws", Scenario: "fanout", Load: "rate 30", Connections: 1000, Size: small, ServerCores: new(float64), Delivered: 1,
@@ -111,8 +111,8 @@ func TestPlot(t *testing.T) {
 // comparison, but one of notifyd's would be.
 func TestFail(t *testing.T) {
 	stalled := rate("stalled", "", load.Slow(10), 1, small, 1)
-	all := []*contestant{{name: "gws"}, {name: "notifyd"}}
-	r := newReport([]heat{{&stalled, all}, {&tiny[0], all}}, &options{rounds: 1})
+	all := []*candidate{{name: "gws"}, {name: "notifyd"}}
+	r := newReport([]trial{{&stalled, all}, {&tiny[0], all}}, &options{rounds: 1})
 	lost := fmt.Errorf("7 %w", errLost)
 	for _, test := range []struct {
 		s      *scenario

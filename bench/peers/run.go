@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// heat is a scenario and who takes part in it.
-type heat struct {
-	scenario    *scenario
-	contestants []*contestant
+// trial is a scenario and the candidates that take part in it.
+type trial struct {
+	scenario   *scenario
+	candidates []*candidate
 }
 
 // run puts all chosen servers through all chosen scenarios.
@@ -24,27 +24,27 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	all, err := contestants(strings.Split(o.peers, ","), o.notifyd, dir)
+	all, err := candidates(strings.Split(o.peers, ","), o.notifyd, dir)
 	if err != nil {
 		return err
 	}
-	var heats []heat
+	var trials []trial
 	for name := range strings.SplitSeq(o.scenarios, ",") {
 		s, err := findScenario(name)
 		if err != nil {
 			return err
 		}
-		h := heat{scenario: s}
+		h := trial{scenario: s}
 		for _, c := range all {
 			if c.takesPart(s) {
-				h.contestants = append(h.contestants, c)
+				h.candidates = append(h.candidates, c)
 			}
 		}
-		if len(h.contestants) > 0 {
-			heats = append(heats, h)
+		if len(h.candidates) > 0 {
+			trials = append(trials, h)
 		}
 	}
-	r := newReport(heats, &o)
+	r := newReport(trials, &o)
 	failed := rounds(ctx, r, &o)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -52,28 +52,28 @@ func run(ctx context.Context, o options) error {
 	return errors.Join(r.write(os.Stdout, &o), failed)
 }
 
-// rounds lets all contestants of each heat take turns, so that what else the
+// rounds lets all candidates of each trial take turns, so that what else the
 // machine does hits them alike. An interrupted or incomplete comparison is an
 // error.
 func rounds(ctx context.Context, r *report, o *options) error {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	var whole, done time.Duration
-	for _, h := range r.heats {
-		whole += h.scenario.estimate(o) * time.Duration(len(h.contestants)*o.rounds)
+	for _, h := range r.trials {
+		whole += h.scenario.estimate(o) * time.Duration(len(h.candidates)*o.rounds)
 	}
 	say("this takes about %v", whole.Round(time.Minute))
 	began, failed := time.Now(), 0
 	for round := range o.rounds {
-		for _, h := range r.heats {
+		for _, h := range r.trials {
 			s := h.scenario
-			for turn := range h.contestants {
-				c := h.contestants[(turn+round)%len(h.contestants)]
+			for turn := range h.candidates {
+				c := h.candidates[(turn+round)%len(h.candidates)]
 				done += s.estimate(o)
 				if why := s.impossible(); why != "" {
 					r.skip(s, c.name, why)
 					continue
 				}
-				values, results, err := c.play(ctx, s, o)
+				values, results, err := c.run(ctx, s, o)
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}

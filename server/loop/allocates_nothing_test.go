@@ -38,7 +38,7 @@ func TestAllocs(t *testing.T) {
 		t.Errorf("%d messages, want %d", q.messages, runs)
 	}
 
-	x := newCrowd(t, 10)
+	x := newBenchGroup(t, 10)
 	last := x.g.members[len(x.g.members)-1].Conn
 	shared := batch("event")
 	zero("inbox post", func() {

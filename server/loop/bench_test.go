@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crowd is a group of n members whose other ends can be emptied.
-type crowd struct {
+// benchGroup is a group of n members whose other ends can be emptied.
+type benchGroup struct {
 	*Loop
 	g      Group
 	theirs []int
 	buf    []byte
 }
 
-func newCrowd(t testing.TB, n int) *crowd {
-	x := &crowd{Loop: idle(t, Options{}, &quiet{}), buf: make([]byte, 64<<10)}
+func newBenchGroup(t testing.TB, n int) *benchGroup {
+	x := &benchGroup{Loop: idle(t, Options{}, &quiet{}), buf: make([]byte, 64<<10)}
 	for range n {
 		ours, theirs := pair(t)
 		c := x.member(ours)
@@ -31,7 +31,7 @@ func newCrowd(t testing.TB, n int) *crowd {
 }
 
 // empty reads what the members got and returns how much the last one did.
-func (x *crowd) empty() (n int) {
+func (x *benchGroup) empty() (n int) {
 	for _, fd := range x.theirs {
 		n, _ = readSocket(int32(fd), x.buf)
 	}
@@ -41,7 +41,7 @@ func (x *crowd) empty() (n int) {
 // event is a frame of 128 bytes, in a batch of its own.
 var event = append(appendHeader(nil, ws.OpText, 126), strings.Repeat("e", 126)...)
 
-func (x *crowd) deliver() {
+func (x *benchGroup) deliver() {
 	b := NewBatch()
 	b.b = append(b.b, event...)
 	b.n = 1
@@ -69,7 +69,7 @@ func BenchmarkParse(b *testing.B) {
 func BenchmarkDeliver(b *testing.B) {
 	for name, events := range map[string]int{"1": 1, "32": 32} {
 		b.Run(name, func(b *testing.B) {
-			x := newCrowd(b, 1000)
+			x := newBenchGroup(b, 1000)
 			b.ReportAllocs()
 			for b.Loop() {
 				for range events {
@@ -87,7 +87,7 @@ func BenchmarkDeliver(b *testing.B) {
 }
 
 func BenchmarkInbox(b *testing.B) {
-	x := newCrowd(b, 0)
+	x := newBenchGroup(b, 0)
 	b.ReportAllocs()
 	for b.Loop() {
 		for range 100 {
