@@ -6,7 +6,7 @@ FUZZTIME ?= 30s
 MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 
-.PHONY: run test lint bench bench-idle bench-auth bench-peers bench-goals fuzz mutate e2e
+.PHONY: run test lint bench bench-idle bench-auth bench-peers bench-goals abuse fuzz mutate e2e
 
 run: ## a server that needs nothing, with tokens and lines to paste
 	$(GO) run ./cmd/notifyd serve --dev
@@ -36,6 +36,9 @@ bench-goals: ## whether notifyd reaches its goals, as table and plots in bin/; a
 	mkdir -p bin
 	$(GO) run ./bench goals --json bin/goals.json --svg bin/goals.svg --plot bin/goals-fanout.svg > bin/goals.md
 	cat bin/goals.md
+
+abuse: ## attack a server in forty ways, and see that honest clients do not notice; a quarter of an hour
+	$(GO) run ./bench load abuse
 
 fuzz: ## each fuzz target for FUZZTIME
 	.ci/fuzz $(FUZZTIME)

@@ -23,7 +23,9 @@ type benchCmd struct {
 	Storm             stormCmd             `cmd:"" help:"Connect, subscribe and drop, as fast as it goes."`
 	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
 	Flood             floodCmd             `cmd:"" help:"Like pairs; in a second pass a client floods with bad tokens."`
+	Abuse             abuseCmd             `cmd:"" help:"Attack a server in many ways; see what two honest clients notice."`
 	Worker            workerCmd            `cmd:"" hidden:"" help:"Receive for another bench, which started this process."`
+	Abuser            abuserCmd            `cmd:"" hidden:"" help:"Attack for another bench, which started this process."`
 }
 
 // Help is shown by --help.
@@ -36,6 +38,7 @@ func (benchCmd) Help() string {
     notifyd bench slow --rate 30 --serve=--limits.pending-bytes=4MiB
     notifyd bench flood --rate 3000
     notifyd bench fanout --fresh --alg ES256
+    notifyd bench abuse --only tickets,close-storm
     notifyd bench idle --url ws://10.0.0.7:8080/v1/ws --key key.jwk
 
 A --window is a closed loop: that many messages of a topic are written at once, the next when all subscribers have them. A --rate is an open loop: that many publishes a second in all, whether the server keeps up or not; latency counts from when each was due. Given several, each is measured in turn, on the same connections.

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 
 func TestBenchHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood"} {
+	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench abuse"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -34,6 +35,8 @@ func TestBenchUsageErrors(t *testing.T) {
 		{"fanout --url ws://127.0.0.1:1/ --token x --fresh", "--key"},
 		{"flood --url ws://127.0.0.1:1/", "--key"},
 		{"flood --rate 0", "--rate"},
+		{"abuse --duration 0s", "--duration"},
+		{"abuse --only politeness", "politeness"},
 	} {
 		r := invoke(t, nil, "", append([]string{"bench"}, strings.Fields(c.args)...)...)
 		if r.code != exitUsage || !strings.Contains(r.stderr, c.want) {
@@ -76,5 +79,30 @@ func TestBenchElsewhere(t *testing.T) {
 				t.Errorf("%+v", result)
 			}
 		}
+	}
+}
+
+// TestBenchAbuse lists the abuses, and its exit code says whether honest clients noticed one.
+func TestBenchAbuse(t *testing.T) {
+	if r := invoke(t, nil, "", "bench", "abuse", "--list"); r.code != exitOK || !strings.Contains(r.stdout, "close-storm") {
+		t.Errorf("%+v", r)
+	}
+	out, err := exec.CommandContext(t.Context(), "notifyd", "bench", "abuse", "--only", "tickets", "--short", "-d", "200ms", "--json").Output()
+	var report struct {
+		Version, Machine string
+		Results          []struct {
+			Name string
+			Got  map[string]int
+		}
+	}
+	if err != nil || json.Unmarshal(out, &report) != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if len(report.Results) != 1 || report.Results[0].Name != "tickets" || report.Results[0].Got["HTTP 429"] == 0 || report.Machine == "" {
+		t.Errorf("%s", out)
+	}
+	// A server that serves nobody is an error, and not a table without failures.
+	if out, err := exec.CommandContext(t.Context(), "notifyd", "bench", "abuse", "--only", "tickets", "--bin", "/bin/false").CombinedOutput(); err == nil {
+		t.Errorf("%s", out)
 	}
 }

@@ -1,0 +1,188 @@
+//go:build linux
+
+// Package abuse attacks a notifyd of its own in many ways, one after the other, and says what an honest pair of clients
+// on the same node notices: lost events, refused requests, and how much later events come.
+//
+// list.go names the attacks. What they do is in strangers.go (no token is needed), frames.go (broken WebSocket), tokens.go,
+// subscribing.go and publishing.go. attacker.go is what they are made of. An attack runs in a process of its own
+// (work.go), with the lowest priority: it stands for another machine and must not take the processors from the server.
+// honest.go is the pair, report.go the table.
+package abuse
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/internal/rig"
+)
+
+// Options say what to do.
+type Options struct {
+	Bin      string           // the notifyd that is attacked
+	Only     []string         // names of attacks; none: all
+	Duration time.Duration    // of the pair alone, and again with the attack in full swing
+	Short    bool             // fewer attackers, and no look at how late events are: for tests
+	Worker   func() *exec.Cmd // makes a command that calls Work
+	Progress func(doing string)
+}
+
+// The goal: with an attack, p99 is at most MaxRatio times that without, or Floor where that is more. The floor is what two
+// busy processors cost a process that has to be woken.
+const (
+	MaxRatio = 1.5
+	Floor    = 10 * time.Millisecond
+)
+
+const (
+	// beginWithin bounds the preparations of an attack.
+	beginWithin = time.Minute
+	// sampleEvery is how often the server's memory is read.
+	sampleEvery = 50 * time.Millisecond
+	// warmup is how long the pair runs before anything is measured.
+	warmup = 300 * time.Millisecond
+)
+
+// Run does the attacks, each on a server of its own.
+func Run(ctx context.Context, o Options) (results []Result, err error) {
+	for _, name := range o.Only {
+		if !slices.ContainsFunc(List, func(a Abuse) bool { return a.Name == name }) {
+			return nil, fmt.Errorf("%q is none of the abuses", name)
+		}
+	}
+	for _, a := range List {
+		if len(o.Only) > 0 && !slices.Contains(o.Only, a.Name) {
+			continue
+		}
+		if o.Progress != nil {
+			o.Progress(a.Name)
+		}
+		r, err := o.attack(ctx, a)
+		if err != nil {
+			return results, fmt.Errorf("%s: %w", a.Name, err)
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+func (o Options) attack(ctx context.Context, a Abuse) (Result, error) {
+	r := Result{Name: a.Name, About: a.About}
+	dir, err := os.MkdirTemp("", "notifyd-abuse-")
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	alg := a.alg
+	if alg == "" {
+		alg = "EdDSA"
+	}
+	key, keys, err := rig.NewKey(dir, alg)
+	if err != nil {
+		return r, err
+	}
+	if a.keySet {
+		set, err := serveKeys(key)
+		if err != nil {
+			return r, err
+		}
+		defer func() { _ = set.Close() }()
+		keys = set.Addr
+	}
+	server, err := rig.Start(o.Bin, append([]string{"--auth.keys", keys}, a.serve...)...)
+	if err != nil {
+		return r, err
+	}
+	defer server.Stop()
+	pair, err := newPair(ctx, server.Addr, key, a.proxied)
+	if err != nil {
+		return r, err
+	}
+	defer pair.close()
+	if !o.Short {
+		pair.measure(after(warmup))
+	}
+	r.Without = pair.measure(after(o.Duration))
+	if r.RSSBefore, err = server.RSS(); err != nil {
+		return r, err
+	}
+	r.RSSPeak = r.RSSBefore
+
+	w, err := hire(o.Worker(), task{Name: a.Name, Addr: server.Addr, Key: key, Short: o.Short})
+	if err != nil {
+		return r, err
+	}
+	over := make(chan struct{})
+	failed := make(chan error, 1)
+	go func() {
+		defer close(over)
+		failed <- r.watch(ctx, server, w, o.Duration)
+	}()
+	r.With = pair.measure(over)
+	r.Got, err = w.stop()
+	if watchErr := <-failed; watchErr != nil {
+		err = fmt.Errorf("%w; the attacker got: %s", watchErr, r.answers())
+	}
+	r.judge(a, !o.Short)
+	return r, err
+}
+
+// watch reads the server's memory until the attack has been in full swing for d.
+func (r *Result) watch(ctx context.Context, server *rig.Server, w *worker, d time.Duration) error {
+	sample := time.NewTicker(sampleEvery)
+	defer sample.Stop()
+	begun, end := w.begun, time.After(beginWithin)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-begun:
+			begun, end = nil, time.After(d)
+		case <-end:
+			if begun != nil {
+				return fmt.Errorf("the attack was not in full swing within %v", beginWithin)
+			}
+			return nil
+		case <-sample.C:
+			rss, err := server.RSS()
+			if err != nil {
+				return fmt.Errorf("the server: %w", err)
+			}
+			r.RSSPeak = max(r.RSSPeak, rss)
+		}
+	}
+}
+
+func after(d time.Duration) <-chan struct{} {
+	over := make(chan struct{})
+	time.AfterFunc(d, func() { close(over) })
+	return over
+}
+
+// serveKeys serves the key at a URL, the server's Addr.
+func serveKeys(key authz.Key) (*http.Server, error) {
+	public, err := key.Public()
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &http.Server{
+		Addr: "http://" + l.Addr().String() + "/jwks",
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(public)
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	go func() { _ = s.Serve(l) }()
+	return s, nil
+}
