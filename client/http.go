@@ -53,25 +53,9 @@ func Revoke(ctx context.Context, rawURL, token string, r Revocation) error {
 // post makes an HTTP call to the server whose WebSocket endpoint is rawURL. answer, if not nil, takes the JSON of a
 // success.
 func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path, token string, body []byte, answer any) error {
-	target, err := callURL(rawURL, path)
+	resp, err := send(ctx, hc, header, rawURL, path, token, "application/json", body)
 	if err != nil {
 		return err
-	}
-	var secure tlsHandshake
-	req, err := http.NewRequestWithContext(secure.watch(ctx), http.MethodPost, target, bytes.NewReader(body))
-	if err != nil {
-		return errors.New("the URL does not parse")
-	}
-	if header != nil {
-		req.Header = header.Clone()
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	if len(body) > 0 {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := hc.Do(req)
-	if err != nil {
-		return secure.explain(withoutURL(err))
 	}
 	defer func() { _ = resp.Body.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -85,6 +69,33 @@ func post(ctx context.Context, hc *http.Client, header http.Header, rawURL, path
 		return nil
 	}
 	return json.Unmarshal(text, answer)
+}
+
+// send sends a request, and returns the answer, whose body the caller closes.
+func send(ctx context.Context, hc *http.Client, header http.Header, rawURL, path, token, media string, body []byte) (*http.Response, error) {
+	target, err := callURL(rawURL, path)
+	if err != nil {
+		return nil, err
+	}
+	var secure tlsHandshake
+	req, err := http.NewRequestWithContext(secure.watch(ctx), http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, errors.New("the URL does not parse")
+	}
+	if header != nil {
+		req.Header = header.Clone()
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", media)
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, secure.explain(withoutURL(err))
+	}
+	return resp, nil
 }
 
 // refusal reads an answer that is no success.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +49,7 @@ type pubCmd struct {
 	clientFlags `embed:""`
 	Topic       string `arg:"" help:"Topic, such as rooms.42."`
 	Data        string `arg:"" help:"Any JSON value, or - to read one from each line of standard input."`
+	HTTP        bool   `help:"Publish by HTTP requests, without a WebSocket." name:"http"`
 }
 
 // Help is shown by --help.
@@ -57,8 +59,9 @@ func (pubCmd) Help() string {
     notifyd pub rooms.42 '{"text":"hello"}'
     notifyd pub rooms.42 '"just a string"'
     tail -f log.ndjson | notifyd pub rooms.42 -
+    notifyd pub --http rooms.42 - < log.ndjson
 
-Lines are sent one after the other without waiting for each answer; the first failure ends it.`
+Lines are sent one after the other without waiting for each answer; the first failure ends it. With --http some lines behind it may have been published.`
 }
 
 // Run publishes and waits for every ack.
@@ -69,6 +72,9 @@ func (c *pubCmd) Run(p *process) error {
 	if c.Data != "-" && !wire.ValidJSON([]byte(c.Data)) {
 		return usagef(`DATA is not JSON. Quote it for the shell: '{"text":"hello"}', and a plain string twice: '"hello"'`)
 	}
+	if c.HTTP {
+		return c.post(p)
+	}
 	conn, err := c.dial(p.ctx, client.Options{})
 	if err != nil {
 		return err
@@ -78,6 +84,87 @@ func (c *pubCmd) Run(p *process) error {
 		return conn.Publish(p.ctx, c.Topic, []byte(c.Data))
 	}
 	return c.stream(p, conn)
+}
+
+// A request by HTTP has batchLines lines at most, and stops at batchBytes of data.
+const (
+	batchLines = 1000
+	batchBytes = 1 << 20
+)
+
+// post publishes by HTTP.
+func (c *pubCmd) post(p *process) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if c.Data != "-" {
+		data := []byte(c.Data)
+		if bytes.ContainsAny(data, "\r\n") { // else it stays as it is: the token may be bound to its bytes
+			var line bytes.Buffer
+			if err := json.Compact(&line, data); err != nil {
+				return err
+			}
+			data = line.Bytes()
+		}
+		return c.postLines(p.ctx, 0, [][]byte{data})
+	}
+	lines := bufio.NewReader(p.stdin)
+	var batch [][]byte
+	size, n := 0, 0
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		end := err
+		if line = bytes.TrimSpace(line); len(line) > 0 && !wire.ValidJSON(line) {
+			end = usagef("line %d is not JSON: write one JSON value a line", n+len(batch)+1)
+			line = nil
+		}
+		batch = append(batch, line)
+		size += len(line)
+		if len(batch) < batchLines && size < batchBytes && lines.Buffered() > 0 && end == nil {
+			continue
+		}
+		if err := c.postLines(p.ctx, n, batch); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(end, io.EOF):
+			return nil
+		case end != nil:
+			return end
+		}
+		n += len(batch)
+		batch, size = batch[:0], 0
+	}
+}
+
+// postLines publishes lines by one request. before is how many lines there were before them.
+func (c *pubCmd) postLines(ctx context.Context, before int, lines [][]byte) error {
+	var events []client.Publication
+	var numbers []int
+	for i, line := range lines {
+		if len(line) > 0 {
+			events = append(events, client.Publication{Topic: c.Topic, Data: line})
+			numbers = append(numbers, before+i+1)
+		}
+	}
+	err := client.PublishBatch(ctx, nil, c.URL, c.Token, events)
+	var batch *client.BatchError
+	if !errors.As(err, &batch) {
+		return err
+	}
+	for i, err := range batch.Errs {
+		switch {
+		case err == nil:
+			continue
+		case c.Data != "-":
+			return err
+		}
+		return fmt.Errorf("line %d: %w", numbers[i], err)
+	}
+	return nil
 }
 
 // sent is a line whose ack is awaited.
