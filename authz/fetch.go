@@ -125,11 +125,16 @@ func (v *Verifier) fetch(from *source) func() error {
 		fell := false
 		if err == nil {
 			v.reload.Lock()
-			before := from.keys
-			if fell, err = v.install(map[*source]reading{from: now}); err == nil {
+			before, read := from.keys, map[*source]reading{from: now}
+			loaded := changes(read, from.asked)
+			if fell, err = v.install(read); err == nil {
 				from.endpoint.removed(before, now.keys)
+				from.asked = false
 			}
 			v.reload.Unlock()
+			if err == nil {
+				v.tellLoaded(loaded)
+			}
 		}
 		v.loaded(fell, err)
 		return err

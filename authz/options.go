@@ -70,6 +70,10 @@ type Options struct {
 	// OnKeyError, if not nil, is called from any goroutine when keys could not be
 	// read again, with the file or URL and the remedy.
 	OnKeyError func(error)
+	// OnKeysLoaded, if not nil, is called from any goroutine when a file or a URL was
+	// read again, with success, and holds other keys than before, or the same although
+	// Reload asked.
+	OnKeysLoaded func(KeysLoaded)
 	// OnKeySetTooOld, if not nil, is called by Run when a URL could not be fetched for
 	// JWKSMaxAge, once until a fetch succeeds.
 	OnKeySetTooOld func(error)
@@ -86,6 +90,12 @@ type Options struct {
 	OnVerify func(took time.Duration)
 
 	Now func() time.Time // default time.Now; called by Verify from any goroutine
+}
+
+// KeysLoaded says what became of the keys of one file or URL.
+type KeysLoaded struct {
+	Source         string   // the file, the URL without its query, or "memory" where there is neither
+	Added, Removed []string // kids; thumbprints of public keys without, "(no kid)" for a secret; a key that was replaced under its kid is in both
 }
 
 // settle puts defaults where nothing was said, and refuses what is out of

@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,6 +18,7 @@ type source struct {
 	endpoint *endpoint // nil if it is no URL
 	reading            // guarded by Verifier.reload
 	tooOld   bool      // and that was told; guarded by Verifier.reload
+	asked    bool      // Reload has the endpoint fetched; guarded by Verifier.reload
 }
 
 // reading is what a source held when it was last read.
@@ -27,10 +30,10 @@ type reading struct {
 }
 
 // load fills the sources of every issuer for the first time.
-func (v *Verifier) load() error {
+func (v *Verifier) load(ctx context.Context) error {
 	v.reload.Lock()
 	defer v.reload.Unlock()
-	var away []error
+	var remote []*source
 	for _, is := range v.issuers {
 		for _, name := range is.Keys {
 			from := &source{file: name}
@@ -40,22 +43,22 @@ func (v *Verifier) load() error {
 					return err
 				}
 				from = &source{endpoint: to}
-				// The client has a timeout. An issuer that does not answer now does not
-				// stop the others; its tokens are unavailable until it does.
-				if from.reading, err = to.get(context.Background()); err != nil {
-					to.missed()
-					away = append(away, err)
-				}
 				is.remote = append(is.remote, from)
+				remote = append(remote, from)
 			}
 			is.sources = append(is.sources, from)
 		}
 		is.sources = append(is.sources, &source{reading: reading{keys: is.Trusted}})
 	}
 	read, err := v.readFiles(func(*source) bool { return true })
-	if err == nil {
-		_, err = v.install(read)
+	if err != nil {
+		return err
 	}
+	away := fetchAll(ctx, remote)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	_, err = v.install(read)
 	switch {
 	case err != nil:
 		return err
@@ -69,6 +72,23 @@ func (v *Verifier) load() error {
 		}
 	}
 	return nil
+}
+
+// fetchAll fetches all URLs at once, and gives the errors of those that could not be
+// fetched. An issuer that does not answer now does not stop the others; its tokens are
+// unavailable until it does. The client has a timeout.
+func fetchAll(ctx context.Context, remote []*source) (away []error) {
+	errs := make([]error, len(remote))
+	var running sync.WaitGroup
+	for i, from := range remote {
+		running.Go(func() {
+			if from.reading, errs[i] = from.endpoint.get(ctx); errs[i] != nil {
+				from.endpoint.missed()
+			}
+		})
+	}
+	running.Wait()
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
 // read reads the file of a source.
@@ -121,9 +141,13 @@ func (v *Verifier) pollFiles() {
 	v.reload.Lock()
 	read, err := v.readFiles((*source).touched)
 	fell := false
+	var loaded []KeysLoaded
 	if len(read) > 0 { // a broken file does not keep a key alive in another
+		loaded = changes(read, false)
 		var unfit error
-		fell, unfit = v.install(read)
+		if fell, unfit = v.install(read); unfit != nil {
+			loaded = nil
+		}
 		err = errors.Join(err, unfit)
 	}
 	text := ""
@@ -133,6 +157,7 @@ func (v *Verifier) pollFiles() {
 	news := fell || len(read) > 0 && err == nil || text != "" && text != v.fileError
 	v.fileError = text
 	v.reload.Unlock()
+	v.tellLoaded(loaded)
 	if news {
 		v.loaded(fell, err)
 	}
@@ -196,20 +221,75 @@ func (v *Verifier) keySetAge() (age time.Duration) {
 func (v *Verifier) Reload() error {
 	v.reload.Lock()
 	read, err := v.readFiles(func(*source) bool { return true })
+	loaded := changes(read, true)
 	fell := false
 	if err == nil {
 		fell, err = v.install(read)
 	}
-	v.reload.Unlock()
+	if err != nil {
+		loaded = nil
+	}
+	urls := 0
 	for _, is := range v.issuers {
 		for _, from := range is.remote {
+			urls++
+			from.asked = true
 			v.beginFetch(from)
 		}
 	}
+	if urls+len(read) == 0 && err == nil {
+		loaded = []KeysLoaded{{Source: "memory"}}
+	}
+	v.reload.Unlock()
+	v.tellLoaded(loaded)
 	if fell {
 		v.changed()
 	}
 	return err
+}
+
+// changes compares what was read of sources with what they hold: those that differ, or
+// all. Verifier.reload is held.
+func changes(read map[*source]reading, all bool) (list []KeysLoaded) {
+	for from, now := range read {
+		loaded := KeysLoaded{from.name(), kids(now.keys, from.keys), kids(from.keys, now.keys)}
+		if all || len(loaded.Added)+len(loaded.Removed) > 0 {
+			list = append(list, loaded)
+		}
+	}
+	slices.SortFunc(list, func(a, b KeysLoaded) int { return strings.Compare(a.Source, b.Source) })
+	return list
+}
+
+// kids names the keys that are not among others.
+func kids(keys, others []Key) (names []string) {
+	for _, key := range keys {
+		switch {
+		case slices.ContainsFunc(others, key.same):
+		case !key.named && key.alg == "HS256": // its thumbprint is a hash of the secret
+			names = append(names, "(no kid)")
+		default:
+			names = append(names, key.kid)
+		}
+	}
+	return names
+}
+
+func (s *source) name() string {
+	if s.endpoint != nil {
+		return s.endpoint.name
+	}
+	return s.file
+}
+
+// tellLoaded is called without v.reload.
+func (v *Verifier) tellLoaded(list []KeysLoaded) {
+	if v.options.OnKeysLoaded == nil {
+		return
+	}
+	for _, loaded := range list {
+		v.options.OnKeysLoaded(loaded)
+	}
 }
 
 // SetKeys replaces the keys of the issuer that Options describes without

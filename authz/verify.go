@@ -33,6 +33,7 @@ package authz
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/netip"
 	"sync"
@@ -84,7 +85,10 @@ type Stats struct {
 // weak keys, files that it cannot read, and options out of bounds; the error names
 // the file or option and the remedy. A URL that does not answer is told to
 // OnKeyError, and is an error only when no key at all could be loaded.
-func New(options Options) (*Verifier, error) {
+func New(options Options) (*Verifier, error) { return NewContext(context.Background(), options) }
+
+// NewContext is New, which ends with ctx's error when ctx ends before the URLs have answered.
+func NewContext(ctx context.Context, options Options) (*Verifier, error) {
 	if err := options.settle(); err != nil {
 		return nil, err
 	}
@@ -93,7 +97,7 @@ func New(options Options) (*Verifier, error) {
 		return nil, err
 	}
 	v := &Verifier{options: options, issuers: issuers, flat: flat, cache: newCache(options.CacheEntries), revocations: newRevoked(), filePoll: filePoll}
-	if err := v.load(); err != nil {
+	if err := v.load(ctx); err != nil {
 		return nil, err
 	}
 	return v, nil

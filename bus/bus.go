@@ -91,7 +91,7 @@ type Bus struct {
 //
 // An embedded server is ready when Open returns; otherwise the error says which option to change. An external
 // server that cannot be reached is not an error: the bus comes up disconnected, goes on trying and calls
-// Options.OnState when it succeeds. Wrong credentials and a certificate that cannot be trusted are errors.
+// Options.OnState when it succeeds. Nor are credentials that it refuses; a certificate that cannot be trusted is one.
 // ctx bounds the start alone; one attempt to reach an external server takes up to 2 s for each address.
 func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, error) {
 	if err := o.Check(); err != nil {

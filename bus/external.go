@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net/url"
 	"os"
@@ -27,7 +28,7 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 		return err
 	}
 	var err error
-	if b.conn, err = n.Connect(); err == nil {
+	if b.conn, err = connect(ctx, n); err == nil {
 		<-b.up
 		if got := b.conn.MaxPayload(); got < int64(o.MaxPayload) {
 			b.log.Warn("NATS takes smaller messages than this node: raise its max_payload, or lower the node's limit",
@@ -38,24 +39,49 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	if field := permanent(err); field != "" {
 		return optionError(field, redact(o.URL), err, "correct it, or what the NATS server expects")
 	}
-	b.log.Warn("NATS is not reachable yet, going on trying", zap.String("url", redact(o.URL)), zap.Error(err))
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
+	b.log.Warn("NATS does not take us yet, going on trying", zap.String("url", redact(o.URL)), zap.Error(err))
 	n.RetryOnFailedConnect = true
 	b.conn, err = n.Connect()
 	return err
 }
 
-// permanent names the option to change when trying again cannot help, or "".
+// connect is n.Connect, which takes up to dialTimeout for each address, until ctx ends.
+func connect(ctx context.Context, n *nats.Options) (*nats.Conn, error) {
+	type result struct {
+		conn *nats.Conn
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		conn, err := n.Connect()
+		done <- result{conn, err}
+	}()
+	select {
+	case r := <-done:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				r.conn.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// permanent names the option to change when trying again cannot help, or "". Refused credentials are no such case: an
+// account may be made, and a password replaced, after the nodes that use it have started. Nor is a certificate that has
+// expired, which somebody is about to renew.
 func permanent(err error) string {
-	for _, e := range []error{
-		nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
-		nats.ErrNkeysNotSupported,
-	} {
-		if errors.Is(err, e) {
-			return "URL"
-		}
+	if errors.Is(err, nats.ErrNkeysNotSupported) {
+		return "NKey"
+	}
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		return ""
 	}
 	var untrusted *tls.CertificateVerificationError
 	if errors.As(err, &untrusted) || errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrSecureConnRequired) {

@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -76,15 +77,102 @@ func refused(t *testing.T, o bus.Options, field string, secrets ...string) {
 	}
 }
 
+// notAdmitted asserts that a bus whose credentials are refused goes on trying, says why, and tells no secret in its log.
+func notAdmitted(t *testing.T, o bus.Options, secrets ...string) {
+	t.Helper()
+	log, seen := testkit.Log()
+	b, err := bus.Open(t.Context(), o, bustest.NewRecorder(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBus(t, b)
+	told := func(message string) bool {
+		for _, e := range seen.FilterMessageSnippet(message).All() {
+			if why := fmt.Sprint(e.ContextMap()["error"]); strings.Contains(why, "uthoriz") || strings.Contains(why, "uthentic") {
+				return true
+			}
+		}
+		return false
+	}
+	testkit.Eventually(t, "the reason, at first and later", func() bool { return told("going on trying") && told("is unreachable") })
+	if b.Connected() {
+		t.Error("connected")
+	}
+	for _, e := range seen.All() {
+		for _, s := range secrets {
+			if text := fmt.Sprint(e.Message, e.ContextMap()); strings.Contains(text, s) {
+				t.Errorf("%q is told: %s", s, text)
+			}
+		}
+	}
+}
+
+// A NATS that learns of the user after the node has started is used then.
+func TestCredentialsThatComeLater(t *testing.T) {
+	users := func(names ...string) *server.Options {
+		o := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true}
+		for _, name := range names {
+			o.Users = append(o.Users, &server.User{Username: name, Password: "secret"})
+		}
+		return o
+	}
+	s, err := server.NewServer(users("ann"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(s.Shutdown)
+	if !s.ReadyForConnections(30 * time.Second) {
+		t.Fatal("the NATS server is not ready")
+	}
+	sink := bustest.NewRecorder()
+	b := open(t, bus.Options{URL: "nats://" + s.Addr().String(), User: "joe", Password: "secret"}, sink)
+	if b.Connected() {
+		t.Fatal("admitted without being known")
+	}
+	now := users("ann", "joe")
+	now.Port = s.Addr().(*net.TCPAddr).Port
+	if err := s.ReloadOptions(now); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "admitted", b.Connected)
+	bustest.Subscribe(t, b, 1, "t")
+	bustest.Publish(t, b, "t", "x")
+	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
+}
+
+// A start that nobody wants any more ends, though no address answers.
+func TestOpenEndsWithItsContext(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("gone")
+	go func() {
+		conn, err := silent.Accept()
+		if err == nil {
+			defer func() { _ = conn.Close() }()
+		}
+		cancel(gone)
+	}()
+	url := strings.TrimSuffix(strings.Repeat("nats://"+silent.Addr().String()+",", 100), ",")
+	log, _ := testkit.Log()
+	if _, err := bus.Open(ctx, bus.Options{URL: url}, bustest.NewRecorder(), log); !errors.Is(err, gone) {
+		t.Error(err)
+	}
+}
+
 func TestUserAndPassword(t *testing.T) {
 	url := testkit.ServeNATS(t, server.Options{Username: "joe", Password: "secret"})
 	addr := strings.TrimPrefix(url, "nats://")
 	works(t, bus.Options{URL: url, User: "joe", Password: "secret"})
 	works(t, bus.Options{URL: "joe:secret@" + addr})
 	works(t, bus.Options{URL: "nats://127.0.0.1:1, nats://joe:secret@" + addr}) // the first one is down
-	refused(t, bus.Options{URL: url, User: "joe", Password: "wr0ng"}, "URL", "wr0ng")
-	refused(t, bus.Options{URL: "nats://joe:wr0ng@" + addr}, "URL", "wr0ng", "joe")
-	refused(t, bus.Options{URL: "nats://t0ken@" + addr}, "URL", "t0ken")
+	notAdmitted(t, bus.Options{URL: url, User: "joe", Password: "wr0ng"}, "wr0ng")
+	notAdmitted(t, bus.Options{URL: "nats://joe:wr0ng@" + addr}, "wr0ng", "joe")
+	notAdmitted(t, bus.Options{URL: "nats://t0ken@" + addr}, "t0ken")
 	refused(t, bus.Options{URL: "nats://joe:%zzpw@" + addr}, "URL", "zzpw")
 	refused(t, bus.Options{URL: "ftp://joe:pass,w0rd@" + addr}, "URL", "w0rd", "joe")
 	refused(t, bus.Options{URL: url, User: "joe"}, "User")
@@ -122,7 +210,7 @@ func TestNKey(t *testing.T) {
 
 	other, _ := nkeys.CreateUser()
 	seed, _ = other.Seed()
-	refused(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)}, "URL", string(seed))
+	notAdmitted(t, bus.Options{URL: url, NKey: file(t, "user.nk", seed)}, string(seed))
 	account, _ := nkeys.CreateAccount()
 	seed, _ = account.Seed()
 	refused(t, bus.Options{URL: url, NKey: file(t, "account.nk", seed)}, "NKey", string(seed))
@@ -159,7 +247,7 @@ func TestCreds(t *testing.T) {
 	}
 	works(t, bus.Options{URL: url, Creds: creds(account)})
 	stranger, _ := nkeys.CreateAccount()
-	refused(t, bus.Options{URL: url, Creds: creds(stranger)}, "URL")
+	notAdmitted(t, bus.Options{URL: url, Creds: creds(stranger)})
 	refused(t, bus.Options{URL: url, Creds: "/nowhere"}, "Creds")
 	refused(t, bus.Options{URL: url, Creds: creds(account), User: "u", Password: "p"}, "Creds")
 }

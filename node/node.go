@@ -128,7 +128,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	life, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	recheck := newRechecker()
 	verifying := newVerifyTime()
-	if n.Verifier, err = authz.New(n.authOptions(o.Auth, recheck, verifying)); err != nil {
+	if n.Verifier, err = authz.NewContext(ctx, n.authOptions(o.Auth, recheck, verifying)); err != nil {
 		return nil, &StartError{"Auth", err}
 	}
 	o.Server.Node, o.Server.Shards, o.Bus.Shards = id, busShards, busShards
@@ -159,6 +159,9 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	if n.Bus.Connected() { // without NATS there is nothing to wait for
 		n.revocations.await(startCtx)
 	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err = n.Server.Start(n.listener, n.Bus, shared{n.store, n.revocations}); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
@@ -176,6 +179,7 @@ func (n *Node) authOptions(o authz.Options, recheck *rechecker, verifying promet
 	// A change may come before there is a server whose subscriptions it could end; it waits until the rechecker runs.
 	o.OnChange = recheck.ask
 	o.OnKeyError = n.keysFailed
+	o.OnKeysLoaded = n.keysLoaded
 	o.OnKeySetTooOld = func(err error) { n.log.Error("keys count no more", zap.Error(err)) }
 	o.OnKeySkipped = func(err error) { n.log.Warn("a key is not trusted, the others are", zap.Error(err)) }
 	if n.log.Core().Enabled(zap.DebugLevel) {
@@ -276,13 +280,20 @@ func stage(name string, within time.Duration, f func(context.Context) error) err
 }
 
 // Reload reads the key files again, and fetches URLs again in the background. Tokens of keys that are gone end at once;
-// after an error, which is logged, the old keys stay.
+// after an error, which is logged, the old keys stay. The log says which keys came and went.
 func (n *Node) Reload() {
 	if err := n.Verifier.Reload(); err != nil {
 		n.keysFailed(err)
+	}
+}
+
+func (n *Node) keysLoaded(loaded authz.KeysLoaded) {
+	source := zap.String("source", loaded.Source)
+	if len(loaded.Added)+len(loaded.Removed) == 0 {
+		n.log.Info("keys unchanged", source)
 		return
 	}
-	n.log.Info("keys reloaded")
+	n.log.Info("keys reloaded", source, zap.Strings("added", loaded.Added), zap.Strings("removed", loaded.Removed))
 }
 
 func (n *Node) keysFailed(err error) {

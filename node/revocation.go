@@ -208,6 +208,9 @@ func (r *revocations) await(ctx context.Context) {
 	select {
 	case <-r.synced:
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return // nobody wants the node any more
+		}
 		r.log.Warn("revocations are not loaded yet; is JetStream enabled at nats.url, and permitted to this account?")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -207,7 +208,25 @@ func (k *bucket) open(ctx context.Context) (*openBucket, error) {
 
 const streamReplicasNotSupported = 10074 // a lone server keeps one copy
 
+// oldestNATS has what the buckets need: a time to live for each value.
+var oldestNATS = [2]int{2, 11}
+
+// tooOld reports whether a server's version is below oldestNATS. One that cannot be read is not.
+func tooOld(version string) bool {
+	var have [2]int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &have[0], &have[1]); n < len(have) {
+		return false
+	}
+	return slices.Compare(have[:], oldestNATS[:]) < 0
+}
+
 func (k *bucket) find(ctx context.Context) (*openBucket, error) {
+	if version := k.store.conn.ConnectedServerVersion(); tooOld(version) {
+		return nil, &SetupError{
+			fmt.Errorf("the NATS server is version %s, and %d.%d is the oldest that will do", version, oldestNATS[0], oldestNATS[1]),
+			"use a newer NATS server",
+		}
+	}
 	js := k.store.js
 	stream, err := js.Stream(ctx, k.want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

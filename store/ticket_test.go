@@ -333,6 +333,7 @@ func TestNoJetStream(t *testing.T) {
 		"no values":        {bus.Options{URL: testkit.ServeNATS(t, deny("$KV.>"))}, store.Options{}, "$KV.notify_once.>"},
 		"no answers":       {bus.Options{URL: testkit.ServeNATS(t, noInbox)}, store.Options{}, "_INBOX.>"},
 		"no replicas":      {bus.Options{}, store.Options{Replicas: 3}, "use 1"},
+		"an old NATS":      {bus.Options{URL: testkit.NATSVersion(t, testkit.ServeNATS(t, deny()), "2.10.29")}, store.Options{}, "version 2.10.29, and 2.11 is the oldest"},
 		"a foreign stream": {bus.Options{URL: foreign}, store.Options{}, "KV_notify_once"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"testing"
 
@@ -13,7 +14,14 @@ import (
 
 // This test binary is notifyd when it is called by that name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"notifyd": main})
+	testscript.Main(m, map[string]func(){
+		"notifyd": main,
+		"notifyd-panics": func() {
+			abortOnPanic()
+			go panic("as a bug would")
+			select {}
+		},
+	})
 }
 
 // The scripts in testdata/script are the command line as people use it: real processes, files, pipes and exit codes.
@@ -60,6 +68,9 @@ func mintInto(ts *testscript.TestScript, neg bool, args []string) {
 	token := ts.ReadFile("stdout")
 	ts.Setenv(args[0], token[:len(token)-1])
 }
+
+// devLine is a line that serve --dev prints for people to paste.
+var devLine = regexp.MustCompile(`(?m)^  \S.* (sub|pub) --url (\S+) --token (\S+) (.*)$`)
 
 // dev ARGS… runs 'notifyd serve --dev' until the script ends. It sets URL, SUBSCRIBER and PUBLISHER to what the server
 // prints for people to paste.

@@ -35,19 +35,23 @@ SIGTERM: /readyz says no for drain-delay, clients are asked to reconnect over dr
 
 // Run starts the server unless the configuration is wrong.
 func (c *serveCmd) Run(p *process) error {
+	// From here on: a SIGHUP during the start must not end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	if problems := c.check(c.Dev); len(problems) > 0 {
 		return usageError{errors.New(strings.Join(problems, "\n"))}
 	}
 	if runtime.GOOS != "linux" {
 		return errors.New(otherSystem)
 	}
-	return c.serve(p)
+	return c.serve(p, hup)
 }
 
 const otherSystem = "serve needs Linux (it is built on epoll); elsewhere run it in a container: the Dockerfile is in the root of the project, 'docker build -t notifyd . && docker run --rm -p 8080:8080 notifyd serve --dev --listen :8080'"
 
-// serve runs a node until p.ctx ends, and then drains it.
-func (c *serveCmd) serve(p *process) error {
+// serve runs a node until p.ctx ends, and then drains it. For each hup it reads the keys again.
+func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 	var dev []authz.Key
 	if c.Dev {
 		key, err := authz.GenerateKey("EdDSA")
@@ -59,6 +63,10 @@ func (c *serveCmd) serve(p *process) error {
 	log := newLogger(c.Log, p.stderr)
 	defer func() { _ = log.Sync() }()
 	n, err := c.start(p.ctx, dev, log)
+	if p.ctx.Err() != nil && err != nil {
+		log.Info("stopped during the start")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -67,9 +75,6 @@ func (c *serveCmd) serve(p *process) error {
 			return errors.Join(err, n.Close())
 		}
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-hup:

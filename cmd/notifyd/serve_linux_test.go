@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -119,8 +118,6 @@ func background(ctx context.Context, env map[string]string, args ...string) <-ch
 	go func() { done <- invokeCtx(ctx, env, "", args...) }()
 	return done
 }
-
-var devLine = regexp.MustCompile(`(?m)^  \S.* (sub|pub) --url (\S+) --token (\S+) (.*)$`)
 
 func TestServeDev(t *testing.T) {
 	r := serveHere(t, "--dev", "--auth.issuer=me", "--auth.audience=it", "--admin.pprof")
