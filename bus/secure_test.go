@@ -253,7 +253,7 @@ func TestCreds(t *testing.T) {
 }
 
 // certificate makes a key pair signed by parent, or by itself.
-func certificate(t *testing.T, parent *tls.Certificate) (pair tls.Certificate, certFile, keyFile string) {
+func certificate(t *testing.T, parent *tls.Certificate, change ...func(*x509.Certificate)) (pair tls.Certificate, certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -265,6 +265,9 @@ func certificate(t *testing.T, parent *tls.Certificate) (pair tls.Certificate, c
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: parent == nil,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	for _, f := range change {
+		f(c)
 	}
 	issuer, signer := c, any(key)
 	if parent != nil {
@@ -303,6 +306,19 @@ func TestTLS(t *testing.T) {
 	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert}, "TLSCert")
 	refused(t, bus.Options{URL: url, TLSCA: caFile, TLSCert: cert, TLSKey: cert}, "TLSCert")
 	refused(t, bus.Options{URL: testkit.ServeNATS(t, server.Options{}), TLSCA: caFile}, "TLSCA") // would be in the clear
+
+	// A server whose certificate has expired is about to get another one.
+	expired, _, _ := certificate(t, &ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	late := testkit.ServeNATS(t, server.Options{TLSConfig: &tls.Config{Certificates: []tls.Certificate{expired}, MinVersion: tls.VersionTLS12}, TLSTimeout: 20})
+	log, seen := testkit.Log()
+	b, err := bus.Open(t.Context(), bus.Options{URL: late, TLSCA: caFile}, bustest.NewRecorder(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeBus(t, b)
+	if all := seen.FilterMessageSnippet("going on trying").All(); len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].ContextMap()["error"]), "expired") {
+		t.Errorf("logged: %v", seen.All())
+	}
 
 	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, pool
 	url = testkit.ServeNATS(t, server.Options{TLSConfig: config, TLSTimeout: 20, TLSVerify: true})
