@@ -1,4 +1,4 @@
-# docker build -t notifyd --build-arg VERSION=v1.2.3 .
+# docker build -t notifyd --build-arg VERSION=v1.2.3 --build-arg REVISION=$(git rev-parse HEAD) .
 # docker run -p 127.0.0.1:8080:8080 -v ./keys:/etc/notifyd/keys:ro notifyd
 #
 # Mount the folder of keys.json, not the file: a new file with its name is seen then.
@@ -7,15 +7,15 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-# What 'notifyd version' says. Without it, (devel): the history of the repository is not in here.
-ARG VERSION=
+# What 'notifyd version' and notifyd_build_info say. Without it, (devel): the history of the repository is not in here.
+ARG VERSION= REVISION=
 # CI runs this very line; keep it one line.
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X main.version=${VERSION:-}" -o bin/notifyd ./cmd/notifyd
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w -X main.version=${VERSION:-} -X main.revision=${REVISION:-}" -o bin/notifyd ./cmd/notifyd
 RUN mkdir /data /empty && chmod 1777 /empty
 
 FROM scratch
-ARG VERSION=
-LABEL org.opencontainers.image.title=notifyd org.opencontainers.image.version=$VERSION
+ARG VERSION= REVISION=
+LABEL org.opencontainers.image.title=notifyd org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/bin/notifyd /notifyd
 COPY --from=build /src/deploy/notifyd.yaml /etc/notifyd/notifyd.yaml

@@ -193,6 +193,26 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// The image says what it was built from, in its program and in its labels.
+func TestImageVersion(t *testing.T) {
+	t.Setenv("VERSION", "v9.8.7") // as --build-arg does
+	t.Setenv("REVISION", "0123456789abcdef")
+	im := unpack(t)
+	if out, err := im.command(nil, "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "notifyd v9.8.7 0123456789ab ") {
+		t.Errorf("%v %s", err, out)
+	}
+	text, err := os.ReadFile("../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, last, _ := strings.Cut(string(text), "\nFROM scratch\n")
+	for _, want := range []string{"ARG VERSION= REVISION=\n", " org.opencontainers.image.version=$VERSION", " org.opencontainers.image.revision=$REVISION"} {
+		if !strings.Contains(last, want) {
+			t.Errorf("no %q in the image", want)
+		}
+	}
+}
+
 // manifest is what these tests look at of Kubernetes and compose files.
 type manifest struct {
 	Kind string

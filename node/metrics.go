@@ -2,6 +2,7 @@ package node
 
 import (
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -104,6 +105,17 @@ func (c natsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descNATSReconnects, st.Reconnects)
 	gauge(ch, descNATSSubscriptions, float64(st.Subscriptions))
 	gauge(ch, descNATSPending, float64(st.Pending))
+}
+
+// buildInfo is always 1: what matters are the labels, which say what runs where.
+func buildInfo(version, revision string) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "notifyd_build_info",
+		Help:        "1, with the version, the commit and the Go version of this program.",
+		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "go": runtime.Version()},
+	})
+	g.Set(1)
+	return g
 }
 
 // revocationAge is +Inf until they are loaded.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -55,8 +56,8 @@ type Options struct {
 	// DrainDelay is how long Close goes on as ever, with a /readyz that says no, before it sends clients away: a load
 	// balancer that has not seen that yet sends new ones here.
 	DrainDelay time.Duration
-	// Version is logged at the start.
-	Version string
+	// Version and Revision, the commit, are logged at the start, and are in the metric notifyd_build_info.
+	Version, Revision string
 
 	// Auth says which tokens are valid. The node sets the callbacks but OnVerify, which it calls too.
 	// RevocationMaxAge makes /readyz say no while revocations are older.
@@ -167,10 +168,10 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	}
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
 	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus},
-		n.revocations.calls, recheck.took, revocationAge(n.store))
+		buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, revocationAge(n.store))
 	n.admin.serve(n.Server.Health, n.ready, o.Pprof)
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
-		zap.String("version", o.Version))
+		zap.String("version", o.Version), zap.String("revision", o.Revision), zap.String("go", runtime.Version()))
 	return n, nil
 }
 

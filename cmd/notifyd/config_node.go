@@ -15,12 +15,14 @@ const none = -1
 
 // nodeOptions says to a node what is configured.
 func (c *config) nodeOptions() (node.Options, error) {
+	release, commit := built()
 	o := node.Options{
 		Listen:      c.Listen,
 		AdminListen: c.Admin.Listen,
 		Pprof:       c.Admin.Pprof,
 		DrainDelay:  c.DrainDelay,
-		Version:     versionText(),
+		Version:     release,
+		Revision:    commit,
 		Auth:        c.authOptions(),
 	}
 	c.setBusOptions(&o)

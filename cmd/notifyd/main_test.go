@@ -108,9 +108,9 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	defer func(v string) { version = v }(version)
-	version = "v9.8.7"
-	if r := invoke(t, nil, "", "version"); r.code != exitOK || !strings.HasPrefix(r.stdout, "notifyd v9.8.7 ") {
+	defer func(v, r string) { version, revision = v, r }(version, revision)
+	version, revision = "v9.8.7", "0123456789abcdef"
+	if r := invoke(t, nil, "", "version"); r.code != exitOK || !strings.HasPrefix(r.stdout, "notifyd v9.8.7 0123456789ab go") {
 		t.Errorf("%+v", r)
 	}
 }

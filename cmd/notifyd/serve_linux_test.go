@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -201,6 +202,23 @@ func TestServeDev(t *testing.T) {
 			if strings.Contains(r.log.String(), part) {
 				t.Errorf("the log holds a part of the token to %s", name)
 			}
+		}
+	}
+}
+
+// A scrape says which build it is.
+func TestBuildInfo(t *testing.T) {
+	defer func(v, r string) { version, revision = v, r }(version, revision)
+	version, revision = "v9.8.7", "0123456789abcdef"
+	r := serveHere(t, "--dev")
+	_, metrics := r.get(t, "/metrics")
+	want := fmt.Sprintf("\nnotifyd_build_info{go=%q,revision=\"0123456789abcdef\",version=\"v9.8.7\"} 1\n", runtime.Version())
+	if !strings.Contains(metrics, want) {
+		t.Errorf("no %s", want)
+	}
+	for _, want := range []string{`"version":"v9.8.7"`, `"revision":"0123456789abcdef"`} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("no %s in the log", want)
 		}
 	}
 }

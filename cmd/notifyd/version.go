@@ -6,8 +6,8 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker for a release: -X main.version=v1.2.3.
-var version string
+// version and revision are set by the linker for a release: -X main.version=v1.2.3 -X main.revision=COMMIT.
+var version, revision string
 
 type versionCmd struct{}
 
@@ -17,20 +17,29 @@ func (versionCmd) Run(p *process) error {
 	return err
 }
 
-func versionText() string {
-	v, commit := version, ""
+// built says what this program was built from: what the linker was told, or else what Go knows. commit may be empty.
+func built() (release, commit string) {
+	release, commit = version, revision
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if v == "" {
-			v = info.Main.Version
+		if release == "" {
+			release = info.Main.Version
 		}
 		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				commit = " " + s.Value[:12]
+			if s.Key == "vcs.revision" && commit == "" {
+				commit = s.Value
 			}
 		}
 	}
-	if v == "" {
-		v = "(devel)"
+	if release == "" {
+		release = "(devel)"
 	}
-	return fmt.Sprintf("%s%s %s %s/%s", v, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return release, commit
+}
+
+func versionText() string {
+	release, commit := built()
+	if len(commit) >= 12 {
+		release += " " + commit[:12]
+	}
+	return fmt.Sprintf("%s %s %s/%s", release, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
