@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"go/ast"
+	"go/constant"
 	"go/token"
 	"go/types"
 	"slices"
@@ -104,6 +105,9 @@ func (pl *planter) walk(root ast.Node) {
 		if n == nil {
 			pl.stack = pl.stack[:len(pl.stack)-1]
 			return true
+		}
+		if r, ok := pl.parent().(*ast.ReturnStmt); ok && !slices.Contains(pl.lookedAt(r), n.(ast.Expr)) {
+			return false
 		}
 		pl.visit(n)
 		pl.stack = append(pl.stack, n)
@@ -328,7 +332,7 @@ func (pl *planter) leaveOut(n ast.Node) {
 // or no without an operator that could be mutated.
 func (pl *planter) returned(n *ast.ReturnStmt) {
 	pl.leaveOut(n)
-	for _, e := range n.Results {
+	for _, e := range pl.lookedAt(n) {
 		text := pl.textOf(e)
 		put := func(replacement string) { pl.plant(e.Pos(), e.End(), replacement, "zero") }
 		tv := pl.info.Types[e]
@@ -337,7 +341,7 @@ func (pl *planter) returned(n *ast.ReturnStmt) {
 			put(fmt.Sprintf("mutantZero%d(%s)", tuple.Len(), text))
 		case several || tv.IsNil():
 		case tv.Value != nil:
-			pl.constant(e, tv, put)
+			pl.zero(e, tv, put)
 		case types.Implements(tv.Type, errorType):
 			put("mutantNil(" + text + ")")
 		case types.IsInterface(tv.Type):
@@ -351,10 +355,68 @@ func (pl *planter) returned(n *ast.ReturnStmt) {
 	}
 }
 
+// lookedAt are the results of a return that a caller may look at: all but a constant beside an error that is certainly
+// not nil, or beside false. What is computed, such as the place of an error, is looked at.
+func (pl *planter) lookedAt(n *ast.ReturnStmt) []ast.Expr {
+	if len(n.Results) < 2 {
+		return n.Results
+	}
+	last := n.Results[len(n.Results)-1]
+	tv := pl.info.Types[last]
+	refused := types.Implements(tv.Type, errorType) && pl.isError(last)
+	if tv.Value != nil && isBool(tv.Type) {
+		refused = !constant.BoolVal(tv.Value)
+	}
+	if !refused {
+		return n.Results
+	}
+	var computed []ast.Expr
+	for _, e := range n.Results {
+		if e == last || pl.info.Types[e].Value == nil {
+			computed = append(computed, e)
+		}
+	}
+	return computed
+}
+
+// isError reports whether e is certainly not nil: a new error, a variable of a package, or err behind "if err != nil".
+func (pl *planter) isError(e ast.Expr) bool {
+	switch e := ast.Unparen(e).(type) {
+	case *ast.UnaryExpr, *ast.CompositeLit:
+		return true
+	case *ast.CallExpr:
+		f := types.ExprString(e.Fun)
+		return f == "errors.New" || f == "fmt.Errorf"
+	case *ast.SelectorExpr:
+		return pl.isGlobal(e.Sel)
+	case *ast.Ident:
+		return pl.isGlobal(e) || pl.behindCheck(e.Name)
+	}
+	return false
+}
+
+func (pl *planter) isGlobal(name *ast.Ident) bool {
+	object := pl.info.Uses[name]
+	return object != nil && object.Pkg() != nil && object.Parent() == object.Pkg().Scope()
+}
+
+// behindCheck reports whether the nearest condition around the node is that this name is not nil.
+func (pl *planter) behindCheck(name string) bool {
+	for i := len(pl.stack) - 2; i >= 0; i-- {
+		around, ok := pl.stack[i].(*ast.IfStmt)
+		if !ok {
+			continue
+		}
+		c, ok := around.Cond.(*ast.BinaryExpr)
+		return ok && c.Op == token.NEQ && types.ExprString(c.X) == name && types.ExprString(c.Y) == "nil" && pl.stack[i+1] == around.Body
+	}
+	return false
+}
+
 var errorType = types.Universe.Lookup("error").Type().Underlying().(*types.Interface)
 
-// constant puts the zero of a constant that is not zero and that has no mutants of its own.
-func (pl *planter) constant(e ast.Expr, tv types.TypeAndValue, put func(string)) {
+// zero puts the zero of a constant that is not zero and that has no mutants of its own.
+func (pl *planter) zero(e ast.Expr, tv types.TypeAndValue, put func(string)) {
 	if _, named := e.(*ast.Ident); !named && !pl.isString(e) {
 		return
 	}
