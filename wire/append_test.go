@@ -36,6 +36,7 @@ func goldens() []golden {
 		{"error", AppendError(nil, id, []byte("rooms.42"), TokenExpired, "")},
 		{"error-bare", AppendError(nil, nil, nil, BadEnvelope, ErrUTF8.Detail)},
 		{"error-hostile", AppendError(nil, []byte("\x00\x1f\x7f\n\r\t\"\\"), []byte("\xff<é>\u2028"), BadTopic, "")},
+		{"error-longest-topic", AppendError(nil, id, bytes.Repeat([]byte("x"), MaxTopicBytes), BadTopic, "")},
 		{"error-long-topic", AppendError(nil, id, bytes.Repeat([]byte("x"), MaxTopicBytes+1), BadTopic, "")},
 		{"result", AppendResult(nil, nil, OK, "")},
 		{"result-id", AppendResult(nil, id, OK, "")},
@@ -79,15 +80,20 @@ const nasty = "a\"\\/\b\f\n\r\t\x00\x1f\x7fé\u2028😀"
 
 func TestServerRoundTrip(t *testing.T) {
 	id, data := []byte(nasty), []byte(`{"a": "\u0041"}`)
+	deepest := strings.Repeat("[", MaxDepth-1) + strings.Repeat("]", MaxDepth-1)
 	for _, c := range []struct {
 		frame []byte
 		want  Message
 	}{
 		{AppendWelcome(nil, nasty, "n", time.Unix(0, 0), 1500*time.Millisecond, 1000), Message{Kind: MessageWelcome, Conn: []byte(nasty), Node: []byte("n"), PingInterval: 2, MaxMessageBytes: 1000}},
+		{AppendWelcome(nil, "c", "n", time.Unix(0, 0), time.Second, 1000), Message{Kind: MessageWelcome, Conn: []byte("c"), Node: []byte("n"), PingInterval: 1, MaxMessageBytes: 1000}},
+		{AppendWelcome(nil, "c", "n", time.Unix(0, 0), time.Second+1, 1000), Message{Kind: MessageWelcome, Conn: []byte("c"), Node: []byte("n"), PingInterval: 2, MaxMessageBytes: 1000}},
 		{AppendAck(nil, id), Message{Kind: MessageAck, ID: id}},
 		{AppendSubscribeAck(nil, id, 5), Message{Kind: MessageAck, ID: id, Exp: 5}},
 		{AppendEvent(nil, nasty, "", data), Message{Kind: MessageEvent, Topic: []byte(nasty), Data: data}},
 		{AppendEvent(nil, "a.b", nasty, data), Message{Kind: MessageEvent, Topic: []byte("a.b"), Pattern: []byte(nasty), Data: data}},
+		{AppendEvent(nil, "a", "", []byte(`"\ud800"`)), Message{Kind: MessageEvent, Topic: []byte("a"), Data: []byte(`"\ud800"`)}},
+		{AppendEvent(nil, "a", "", []byte(deepest)), Message{Kind: MessageEvent, Topic: []byte("a"), Data: []byte(deepest)}},
 		{AppendExpiring(nil, nasty, 5), Message{Kind: MessageExpiring, Topic: []byte(nasty), Exp: 5}},
 		{AppendExpired(nil, nasty), Message{Kind: MessageExpired, Topic: []byte(nasty)}},
 		{AppendError(nil, id, []byte(nasty), Forbidden, nasty), Message{Kind: MessageError, ID: id, Topic: []byte(nasty), Code: Forbidden, Detail: []byte(nasty)}},
@@ -116,6 +122,37 @@ func TestParseMessageRefuses(t *testing.T) {
 		if ParseMessage([]byte(frame), &m) == nil {
 			t.Errorf("accepted %s", frame)
 		}
+	}
+}
+
+func TestParseMessageNamesTheFault(t *testing.T) {
+	deep := func(open, end string) string { return strings.Repeat(open, MaxDepth) + strings.Repeat(end, MaxDepth) }
+	for frame, want := range map[string]*Error{
+		`{"type":"event","data":` + deep("[", "]") + `}`: errDepth,
+		`{"x":` + deep(`{"":`, "}") + `}`:                errDepth,
+		`{"type":"ack",`:                                 errTruncated,
+		`{"type":"ack";"id":"1"}`:                        errSyntax,
+		`{"type":"ack"}x`:                                errTrailing,
+		`{"type":7}`:                                     errMessage,
+		`{"Id":"7"}`:                                     errCase,
+		`{"id":"\ud800"}`:                                errSurrogate,
+		`[]`:                                             errNotObject,
+	} {
+		var m Message
+		if err := ParseMessage([]byte(frame), &m); err != want {
+			t.Errorf("%.80s: got %v, want %v", frame, err, want)
+		}
+	}
+}
+
+// A message that is parsed into holds nothing of the one before.
+func TestParseMessageForgetsTheMessageBefore(t *testing.T) {
+	var m Message
+	for _, g := range goldens() {
+		_ = ParseMessage(g.frame, &m)
+	}
+	if err := ParseMessage([]byte(`{"type":"pong"}`), &m); err != nil || !reflect.DeepEqual(m, Message{Kind: MessagePong}) {
+		t.Errorf("got %+v, error %v", m, err)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestCloseCodesAreAsDocumented(t *testing.T) {
 
 // What a connection ended with outside the table.
 func TestForeignCloseCodes(t *testing.T) {
-	for code, want := range map[CloseCode]bool{1005: true, 1006: true, 1011: true, 4000: false, 4999: false} {
+	for code, want := range map[CloseCode]bool{1005: true, 1006: true, 1011: true, 3999: true, 4000: false, 4999: false} {
 		if code.Reconnect() != want || code.Text() != "" {
 			t.Errorf("%d: %q, reconnect not %v", code, code.Text(), want)
 		}
@@ -92,11 +92,13 @@ func TestCodes(t *testing.T) {
 		t.Errorf("%d codes count as failures of authentication", auth)
 	}
 	for _, name := range []string{"", "ok", "unknown", "BAD_ENVELOPE", "bad_envelope "} {
-		if c, ok := ParseCode(name); ok {
-			t.Errorf("%q is %v", name, c)
+		if c, ok := ParseCode(name); ok || c != UnknownCode {
+			t.Errorf("%q is %v, %v", name, c, ok)
 		}
 	}
-	if Code(200).String() != "unknown" {
-		t.Error(Code(200).String())
+	for _, c := range []Code{UnknownCode, UnknownCode + 1, 200} {
+		if c.String() != "unknown" {
+			t.Errorf("code %d is called %s", c, c)
+		}
 	}
 }

@@ -20,7 +20,7 @@ var envelopes = []string{
 	`{"type":"auth","id":"1","token":"eyJ"}`,
 	`{"type":"ping","id":"2"}`,
 	"\t{\n\"type\" : \"ping\"\r , \"x\" : [ ] , \"y\":{ } } ",
-	`{"ty\u0070e":"pi\u006eg","\u0069d":"\ud83d\ude00\"\\\/\b\f\n\r\t"}`,
+	`{"ty\u0070e":"pi\u006eg","\u0069d":"\ud83d\ude00x\"\\\/\b\f\n\r\t"}`,
 	`{"type":"ping","":"empty name","new":{"a":1,"a":2}}`,
 	`{"type":"publish","topic":"é.日本","data":"\ud800"}`,
 	`{"data":{"a":1,"a":2,"\udead":0},"topic":"a","type":"publish"}`,
@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 		{Kind: Auth, ID: []byte("1"), Token: []byte("eyJ")},
 		{Kind: Ping, ID: []byte("2")},
 		{Kind: Ping},
-		{Kind: Ping, ID: []byte("😀\"\\/\b\f\n\r\t")},
+		{Kind: Ping, ID: []byte("😀x\"\\/\b\f\n\r\t")},
 		{Kind: Ping},
 		{Kind: Publish, Topic: []byte("é.日本"), Data: []byte(`"\ud800"`)},
 		{Kind: Publish, Topic: []byte("a"), Data: []byte(`{"a":1,"a":2,"\udead":0}`)},
@@ -126,6 +126,8 @@ func TestParseRefuses(t *testing.T) {
 		{"Seq", since(`{"Seq":1}`), errCase},
 		{"the 31st name twice", `{"type":"ping"` + strings.Split(many.String(), `,"m30"`)[0] + `,"m29":1}`, errDuplicate},
 		{"too many members", `{"type":"ping"` + many.String() + `}`, errMembers},
+		{"data twice, a lone surrogate in the second", publish(`"data":"\ud800"`), errDuplicate},
+		{"a name twice, without the second value", publish(`"x":1,"x":,"y":1`), errSyntax},
 		{"too many members in since", since(`{"seq":1` + many.String() + `}`), errMembers},
 
 		// Nesting.
@@ -157,8 +159,13 @@ func TestParseRefuses(t *testing.T) {
 		{"halves in the wrong order", publish(`"token":"\udc00\ud800"`), errSurrogate},
 		{"lone surrogate in a name", publish(`"\ud800":1`), errSurrogate},
 		{"lone surrogate in unknown", publish(`"x":{"a":"\ud800"}`), errSurrogate},
+		{"lone surrogate in a topic of the wrong type", `{"topic":["\ud800"]}`, errSurrogate},
+		{"lone surrogate in since of the wrong type", since(`["\ud800"]`), errSurrogate},
+		{"lone surrogate in a number", since(`{"seq":"\ud800"}`), errSurrogate},
+		{"escape in time", since(`{"time":"\x"}`), errEscape},
 		{"escape x", publish(`"id":"\x41"`), errEscape},
 		{"escape u+", publish(`"id":"\u+041"`), errEscape},
+		{"escape x at the end", `{"id":"\x`, errEscape},
 		{"escape U", data(`"\U0041"`), errEscape},
 
 		// The frame as a whole.
@@ -182,7 +189,15 @@ func TestParseRefuses(t *testing.T) {
 		{"trailing comma", `{"type":"ping",}`, errSyntax},
 		{"leading comma", `{,"type":"ping"}`, errSyntax},
 		{"no comma", `{"type":"ping" "id":"1"}`, errSyntax},
+		{"semicolon for a comma", `{"type":"ping";"id":"1"}`, errSyntax},
 		{"no colon", `{"type" "ping"}`, errSyntax},
+		{"semicolon for a colon", `{"type";"ping"}`, errSyntax},
+		{"no colon in data", data(`{"a" 1}`), errSyntax},
+		{"no colon in a later member in data", data(`{"a":1,"b" 2}`), errSyntax},
+		{"semicolon for a colon in data", data(`{"a";1}`), errSyntax},
+		{"semicolon for a comma in data", data(`{"a":1;"b":2}`), errSyntax},
+		{"semicolon for a comma in an array", data(`[1;2]`), errSyntax},
+		{"no value in since", since(`{"seq":,"x":1}`), errSyntax},
 		{"comment", `{"type":"ping"/**/}`, errSyntax},
 		{"single quotes", `{'type':'ping'}`, errSyntax},
 		{"bare name", `{type:"ping"}`, errSyntax},
@@ -203,6 +218,14 @@ func TestParseRefuses(t *testing.T) {
 		{"hex", data("0x1"), errSyntax},
 		{"empty exponent", data("1e"), errSyntax},
 		{"minus alone", data("-"), errSyntax},
+		{"colon behind a digit", data("1:"), errSyntax},
+		{"colon in a fraction", data("1.:"), errSyntax},
+		{"colon in an exponent", data("1e:"), errSyntax},
+		{"colon for a digit", data(":"), errSyntax},
+		{"minus at the end", `{"data":-`, errTruncated},
+		{"dot at the end", `{"data":1.`, errTruncated},
+		{"exponent at the end", `{"data":1e`, errTruncated},
+		{"signed exponent at the end", `{"data":1e+`, errTruncated},
 		{"no data value", data(""), errSyntax},
 
 		// Members of the wrong type.
@@ -297,6 +320,64 @@ func TestParseTakesWhatIsAtTheBound(t *testing.T) {
 		if err := Parse([]byte(frame), &env); err != nil {
 			t.Errorf("%.80s: %v", frame, err)
 		}
+	}
+}
+
+// Names and strings are unescaped in place, which may leave half a character behind them. A fault that is found later is
+// still named rightly, and a frame that was UTF-8 when it came is not refused as if it had not been.
+func TestParseNamesTheFaultBehindUnescapedText(t *testing.T) {
+	for rest, want := range map[string]*Error{
+		`"x`: errTruncated, `"x\x"`: errEscape, `"x\ud800":0}`: errSurrogate, "\"x\n": errControl, `"x"`: errTruncated, `"x":`: errTruncated,
+		`x`: errSyntax, `"x";`: errSyntax, `"x":;`: errSyntax, `"x":tru;`: errSyntax, `"x":tru`: errTruncated, `"x":1.;`: errSyntax,
+		`"x":-`: errTruncated, `"x":00`: errSyntax, `"x":[1;`: errSyntax, `"x":[1`: errTruncated, `"x":[`: errTruncated, `"x":{`: errTruncated,
+		`"x":{1`: errSyntax, `"x":{"y"`: errTruncated, `"x":{"y";`: errSyntax, `"x":{"y":1,2}`: errSyntax, `"x":{"y\x":1}`: errEscape,
+		`"x":"\x"`: errEscape, "\"x\":\"\n\"": errControl, `"x":"`: errTruncated, `"x":"\ud800"`: errSurrogate, `"id":"\x"`: errEscape,
+		`"x":` + strings.Repeat("[", 64): errDepth, `"x":1}x`: errTrailing, `"x":1;`: errSyntax, `"x":1`: errTruncated,
+		`"since":{"\n日":1,;`: errSyntax, `"since":{"time":"\n日",;`: errSyntax, `"since":{"\n日":"\x"`: errEscape,
+		"\"x\":\"\xff": ErrUTF8, "\"x\":;\xff": ErrUTF8, "\"since\":{\"\\n日\":1,;\xff": ErrUTF8,
+	} {
+		var env Envelope
+		frame := `{"\n日":0,"token":"\n日",` + rest
+		if err := Parse([]byte(frame), &env); err != want {
+			t.Errorf("%q: got %v, want %v", frame, err, want)
+		}
+		var m Message
+		frame = `{"\n日":0,"topic":"\n日",` + rest
+		if err := ParseMessage([]byte(frame), &m); err != want {
+			t.Errorf("message %q: got %v, want %v", frame, err, want)
+		}
+	}
+}
+
+// An envelope that is parsed into holds nothing of the one before.
+func TestParseForgetsTheEnvelopeBefore(t *testing.T) {
+	var env Envelope
+	for _, frame := range []string{envelopes[0], envelopes[1], `{"type":"ping"}`} {
+		if err := Parse([]byte(frame), &env); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := (Envelope{Kind: Ping}); !sameEnvelope(env, want) {
+		t.Errorf("got %+v, want %+v", env, want)
+	}
+}
+
+// An id that is refused is not kept: it would be sent back.
+func TestParseKeepsNoIDThatItRefuses(t *testing.T) {
+	for _, id := range []string{`""`, `"` + strings.Repeat("x", MaxIDBytes+1) + `"`, `7`} {
+		var env Envelope
+		frame := `{"type":"ping","id":` + id + `,"msg_id":` + id + `}`
+		if err := Parse([]byte(frame), &env); err != errID || env.ID != nil || env.MsgID != nil {
+			t.Errorf("%s: id %q, msg_id %q, error %v", frame, env.ID, env.MsgID, err)
+		}
+	}
+}
+
+// The bounds are part of the contract (docs/protocol.md).
+func TestBounds(t *testing.T) {
+	got := [...]int{MaxTopicBytes, MaxTopicTokens, MaxIDBytes, MaxMsgIDBytes, MaxDepth, MaxMembers}
+	if want := [...]int{255, 16, 64, 64, 64, 32}; got != want {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 

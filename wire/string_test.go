@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -38,6 +39,28 @@ func TestValidJSON(t *testing.T) {
 	} {
 		if ValidJSON([]byte(text)) != want {
 			t.Errorf("%q: not %v", text, want)
+		}
+	}
+}
+
+// Every byte in every place of an escape with four hexadecimal digits, and every prefix.
+func TestHex4(t *testing.T) {
+	for _, text := range []string{`\u09aF`, `\uAf90`} {
+		for n := range len(text) {
+			if r, ok := hex4([]byte(text[:n])); ok {
+				t.Errorf("%s is read as %#x", text[:n], r)
+			}
+		}
+		for at := range text {
+			for c := range 256 {
+				b := []byte(text)
+				b[at] = byte(c)
+				want, err := strconv.ParseUint(string(b[2:]), 16, 16)
+				valid := err == nil && b[0] == '\\' && b[1] == 'u'
+				if r, ok := hex4(b); ok != valid || ok && r != rune(want) {
+					t.Errorf("%q: %#x, %v, want %#x, %v", b, r, ok, want, valid)
+				}
+			}
 		}
 	}
 }

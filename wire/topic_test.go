@@ -10,7 +10,7 @@ import (
 func TestValidTopic(t *testing.T) {
 	tokens := func(n int) string { return strings.TrimSuffix(strings.Repeat("a.", n), ".") }
 	for s, want := range map[string]bool{
-		"a": true, "rooms.42": true, "a/b": true, "Room.1": true, `quo"ted\`: true, "é.日本.😀": true, "a._x.$y": true, "-.:;": true,
+		"a": true, "rooms.42": true, "a/b": true, "Room.1": true, `quo"ted\`: true, "é.日本.😀": true, "a._x.$y": true, "-.:;": true, "!a!": true,
 		tokens(16): true, strings.Repeat("a", 255): true, strings.Repeat("é", 127): true,
 		"\u200b": true, "\ufffd": true, // neither white space nor control in Unicode
 
@@ -22,7 +22,7 @@ func TestValidTopic(t *testing.T) {
 		"\x00": false, "a\x00": false, "a\x01b": false, "a\x1f": false, "a\x7f": false,
 		"a\u0080": false, "a\u0085b": false, "a\u009f": false, "a\u00a0": false, "\u1680": false, "\u2003": false,
 		"a\u2028": false, "a\u2029": false, "\u202f": false, "\u205f": false, "\u3000": false,
-		"\xff": false, "a\xc3": false, "\xed\xa0\x80": false, "\xc0\xae": false,
+		"\xff": false, "\x80": false, "a\x80b": false, "a\xc3": false, "\xed\xa0\x80": false, "\xc0\xae": false,
 		tokens(17): false, strings.Repeat("a", 256): false, strings.Repeat("é", 128): false, strings.Repeat("a", 5000): false,
 	} {
 		if ValidTopic(s) != want || ValidTopic([]byte(s)) != want {
