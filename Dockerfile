@@ -2,7 +2,10 @@
 # docker run -p 127.0.0.1:8080:8080 -v ./keys:/etc/notifyd/keys:ro notifyd
 #
 # Mount the folder of keys.json, not the file: a new file with its name is seen then.
-FROM golang:1.26.8 AS build
+# The compiler runs on the processor that builds, for the one that the image is for (docker build --platform).
+FROM --platform=$BUILDPLATFORM golang:1.26.8 AS build
+ARG TARGETOS TARGETARCH
+ENV GOOS=$TARGETOS GOARCH=$TARGETARCH
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download

@@ -1,12 +1,18 @@
 # A thin list of the habits; each target is one command that can be typed as well.
 
 GO ?= go
+GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 
-.PHONY: run test lint bench bench-idle bench-auth bench-peers bench-goals abuse fuzz mutate e2e
+GOALS ?=
+
+.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz mutate e2e
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
 
 run: ## a server that needs nothing, with tokens and lines to paste
 	$(GO) run ./cmd/notifyd serve --dev
@@ -17,6 +23,9 @@ test: ## every test; says at the end what was left out
 lint: ## format and lint, as CI does
 	$(GOLANGCI_LINT) fmt --diff
 	$(GOLANGCI_LINT) run ./...
+
+vulnerabilities: ## what is known to be vulnerable in what we use and call; asks vuln.go.dev
+	$(GOVULNCHECK) ./...
 
 bench: ## Go benchmarks of each station of the path, against the last tag if there is one; half an hour
 	$(GO) run ./bench stations
@@ -32,9 +41,9 @@ bench-peers: ## the same loads on notifyd and on other servers, as table and plo
 	$(GO) run ./bench peers --json bin/peers.json --svg bin/peers.svg --plot bin/peers-fanout.svg > bin/peers.md
 	cat bin/peers.md
 
-bench-goals: ## whether notifyd reaches its goals, as table and plots in bin/; a quarter of an hour
+bench-goals: ## whether notifyd reaches its goals, as table and plots in bin/; a quarter of an hour. GOALS=--check: fail if not
 	mkdir -p bin
-	$(GO) run ./bench goals --json bin/goals.json --svg bin/goals.svg --plot bin/goals-fanout.svg > bin/goals.md
+	$(GO) run ./bench goals $(GOALS) --json bin/goals.json --svg bin/goals.svg --plot bin/goals-fanout.svg > bin/goals.md
 	cat bin/goals.md
 
 abuse: ## attack a server in forty ways, and see that honest clients do not notice; a quarter of an hour
