@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,6 +83,40 @@ func TestServerKilledAndRestarted(t *testing.T) {
 	defer mu.Unlock()
 	if !slices.Equal(states, []bool{true, false, true}) {
 		t.Errorf("states %v", states)
+	}
+}
+
+// Patterns that end while NATS is away, or shortly before, take no events from those that stay: a server that still
+// counted them among the node's would go on choosing them.
+func TestPatternsGoWhileServerIsAway(t *testing.T) {
+	c := testkit.StartNATS(t)
+	sink := bustest.NewRecorder()
+	b := open(t, bus.Options{URL: c.URL(), Linger: -1}, sink)
+	testkit.Eventually(t, "connected", b.Connected)
+	const patterns, events = 6, 200
+	for i := range uint32(2 * patterns) {
+		bustest.Subscribe(t, b, i, fmt.Sprintf("t.*.%s>", strings.Repeat("*.", int(i))))
+	}
+	bustest.Subscribe(t, b, 1000, "t.>")
+	for i := range uint32(patterns) {
+		b.Unsubscribe(i)
+	}
+	c.Kill(t)
+	testkit.Eventually(t, "disconnected", func() bool { return !b.Connected() })
+	for i := range uint32(patterns) {
+		b.Unsubscribe(patterns + i)
+	}
+	testkit.Eventually(t, "the patterns have ended", func() bool { return b.Stats().Subscriptions == 1 })
+	c.Start(t)
+	testkit.Eventually(t, "reconnected", b.Connected)
+	topic := "t" + strings.Repeat(".x", 15)
+	for i := range events {
+		bustest.Publish(t, b, topic, fmt.Sprint(i))
+	}
+	bustest.Subscribe(t, b, 1, "end")
+	bustest.Publish(t, b, "end", "")
+	if got := sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "end"}); len(got) != events+1 {
+		t.Errorf("%d of %d events came", len(got)-1, events)
 	}
 }
 

@@ -76,12 +76,22 @@ func (r remote) subscribe(sub *subscription) error {
 }
 
 func (r remote) unsubscribe(sub *subscription) error {
-	end := sub.nats.Unsubscribe
-	if sub.wild {
-		end = sub.nats.Drain // an event that NATS sends by this pattern meanwhile may be for others too
+	conn := r.b.conn
+	connection := conn.Stats().Reconnects
+	if sub.wild && conn.IsConnected() {
+		// An event that NATS sends by this pattern meanwhile may be for others too.
+		if err := sub.nats.Drain(); err != nil || conn.IsConnected() && conn.Stats().Reconnects == connection {
+			return unlessClosed(err)
+		}
 	}
-	err := end()
-	if errors.Is(err, nats.ErrConnectionClosed) {
+	// Without a connection nothing is on its way. To drain is wrong then: nats.go 1.55.0 does not tell NATS that the
+	// subscription ends, but subscribes again, as long as it drains, when it connects. NATS would go on choosing this
+	// pattern for the node's events, and nobody would take them.
+	return unlessClosed(sub.nats.Unsubscribe())
+}
+
+func unlessClosed(err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
 		return nil
 	}
 	return err
