@@ -23,7 +23,7 @@ type config struct {
 	TrustedProxies []network `help:"Network of proxies, such as 10.0.0.0/8, whose Forwarded or X-Forwarded-For says where a client is. Repeatable." placeholder:"CIDR"`
 	ProxyHeader    string    `help:"The header that these proxies write: forwarded or x-forwarded-for. auto: either; where both are there and disagree, neither counts." default:"auto"`
 	PathPrefix     string    `help:"Put before every path, for a proxy that does not take it away: /push makes /push/v1/ws." placeholder:"/PATH"`
-	ProxyProtocol  bool      `help:"Each connection begins with a PROXY protocol header, version 2, that says whom the proxy speaks for. Only proxies may reach the listener then."`
+	ProxyProtocol  bool      `help:"Each connection begins with a PROXY protocol header, version 1 or 2, that says whom the proxy speaks for. Only proxies may reach the listener then."`
 
 	Admin  adminConfig  `embed:"" prefix:"admin."`
 	Auth   authConfig   `embed:"" prefix:"auth."`

@@ -100,38 +100,63 @@ func (l *Loop) adopt(fd int32, addr [16]byte, head []byte) {
 	l.parseTail(c)
 }
 
+// handoffRoom is how many connections may wait for net/http to accept them.
+const handoffRoom = 128
+
 // HandoffListener is a [net.Listener] for net/http. Its connections come from an
 // engine that has it as [Options.HTTP].
 type HandoffListener struct {
-	conns chan net.Conn
+	conns chan net.Conn // has room for handoffRoom, so that who has a place need not wait
 
 	mu     sync.Mutex
+	places int  // guarded by mu: taken and not given back by Accept
 	closed bool // guarded by mu; conns is closed then
 }
 
 // NewHandoffListener returns a listener for one engine.
 func NewHandoffListener() *HandoffListener {
-	return &HandoffListener{conns: make(chan net.Conn, 128)}
+	return &HandoffListener{conns: make(chan net.Conn, handoffRoom)}
 }
 
-// handOff gives conn to the server that accepts on x. It does not block: when 128
-// connections already wait, or x is closed, conn is closed.
-func (x *HandoffListener) handOff(conn net.Conn) {
+// takePlace takes a place for a connection, for handOff to use. It returns false when
+// handoffRoom connections wait, or x is closed.
+func (x *HandoffListener) takePlace() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.closed {
-		select {
-		case x.conns <- conn:
-			return
-		default:
-		}
+	if x.closed || x.places == handoffRoom {
+		return false
 	}
-	_ = conn.Close()
+	x.places++
+	return true
+}
+
+func (x *HandoffListener) givePlaceBack() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.places--
+}
+
+// handOff gives conn, which has a place, to the server that accepts on x. It does not
+// block. When x has been closed meanwhile, conn is closed; nil stands for a connection
+// that has failed.
+func (x *HandoffListener) handOff(conn net.Conn) {
+	if conn == nil {
+		x.givePlaceBack()
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		_ = conn.Close()
+		return
+	}
+	x.conns <- conn
 }
 
 // Accept implements [net.Listener].
 func (x *HandoffListener) Accept() (net.Conn, error) {
 	if c, ok := <-x.conns; ok {
+		x.givePlaceBack()
 		return c, nil
 	}
 	return nil, net.ErrClosed

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -74,29 +75,41 @@ func TestOtherRequestsReachHTTP(t *testing.T) {
 	eventually(t, "HTTP connections counted out", func() bool { return s.limits.open.Load() == 1 })
 }
 
-// Connections that find the listener closed, or full, are closed.
+// A connection takes a place until it is accepted; one that finds the listener closed is closed.
 func TestHandoffListener(t *testing.T) {
 	h := NewHandoffListener()
 	var closed int
-	handOff := func() { h.handOff(closer{n: &closed}) }
-	for range 130 {
-		handOff()
+	for i := range handoffRoom {
+		if !h.takePlace() {
+			t.Fatalf("no place for connection %d", i)
+		}
+		h.handOff(closer{n: &closed})
 	}
-	if closed != 2 {
-		t.Errorf("%d closed, want the 2 that found no room", closed)
+	if h.takePlace() {
+		t.Error("a place too many")
 	}
 	if _, err := h.Accept(); err != nil {
 		t.Error(err)
 	}
+	if !h.takePlace() {
+		t.Error("an accepted connection keeps its place")
+	}
+	h.handOff(nil) // it has failed
+	if !h.takePlace() {
+		t.Error("a connection that has failed keeps its place")
+	}
 	_ = h.Close()
-	if _ = h.Close(); closed != 129 {
+	if _ = h.Close(); closed != handoffRoom-1 {
 		t.Errorf("%d closed, want all but the one accepted", closed)
 	}
 	if _, err := h.Accept(); err == nil {
 		t.Error("accepted behind Close")
 	}
-	if handOff(); closed != 130 {
+	if h.handOff(closer{n: &closed}); closed != handoffRoom {
 		t.Error("taken behind Close")
+	}
+	if h.takePlace() {
+		t.Error("a place behind Close")
 	}
 }
 
@@ -106,6 +119,38 @@ type closer struct {
 }
 
 func (c closer) Close() error { *c.n++; return nil }
+
+// A request that finds too many waiting for net/http is answered, all of what it sends is read, and when there is
+// room again requests are served.
+func TestTooManyWaitForHTTP(t *testing.T) {
+	handoff := NewHandoffListener()
+	why := make(chan string, 1)
+	s := start(t, Options{HTTP: handoff, OnRefuse: func(_ netip.Addr, reason string) { why <- reason }}, &hooks{})
+	for range handoffRoom {
+		s.connect().send([]byte("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))
+	}
+	eventually(t, "all places are taken", func() bool { return s.Stats().HTTP == handoffRoom })
+	c := s.connect()
+	c.send([]byte("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("y", 100000)))
+	answer := c.status("503")
+	for _, want := range []string{"\r\nRetry-After: 10\r\n", "\r\nAccess-Control-Allow-Origin: *\r\n"} {
+		if !strings.Contains(answer, want) {
+			t.Errorf("answer %q", answer)
+		}
+	}
+	c.wantEOF()
+	if got := <-why; got != RefusedHTTP {
+		t.Errorf("refused for %q", got)
+	}
+	conn, err := handoff.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	s.connect().send([]byte("GET / HTTP/1.1\r\nHost: h\r\n\r\n"))
+	eventually(t, "there is a place again", func() bool { return s.Stats().HTTP == handoffRoom+1 })
+	_ = handoff.Close()
+}
 
 // A connection that net/http has had comes back to the loops: the request that it is
 // adopted with is its first, what came behind that request is read, and it counts as

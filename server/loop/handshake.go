@@ -161,13 +161,15 @@ func join(to *[]byte, v []byte) {
 }
 
 const (
-	responseClose           = "Connection: close\r\nContent-Length: 0\r\n\r\n"
+	// A page that asks for a ticket may read these, of whatever origin it is: they say
+	// nothing about anybody, and without the header they would be errors without a name.
+	responseClose = "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n" +
+		"Connection: close\r\nContent-Length: 0\r\n\r\n"
 	responseBadRequest      = "HTTP/1.1 400 Bad Request\r\n" + responseClose
 	responseUpgradeRequired = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n" + responseClose
 	responseTooManyRequests = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\n" + responseClose
-	// To a page that asks for a ticket a 431 without this would be an error without a name.
-	responseHeadTooLarge = "HTTP/1.1 431 Request Header Fields Too Large\r\nAccess-Control-Allow-Origin: *\r\n" + responseClose
-	responseUnavailable  = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\n" + responseClose
+	responseHeadTooLarge    = "HTTP/1.1 431 Request Header Fields Too Large\r\n" + responseClose
+	responseUnavailable     = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\n" + responseClose
 )
 
 // headEnd returns the length of the head that b begins with, its blank line
@@ -320,11 +322,13 @@ func goodKey(v []byte) bool {
 
 // handOff gives the socket to net/http, with what was already read.
 func (l *Loop) handOff(c *Conn, received []byte) {
+	if !l.eng.opts.HTTP.takePlace() {
+		l.refuse(c, responseUnavailable, RefusedHTTP)
+		return
+	}
 	l.stat.http++
 	l.poller.remove(int(c.fd))
 	c.state = stateDead
 	l.detach(c)
-	if conn := newHTTPConn(c, bytes.Clone(received)); conn != nil {
-		l.eng.opts.HTTP.handOff(conn)
-	}
+	l.eng.opts.HTTP.handOff(newHTTPConn(c, bytes.Clone(received)))
 }

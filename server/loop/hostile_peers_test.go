@@ -238,7 +238,7 @@ func TestConnectionLimits(t *testing.T) {
 			handshake.send([]byte("GET"))
 			for range 3 {
 				head := s.connect().status(status)
-				if !strings.Contains(head, "Retry-After") {
+				if !strings.Contains(head, "Retry-After") || !strings.Contains(head, pagesMayRead) {
 					t.Errorf("%q", head)
 				}
 			}
@@ -256,6 +256,24 @@ func TestConnectionLimits(t *testing.T) {
 				t.Errorf("%d refused", st.Refused)
 			}
 		})
+	}
+}
+
+// pagesMayRead stands in each answer of the engine's own: fetch shows a page no other.
+const pagesMayRead = "\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n"
+
+func TestPagesMayReadRefusals(t *testing.T) {
+	s := start(t, Options{HeadBytes: 1000}, &hooks{})
+	for status, text := range map[string]string{
+		"400": strings.Replace(request, "\r\n", "\r\nContent-Length: 1\r\n", 1),
+		"426": "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+		"431": "GET / HTTP/1.1\r\nHost: " + strings.Repeat("h", 1000) + "\r\n\r\n",
+	} {
+		c := s.connect()
+		c.send([]byte(text))
+		if answer := c.status(status); !strings.Contains(answer, pagesMayRead) {
+			t.Errorf("%q", answer)
+		}
 	}
 }
 

@@ -85,17 +85,24 @@ const (
 	RefusedMalformed   = "malformed_request"
 	RefusedPlain       = "not_an_upgrade"
 	RefusedTLS         = "tls" // on a port that does not speak it
-	RefusedProxy       = "proxy_header"
+	RefusedNoProxy     = "proxy_header_missing"
+	RefusedProxy       = "proxy_header_malformed"
 	RefusedConnections = "too_many_connections"
 	RefusedPerIP       = "too_many_of_address"
 	RefusedDraining    = "draining"
+	RefusedHTTP        = "http_queue_full"
 	byHandler          = "" // which knows why
 )
 
 // refuse answers a request that cannot become a WebSocket, and closes.
 func (l *Loop) refuse(c *Conn, response, reason string) {
+	l.refuseFrom(c, c.addr, response, reason)
+}
+
+// refuseFrom is refuse for a connection that does not count at the address to log.
+func (l *Loop) refuseFrom(c *Conn, addr [16]byte, response, reason string) {
 	l.stat.refused++
-	l.onRefuse(c.addr, reason)
+	l.onRefuse(addr, reason)
 	l.cork.hold(c)
 	l.cork.frames = append(l.cork.frames, response...)
 	c.since = l.sec

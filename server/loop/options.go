@@ -51,7 +51,7 @@ type Options struct {
 	// CloseTimeout is how long a close handshake may take. Default 5 s.
 	CloseTimeout time.Duration
 	// ProxyProtocol makes each connection begin with a header of the PROXY
-	// protocol, version 2, that names the client of the proxy in front. Whoever
+	// protocol, version 1 or 2, that names the client of the proxy in front. Whoever
 	// can reach the listener can then claim any address: only proxies may.
 	ProxyProtocol bool
 	// HTTP accepts the connections whose request is not a WebSocket upgrade. They

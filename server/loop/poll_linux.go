@@ -176,6 +176,15 @@ func acceptSocket(listener int) (fd int32, addr [16]byte, result acceptResult, e
 	return -1, addr, acceptFailed, nil
 }
 
+// peerAddress is the address of a socket's other end; zero when it has gone.
+func peerAddress(fd int32) [16]byte {
+	sa, err := unix.Getpeername(int(fd))
+	if err != nil {
+		return [16]byte{}
+	}
+	return addrOf(sa)
+}
+
 func addrOf(sa unix.Sockaddr) (a [16]byte) {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

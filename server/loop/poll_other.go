@@ -42,6 +42,7 @@ func writeSocket(int32, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL 
 func isTooEarly(syscall.Errno) bool                  { return false }
 func shutdownWrite(int32)                            {}
 func closeSocket(int32)                              {}
+func peerAddress(int32) [16]byte                     { return [16]byte{} }
 func duplicate(syscall.Conn) (int, error)            { return -1, errNotLinux }
 func listenSocket(net.Listener) (int, error)         { return -1, errNotLinux }
 

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -25,26 +26,58 @@ func TestProxyProtocol(t *testing.T) {
 			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 	)
 	for _, test := range []struct {
-		name, header, status, addr string
+		name, header, status, addr string // addr is the reason where it is refused
 	}{
 		{"IPv4", proxied(0x21, 0x11, v4), "101", "192.0.2.1"},
 		{"IPv6", proxied(0x21, 0x21, v6), "101", "2001:db8::7"},
 		{"with extensions", proxied(0x21, 0x11, v4+"\x04\x00\x03abc"), "101", "192.0.2.1"},
 		{"local", proxied(0x20, 0x00, ""), "101", "::"},
 		{"unspecified family", proxied(0x21, 0x00, ""), "101", "::"},
-		{"none", "", "400", ""},
-		{"version 1", "PROXY TCP4 192.0.2.1 127.0.0.1 12345 8080\r\n", "400", ""},
-		{"version 3", proxied(0x31, 0x11, v4), "400", ""},
-		{"unknown command", proxied(0x22, 0x11, v4), "400", ""},
-		{"short IPv4", proxied(0x21, 0x11, v4[:11]), "400", ""},
-		{"short IPv6", proxied(0x21, 0x21, v4), "400", ""},
-		{"longer than a head", proxied(0x21, 0x11, v4+strings.Repeat("x", 60_000)), "400", ""},
+		{"local with an address", proxied(0x20, 0x11, v4), "101", "::"},
+		{"UNIX socket", proxied(0x21, 0x31, strings.Repeat("\x00", 216)), "101", "::"},
+		{"UDP", proxied(0x21, 0x12, v4), "101", "192.0.2.1"},
+		{"mapped IPv4", proxied(0x21, 0x21, "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x09"+v6[16:]), "101", "192.0.2.9"},
+		{"nothing", "", "400", RefusedNoProxy},
+		{"a signature with a wrong byte", "\r\n\r\n\x00\r\nQUIT\r", "400", RefusedNoProxy},
+		{"version 3", proxied(0x31, 0x11, v4), "400", RefusedProxy},
+		{"unknown command", proxied(0x22, 0x11, v4), "400", RefusedProxy},
+		{"short IPv4", proxied(0x21, 0x11, v4[:11]), "400", RefusedProxy},
+		{"short IPv6", proxied(0x21, 0x21, v4), "400", RefusedProxy},
+		{"longer than a head", proxied(0x21, 0x11, v4+strings.Repeat("x", 60_000)), "400", RefusedProxy},
+
+		{"line, IPv4", "PROXY TCP4 192.0.2.1 127.0.0.1 12345 8080\r\n", "101", "192.0.2.1"},
+		{"line, IPv6", "PROXY TCP6 2001:db8::7 ::1 12345 65535\r\n", "101", "2001:db8::7"},
+		{"line, IPv6 at its longest", "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n", "101", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0"},
+		{"line, mapped IPv4", "PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", "101", "192.0.2.1"},
+		{"line, unknown", "PROXY UNKNOWN\r\n", "101", "::"},
+		{"line, unknown with more", "PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", "101", "::"},
+		{"line, unknown at its longest", "PROXY UNKNOWN " + strings.Repeat("x", 91) + "\r\n", "101", "::"},
+		{"line, too long", "PROXY UNKNOWN " + strings.Repeat("x", 92) + "\r\n", "400", RefusedProxy},
+		{"line without end", strings.Repeat("PROXY ", 30), "400", RefusedProxy},
+		{"line with a bare LF", "PROXY TCP4 192.0.2.1 127.0.0.1 1 2\n", "400", RefusedProxy},
+		{"line without addresses", "PROXY TCP4\r\n", "400", RefusedProxy},
+		{"line without a port", "PROXY TCP4 192.0.2.1 127.0.0.1 1\r\n", "400", RefusedProxy},
+		{"line with a word too many", "PROXY TCP4 192.0.2.1 127.0.0.1 1 2 3\r\n", "400", RefusedProxy},
+		{"line with two spaces", "PROXY TCP4  192.0.2.1 127.0.0.1 1 2\r\n", "400", RefusedProxy},
+		{"line, wrong family", "PROXY TCP4 2001:db8::7 ::1 1 2\r\n", "400", RefusedProxy},
+		{"line, wrong family of one", "PROXY TCP6 2001:db8::7 127.0.0.1 1 2\r\n", "400", RefusedProxy},
+		{"line, unknown family", "PROXY UDP4 192.0.2.1 127.0.0.1 1 2\r\n", "400", RefusedProxy},
+		{"line in small letters", "proxy TCP4 192.0.2.1 127.0.0.1 1 2\r\n", "400", RefusedNoProxy},
+		{"line with a zone", "PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n", "400", RefusedProxy},
+		{"line with an odd address", "PROXY TCP4 192.0.2.01 127.0.0.1 1 2\r\n", "400", RefusedProxy},
+		{"line with a port too high", "PROXY TCP4 192.0.2.1 127.0.0.1 65536 2\r\n", "400", RefusedProxy},
+		{"line with a signed port", "PROXY TCP4 192.0.2.1 127.0.0.1 1 +2\r\n", "400", RefusedProxy},
 	} {
-		for _, cut := range []int{0, 1, 12, 15, 20} {
+		for _, cut := range []int{0, 1, 12, 15, 20, 44} {
 			t.Run(test.name, func(t *testing.T) {
 				got := make(chan string, 1)
 				h := &hooks{open: func(c *Conn) { got <- c.Addr().String() }, message: echo}
-				s := start(t, Options{ProxyProtocol: true}, h)
+				s := start(t, Options{ProxyProtocol: true, OnRefuse: func(addr netip.Addr, reason string) {
+					if addr.String() != "127.0.0.1" {
+						t.Errorf("refused %s, which is not the peer", addr)
+					}
+					got <- reason
+				}}, h)
 				conn, err := net.Dial("tcp", s.addr)
 				if err != nil {
 					t.Fatal(err)
@@ -62,12 +95,28 @@ func TestProxyProtocol(t *testing.T) {
 				if _, err = io.ReadFull(conn, answer); err != nil || string(answer[9:]) != test.status {
 					t.Fatalf("%q, %v", answer, err)
 				}
-				if test.addr != "" {
-					if addr := <-got; addr != test.addr {
-						t.Errorf("address %s", addr)
-					}
+				if addr := <-got; addr != test.addr {
+					t.Errorf("%s, want %s", addr, test.addr)
 				}
 			})
+		}
+	}
+}
+
+// A header may come in two parts, cut anywhere.
+func TestProxyHeaderInParts(t *testing.T) {
+	for _, header := range []string{
+		"PROXY TCP4 192.0.2.1 127.0.0.1 12345 8080\r\n",
+		proxied(0x21, 0x11, "\xc0\x00\x02\x01\x7f\x00\x00\x01\x30\x39\x1f\x90"+"\x04\x00\x03abc"),
+	} {
+		for cut := range len(header) {
+			if _, n, reason := parseProxyHeader([]byte(header[:cut]), 1000); n != 0 || reason != "" {
+				t.Errorf("%q: %d bytes, refused for %q", header[:cut], n, reason)
+			}
+		}
+		addr, n, reason := parseProxyHeader([]byte(header+"GET"), 1000)
+		if got := netip.AddrFrom16(addr).Unmap().String(); got != "192.0.2.1" || n != len(header) || reason != "" {
+			t.Errorf("%q: %s, %d bytes, refused for %q", header, got, n, reason)
 		}
 	}
 }
