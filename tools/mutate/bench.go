@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,8 +27,9 @@ type bench struct {
 	dir     string // of temporary files
 	timeout time.Duration
 	tests   []string
-	blocks  map[string][]block // by file
-	helpers string             // the file
+	took    map[string]time.Duration // by test, alone
+	blocks  map[string][]block       // by file
+	helpers string                   // the file
 }
 
 // block is a piece of code that runs from its begin to its end, and the tests in which it does.
@@ -48,7 +50,7 @@ const slack = 10 * time.Second
 // newBench runs the tests once without a mutant: all together for the time that they take, and each alone for the code
 // that it reaches.
 func newBench(ctx context.Context, o options, p *pkg) (_ *bench, err error) {
-	b := &bench{options: o, pkg: p, blocks: map[string][]block{}, timeout: o.timeout}
+	b := &bench{options: o, pkg: p, took: map[string]time.Duration{}, blocks: map[string][]block{}, timeout: o.timeout}
 	if b.dir, err = os.MkdirTemp("", "notifyd-mutate-"); err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func newBench(ctx context.Context, o options, p *pkg) (_ *bench, err error) {
 
 func (b *bench) close() { _ = os.RemoveAll(b.dir) }
 
-// cover finds out what each test reaches. A test that fails alone reaches what it reached until then.
+// cover finds out what each test reaches and how long it takes. A test that fails alone reaches what it reached until then.
 func (b *bench) cover(ctx context.Context, bin string) error {
 	found := map[string]map[string]*block{}
 	var mu sync.Mutex
@@ -97,9 +99,11 @@ func (b *bench) cover(ctx context.Context, bin string) error {
 			profile := filepath.Join(b.dir, fmt.Sprintf("cover-%d", i))
 			for test := range todo {
 				_ = os.Remove(profile)
+				began := time.Now()
 				b.run(ctx, bin, "^"+test+"$", "-test.coverprofile", profile)
 				text, _ := os.ReadFile(profile) // none after a panic
 				mu.Lock()
+				b.took[test] = time.Since(began)
 				addProfile(found, string(text), test)
 				mu.Unlock()
 			}
@@ -196,10 +200,15 @@ func (b *bench) try(ctx context.Context, m *mutant) error {
 		return nil
 	}
 	result := outcome{status: survived}
-	if known && len(tests) < len(b.tests) {
-		result = b.run(ctx, bin, "^("+strings.Join(tests, "|")+")$", "-test.failfast")
+	if known {
+		fast, slow := b.byTime(tests)
+		for _, some := range [][]string{fast, slow} {
+			if result.status == survived && len(some) > 0 {
+				result = b.run(ctx, bin, "^("+strings.Join(some, "|")+")$", "-test.failfast")
+			}
+		}
 	}
-	if result.status == survived {
+	if result.status == survived && (!known || len(tests) < len(b.tests)) {
 		result = b.run(ctx, bin, "", "-test.failfast")
 	}
 	if ctx.Err() != nil {
@@ -207,6 +216,21 @@ func (b *bench) try(ctx context.Context, m *mutant) error {
 	}
 	m.Status, m.Test = result.status, result.failed()
 	return nil
+}
+
+// byTime parts the tests into the fastest, which take a tenth of the time that all of them take, and the others. Most
+// mutants are killed by one of the first.
+func (b *bench) byTime(tests []string) (fast, slow []string) {
+	tests = slices.SortedFunc(slices.Values(tests), func(x, y string) int { return cmp.Compare(b.took[x], b.took[y]) })
+	var all, sum time.Duration
+	for _, test := range tests {
+		all += b.took[test]
+	}
+	n := 0
+	for ; n < len(tests) && sum+b.took[tests[n]] <= all/10; n++ {
+		sum += b.took[tests[n]]
+	}
+	return tests[:n], tests[n:]
 }
 
 // overlay writes the mutated file, and what the go command reads instead of which file.

@@ -4,8 +4,8 @@
 //
 // A mistake ("mutant") is one comparison, operator, constant, condition, returned value, case or statement that is
 // changed or left out. Each is compiled with "go test -overlay", so the tree is not touched, and runs first against the
-// tests that reach its line, then against all tests of the package. It is killed when a test fails, runs out of time or
-// out of memory. A mutant that does not compile is not counted.
+// tests that reach its line, the fastest before the others, then against all tests of the package. It is killed when a
+// test fails, runs out of time or out of memory. A mutant that does not compile is not counted.
 //
 // Some mutants change nothing that anyone could see. They stand with the reason in testdata/mutants.txt of the package,
 // and are not counted either; equivalents.go says how.

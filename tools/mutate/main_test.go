@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,5 +175,19 @@ func TestMemory(t *testing.T) {
 	o.out = &out
 	if err := run(t.Context(), o); err != nil || !strings.Contains(out.String(), "1 killed (0 by time)") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestTheFastestTestsAreFirst(t *testing.T) {
+	b := &bench{took: map[string]time.Duration{"a": 60, "b": 4, "c": 5, "d": 31, "e": 1}}
+	for _, c := range []struct{ tests, fast, slow []string }{
+		{[]string{"a", "b", "c", "d"}, []string{"b", "c"}, []string{"d", "a"}},
+		{[]string{"a", "e"}, []string{"e"}, []string{"a"}},
+		{[]string{"a"}, nil, []string{"a"}},
+		{nil, nil, nil},
+	} {
+		if fast, slow := b.byTime(c.tests); !slices.Equal(fast, c.fast) || !slices.Equal(slow, c.slow) {
+			t.Errorf("%v: %v first, then %v, want %v, then %v", c.tests, fast, slow, c.fast, c.slow)
+		}
 	}
 }
