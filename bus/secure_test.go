@@ -353,6 +353,45 @@ func TestPermissions(t *testing.T) {
 	testkit.Eventually(t, "counted", func() bool { return b.Stats().Errors == 21 })
 }
 
+// A subscription that NATS confirmed, and then took away with a permission, is not given to the next subscriber as if it
+// still stood.
+func TestPermissionsThatAreTakenAway(t *testing.T) {
+	options := func(denied ...string) *server.Options {
+		return &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, Users: []*server.User{
+			{Username: "u", Password: "p", Permissions: &server.Permissions{
+				Subscribe: &server.SubjectPermission{Allow: []string{">"}, Deny: denied},
+			}},
+		}}
+	}
+	s, err := server.NewServer(options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(s.Shutdown)
+	if !s.ReadyForConnections(30 * time.Second) {
+		t.Fatal("the NATS server is not ready")
+	}
+	b := open(t, bus.Options{URL: "nats://" + s.Addr().String(), User: "u", Password: "p", Linger: time.Hour}, bustest.NewRecorder())
+	testkit.Eventually(t, "connected", b.Connected)
+	for i, pattern := range []string{"secret", "secret.*", "open"} {
+		bustest.Subscribe(t, b, uint32(i), pattern)
+	}
+	b.Unsubscribe(0) // it lingers
+	now := options("notify.ev.secret", "notify.ev.secret.*")
+	now.Port = s.Addr().(*net.TCPAddr).Port
+	if err := s.ReloadOptions(now); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "denied", func() bool { return b.Stats().Errors == 2 })
+	for i, pattern := range []string{"secret", "secret.*"} {
+		if c := bustest.TrySubscribe(t, b, uint32(10+i), pattern); c != wire.Unavailable {
+			t.Errorf("%s: %v", pattern, c)
+		}
+	}
+	bustest.Subscribe(t, b, 12, "open")
+}
+
 func TestServerTakesLess(t *testing.T) {
 	url := testkit.ServeNATS(t, server.Options{MaxPayload: 1000})
 	log, seen := testkit.Log()

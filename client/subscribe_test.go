@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/notifyd/notifyd/wire"
@@ -212,4 +213,33 @@ func TestSubscriptionThatTheServerDrops(t *testing.T) {
 		t.Errorf("%d attempts", n+1)
 	}
 	wantCode(t, sub.Err(), wire.TokenInvalid)
+}
+
+// What was handled makes room again, so that bursts within the bound lose nothing however many there are.
+func TestBurstsWithinTheBoundLoseNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const burst = 4
+		e := Event{Topic: "a", Data: []byte("1")}
+		q := newQueue(burst * e.size())
+		next, handled := make(chan struct{}), 0
+		go q.serve(func(Event) { <-next; handled++ }, func(n uint64) { t.Errorf("%d events were lost", n) })
+		for round := 1; round <= 3; round++ {
+			for range burst {
+				q.push(e)
+			}
+			synctest.Wait()
+			for range burst {
+				select {
+				case next <- struct{}{}:
+				case <-time.After(time.Minute):
+					t.Fatal("an event is missing")
+				}
+			}
+			synctest.Wait()
+			if handled != round*burst {
+				t.Fatalf("%d events of %d", handled, round*burst)
+			}
+		}
+		q.close()
+	})
 }

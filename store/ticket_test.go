@@ -293,6 +293,43 @@ func TestBucketRemoved(t *testing.T) {
 	}
 }
 
+// A stream that has a bucket's name and would not do what the bucket needs is refused, for each thing that it lacks. Direct
+// reads, for one, are answered by replicas that may lag: a ticket could be taken twice.
+func TestBucketsOfOthersAreRefused(t *testing.T) {
+	url := testkit.ServeNATS(t, server.Options{JetStream: true, StoreDir: t.TempDir()})
+	js := admin(t, url)
+	for i, c := range []struct {
+		name   string
+		change func(*jetstream.StreamConfig)
+		good   bool
+	}{
+		{"as it should be", func(*jetstream.StreamConfig) {}, true},
+		{"kept in memory", func(s *jetstream.StreamConfig) { s.Storage = jetstream.MemoryStorage }, false},
+		{"two values a key", func(s *jetstream.StreamConfig) { s.MaxMsgsPerSubject = 2 }, false},
+		{"an age for all values", func(s *jetstream.StreamConfig) { s.MaxAge = time.Hour }, false},
+		{"no time to live", func(s *jetstream.StreamConfig) { s.AllowMsgTTL = false }, false},
+		{"no rollup", func(s *jetstream.StreamConfig) { s.AllowRollup = false }, false},
+		{"direct reads", func(s *jetstream.StreamConfig) { s.AllowDirect = true }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			prefix := fmt.Sprint("p", i)
+			config := jetstream.StreamConfig{
+				Name: "KV_" + prefix + "_once", Subjects: []string{"$KV." + prefix + "_once.>"}, Storage: jetstream.FileStorage,
+				MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true, DenyDelete: true, AllowMsgTTL: true,
+			}
+			c.change(&config)
+			if _, err := js.CreateStream(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			b := connected(t, bus.Options{URL: url, Prefix: prefix})
+			_, err := b.UseOnce(t.Context(), "k", time.Now())
+			if errors.As(err, new(*store.SetupError)) == c.good || c.good && err != nil {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func admin(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
 	nc, err := nats.Connect(url)
