@@ -461,6 +461,7 @@ func protocolExamples(t *testing.T, d *document) {
 			t.Errorf("%s: %s", command, out)
 		}
 	}
+	d.next(t, "js") // TestEventSourceInABrowser
 	d.next(t, "js") // TestScriptExamples
 }
 

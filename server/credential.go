@@ -394,7 +394,7 @@ func (r *request) setCredential() {
 func (s *Server) deadlines(c *loop.Conn, ses *session, now int64) (due int64, open bool) {
 	cr := ses.credential
 	if cr == nil {
-		if !s.opts.RequireConnection {
+		if !s.opts.RequireConnection || c.IsStream() {
 			return never, true
 		}
 		by := int64(ses.opened+1)*1e9 + int64(s.opts.AuthDeadline)

@@ -70,12 +70,18 @@ func (s *Server) expire(x *sub) {
 	st := stateOf(x.Conn.Loop())
 	st.send(x.Conn, wire.AppendExpired(st.reply[:0], x.topic.name))
 	s.drop(x)
+	s.endStream(x.Conn, wire.CloseUnauthenticated)
 }
 
 // end ends a subscription for a reason of the server's, and sends the reason.
 func (s *Server) end(x *sub, code wire.Code, detail string) {
 	s.drop(x)
 	stateOf(x.Conn.Loop()).sendError(x.Conn, nil, []byte(x.topic.name), code, detail)
+	if code.Retry() {
+		s.endStream(x.Conn, wire.CloseTryLater)
+	} else {
+		s.endStream(x.Conn, wire.CloseUnauthenticated)
+	}
 }
 
 // noticeAt is when the client of a token is warned that it expires: the notice

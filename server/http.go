@@ -38,6 +38,7 @@ func (s *Server) handler() http.Handler {
 		http.Error(w, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)", http.StatusUpgradeRequired)
 	})
 	mux.HandleFunc("POST "+prefix+"/v1/publish", s.publishHandler)
+	mux.HandleFunc("GET "+prefix+"/v1/events", s.eventsHandler)
 	mux.HandleFunc("POST "+prefix+"/v1/tickets", s.ticketsHandler)
 	mux.HandleFunc("POST "+prefix+"/v1/revocations", s.revocationsHandler)
 	mux.HandleFunc("GET "+prefix+"/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {

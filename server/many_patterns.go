@@ -3,6 +3,8 @@ package server
 import (
 	"bytes"
 
+	"github.com/gobwas/ws"
+
 	"github.com/notifyd/notifyd/server/loop"
 )
 
@@ -40,23 +42,29 @@ func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, name string, data 
 	var scratch []byte
 	copies := make(map[*loop.Conn]int) // bytes
 	for _, t := range topics {
-		g := t.groups[l.Index()].Load()
-		if g == nil {
-			continue
-		}
-		size, open := len(t.name)+len(data), false
-		for _, m := range g.Members() {
-			if n := copies[m.Conn]; n > 0 && n+size > s.opts.Loop.PendingBytes {
-				m.Conn.CloseSlow()
+		for i, g := range []*loop.Group{t.groups[l.Index()].Load(), t.groups[len(t.groups)/2+l.Index()].Load()} {
+			if g == nil {
+				continue
 			}
-			copies[m.Conn] += size
-			open = open || m.Conn.Open()
+			size, open := len(t.name)+len(data), false
+			for _, m := range g.Members() {
+				if n := copies[m.Conn]; n > 0 && n+size > s.opts.Loop.PendingBytes {
+					m.Conn.CloseSlow()
+				}
+				copies[m.Conn] += size
+				open = open || m.Conn.Open()
+			}
+			if !open {
+				continue
+			}
+			b := loop.NewBatch()
+			scratch = t.appendEvent(scratch[:0], name, data)
+			if forStreams := i > 0; forStreams {
+				b.AppendEvent(scratch)
+			} else {
+				b.Append(ws.OpText, scratch)
+			}
+			l.DeliverNow(g, b)
 		}
-		if !open {
-			continue
-		}
-		b := loop.NewBatch()
-		scratch = t.appendEvent(b, scratch, name, data)
-		l.DeliverNow(g, b)
 	}
 }

@@ -277,21 +277,26 @@ func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 		t.due = b
 		sh.due = append(sh.due, t)
 	}
-	sh.scratch = t.appendEvent(b, sh.scratch, name, data)
+	sh.scratch = t.appendEvent(sh.scratch[:0], name, data)
+	b.Append(ws.OpText, sh.scratch)
+	if t.streams.Load() > 0 {
+		if t.dueStreams == nil {
+			t.dueStreams = loop.NewBatch()
+		}
+		t.dueStreams.AppendEvent(sh.scratch)
+	}
 	if b.Len() > maxRoundBytes {
 		s.deliver(t)
 	}
 }
 
-// appendEvent appends an event to b. It uses scratch and returns it.
-func (t *topic) appendEvent(b *loop.Batch, scratch []byte, name string, data []byte) []byte {
+// appendEvent appends the envelope of an event on the topic of that name.
+func (t *topic) appendEvent(dst []byte, name string, data []byte) []byte {
 	pattern := ""
 	if t.wild {
 		pattern = t.name
 	}
-	scratch = wire.AppendEvent(scratch[:0], name, pattern, data)
-	b.Append(ws.OpText, scratch)
-	return scratch
+	return wire.AppendEvent(dst, name, pattern, data)
 }
 
 // maxRoundBytes is the size at which a topic's batch leaves without waiting for the
@@ -315,11 +320,18 @@ func (s *Server) Answered() { s.engine.Answered() }
 
 // deliver posts a topic's batch to each loop that has subscribers for it.
 func (s *Server) deliver(t *topic) {
-	b := t.due
-	t.due = nil
 	loops := s.engine.Loops()
-	for i := range t.groups {
-		if g := t.groups[i].Load(); g != nil {
+	deliverTo(loops, t.groups[:len(loops)], t.due)
+	t.due = nil
+	if t.dueStreams != nil {
+		deliverTo(loops, t.groups[len(loops):], t.dueStreams)
+		t.dueStreams = nil
+	}
+}
+
+func deliverTo(loops []*loop.Loop, groups []atomic.Pointer[loop.Group], b *loop.Batch) {
+	for i := range groups {
+		if g := groups[i].Load(); g != nil {
 			b.Retain(1)
 			loops[i].Deliver(g, b)
 		}

@@ -197,6 +197,7 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	s.cutHTTP = cut
 	s.http.BaseContext = func(net.Listener) context.Context { return requests }
 	opts.Loop.OnRoom = s.Room
+	opts.Loop.EventName = eventName
 	opts.Loop.HTTP = s.handoff
 	if opts.AdaptProcessors {
 		s.governor = governor.New(func() { s.engine.ProcessorsChanged() })

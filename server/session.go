@@ -55,8 +55,12 @@ func (s *Server) Open(c *loop.Conn) {
 	if ses.credential != nil || s.opts.RequireConnection {
 		ses.due = 0 // the next tick finds out when
 	}
+	events, _ := c.Data.(*stream)
 	c.Data = ses
 	st.send(c, wire.AppendWelcome(st.reply[:0], s.connName(ses), s.opts.Node, time.Unix(0, l.Now()), s.opts.Loop.PingInterval, s.opts.Loop.MessageBytes))
+	if events != nil {
+		s.subscribeStream(c, events)
+	}
 }
 
 func (s *Server) connName(ses *session) string {

@@ -46,6 +46,12 @@ func (r *request) subscribe() {
 		return
 	}
 	r.accepted()
+	r.join(x, onCredential)
+}
+
+// join ends a subscribe that nothing speaks against: it makes a subscription, or gives x
+// the token in hand.
+func (r *request) join(x *sub, onCredential bool) {
 	if x == nil {
 		x = &sub{Member: loop.Member{Conn: r.conn}, topic: r.topics.acquire(r.env.Topic)}
 		r.ses.add(x)
@@ -99,10 +105,14 @@ func (r *request) confirmed(x *sub, code wire.Code) {
 	case code != wire.OK:
 		r.drop(x)
 		r.refuse(code, "")
+		r.endStream(r.conn, wire.CloseTryLater)
 		return
 	}
 	if x.Group() == nil {
-		slot := &x.topic.groups[r.conn.Loop().Index()]
+		slot := x.topic.groupOf(r.conn)
+		if r.conn.IsStream() {
+			x.topic.streams.Add(1)
+		}
 		g := slot.Load()
 		if g == nil {
 			g = new(loop.Group)
@@ -148,7 +158,10 @@ func (s *Server) leave(x *sub) {
 	if g := x.Group(); g != nil {
 		x.Leave()
 		if g.Len() == 0 {
-			x.topic.groups[x.Conn.Loop().Index()].Store(nil)
+			x.topic.groupOf(x.Conn).Store(nil)
+		}
+		if x.Conn.IsStream() {
+			x.topic.streams.Add(-1)
 		}
 	}
 	stateOf(x.Conn.Loop()).counts.subs--

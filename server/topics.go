@@ -15,11 +15,14 @@ type topic struct {
 	handle uint32
 
 	// groups holds, for each loop, the subscribers that it owns; nil: none. A
-	// loop stores its own, bus goroutines read.
-	groups []atomic.Pointer[loop.Group]
+	// loop stores its own, bus goroutines read. Behind them stand, for each loop,
+	// those that are sent events of a stream instead of frames.
+	groups  []atomic.Pointer[loop.Group]
+	streams atomic.Int32 // how many of these there are
 
-	// due is the batch of the round under way; the topic's shard owns it.
-	due *loop.Batch
+	// due is the batch of the round under way, and dueStreams the same for streams,
+	// nil while there are none; the topic's shard owns them.
+	due, dueStreams *loop.Batch
 
 	// Guarded by topics.mu.
 	refs    int // subscriptions, waiting ones included
@@ -37,6 +40,15 @@ func (t *topic) matches(name string) bool {
 		return t.name == name
 	}
 	return wire.Covers(t.name, name)
+}
+
+// groupOf is the place of the group that a subscriber's connection belongs into.
+func (t *topic) groupOf(c *loop.Conn) *atomic.Pointer[loop.Group] {
+	i := c.Loop().Index()
+	if c.IsStream() {
+		i += len(t.groups) / 2
+	}
+	return &t.groups[i]
 }
 
 // topics is the table of a node's topics. Its lock is taken when subscriptions
@@ -73,7 +85,7 @@ func (x *topics) acquire(name []byte) *topic {
 	}
 	t := &topic{
 		name: string(name), wild: wire.HasWildcard(name), handle: x.handle(),
-		groups: make([]atomic.Pointer[loop.Group], x.loops), refs: 1,
+		groups: make([]atomic.Pointer[loop.Group], 2*x.loops), refs: 1,
 	}
 	if x.byName == nil {
 		x.byName = make(map[string]*topic)

@@ -30,6 +30,7 @@ type Conn struct {
 
 	state  state
 	paused bool
+	stream bool  // sent events instead of frames
 	events uint8 // the low byte of what epoll watches the socket for
 	shut   bool  // send FIN once everything is sent
 }

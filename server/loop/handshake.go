@@ -82,10 +82,7 @@ func (l *Loop) upgrade(c *Conn, head []byte) bool {
 	}
 	l.cork.hold(c)
 	l.cork.frames = append(l.cork.frames, u.answer.Bytes()...)
-	c.state = stateOpen
-	c.since = 0
-	c.heard, c.pinged = l.sec, l.sec
-	l.stat.open++
+	l.opened(c)
 	l.stat.upgraded++
 	l.eng.handler.Open(c)
 	return true

@@ -15,12 +15,13 @@ import (
 //	   │ header
 //	   ▼                 no upgrade
 //	stateHead ───────────────────────────► net/http, which may bring it back (Adopt)
-//	   │ 101: Handler.Open
+//	   │ 101: Handler.Open                    │ as a stream (AdoptStream): stateOpen
 //	   ▼
 //	stateOpen ────── Close, CloseSlow ───► stateClosing
 //	   │                                       │ the peer's close frame
 //	   │ fail, the peer's close frame          ▼
-//	   ├───────────────────────────────────► stateLinger ◄── refuse (from Proxy, Head)
+//	   ├───────────────────────────────────► stateLinger ◄── refuse (from Proxy, Head),
+//	   │                                       │                  Close of a stream
 //	   │                                       │ the peer's FIN, or CloseTimeout
 //	   │ abort                                 ▼
 //	   └───────────────────────────────────► stateDead ──► reap: the socket is closed
@@ -69,6 +70,14 @@ func (l *Loop) add(fd int32, addr [16]byte) *Conn {
 		l.refuse(c, responseUnavailable, RefusedDraining)
 	}
 	return c
+}
+
+// opened moves a connection whose request has been answered on.
+func (l *Loop) opened(c *Conn) {
+	c.state = stateOpen
+	c.since = 0
+	c.heard, c.pinged = l.sec, l.sec
+	l.stat.open++
 }
 
 // detach forgets a connection without closing its socket.
@@ -122,7 +131,12 @@ func (c *Conn) Close(code ws.StatusCode, reason string) {
 	if c.state != stateOpen {
 		return
 	}
-	c.sendFrame(appendClose(make([]byte, 0, 127), code, reason))
+	c.sendFrame(c.appendEnd(make([]byte, 0, 127), code, reason))
+	if c.stream { // nobody answers
+		c.end(stateLinger, code)
+		c.linger()
+		return
+	}
 	c.end(stateClosing, code)
 }
 
@@ -136,15 +150,19 @@ func (c *Conn) CloseSlow() {
 		return
 	}
 	c.loop.stat.slow++
-	code := ws.StatusCode(c.loop.eng.opts.SlowCode)
+	code, next := ws.StatusCode(c.loop.eng.opts.SlowCode), stateClosing
+	if c.stream {
+		next, c.shut = stateLinger, true
+	}
 	if c.out == nil {
-		c.sendFrame(appendClose(make([]byte, 0, 127), code, slowReason))
-		c.endAfterTurn(stateClosing, code)
+		c.sendFrame(c.appendEnd(make([]byte, 0, 127), code, slowReason))
+		c.endAfterTurn(next, code)
+		c.shutIfSent()
 		return
 	}
-	last := appendClose(c.out.rest(), code, slowReason)
+	last := c.appendEnd(c.rest(), code, slowReason)
 	c.dropPending()
-	c.endAfterTurn(stateClosing, code)
+	c.endAfterTurn(next, code)
 	c.keepPending(exactBatch(last, 0), 0, nil).Release()
 }
 

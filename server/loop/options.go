@@ -57,6 +57,9 @@ type Options struct {
 	// HTTP accepts the connections whose request is not a WebSocket upgrade. They
 	// first read what was already received. Nil: such a request gets 426.
 	HTTP *HandoffListener
+	// EventName is the name of the event as which a stream is sent a message; "" is
+	// that of most. It is called on a loop. It may be nil: none has a name.
+	EventName func(message []byte) []byte
 	// OnRoom is called, from a caller of [Loop.Deliver], when [Engine.HasRoom] is true
 	// again. It may be nil.
 	OnRoom func()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -159,6 +160,12 @@ func listenSocket(ln net.Listener) (int, error) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
 	return fd, nil
+}
+
+// limitUnacknowledged has the kernel give a connection up when its peer has not
+// acknowledged for d what it was sent (tcp(7), TCP_USER_TIMEOUT).
+func limitUnacknowledged(fd int, d time.Duration) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }
 
 // acceptSocket takes a new connection, as a non-blocking socket. err says what has

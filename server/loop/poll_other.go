@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Elsewhere than on Linux the package compiles, so that an editor and go vet see it,
@@ -45,6 +46,8 @@ func closeSocket(int32)                              {}
 func peerAddress(int32) [16]byte                     { return [16]byte{} }
 func duplicate(syscall.Conn) (int, error)            { return -1, errNotLinux }
 func listenSocket(net.Listener) (int, error)         { return -1, errNotLinux }
+
+func limitUnacknowledged(int, time.Duration) {}
 
 func acceptSocket(int) (fd int32, addr [16]byte, result acceptResult, err error) {
 	return -1, addr, acceptFailed, errNotLinux

@@ -30,7 +30,7 @@ func (l *Loop) readable(c *Conn) {
 	}
 	c.heard = l.sec
 	l.stat.bytesIn += uint64(n)
-	if c.state == stateLinger {
+	if c.state == stateLinger || c.stream {
 		return
 	}
 	l.received(c, b[:have+n])

@@ -42,7 +42,7 @@ func (l *Loop) sweep() {
 			case c.since != 0 && age > message:
 				l.stat.timeouts++
 				c.fail(ws.StatusPolicyViolation, "message not complete in time")
-			case l.sec-c.heard > idle:
+			case l.sec-c.heard > idle && !c.stream: // a stream has nothing to say
 				l.stat.timeouts++
 				c.Close(ws.StatusGoingAway, "idle timeout")
 			case l.sec-c.pinged >= ping: // also when it sends: what is between us may want to hear from both sides

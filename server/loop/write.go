@@ -6,8 +6,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Send appends a frame with this payload, unmasked and unfragmented, to what c
-// is sent. Frames sent to one connection in a row leave in one write(2), at the
+// Send appends a message with this payload, as one unmasked frame or as an event, to
+// what c is sent. Frames sent to one connection in a row leave in one write(2), at the
 // latest at the end of the turn. Send copies payload. After c has begun to
 // close it does nothing.
 func (c *Conn) Send(op ws.OpCode, payload []byte) {
@@ -17,7 +17,7 @@ func (c *Conn) Send(op ws.OpCode, payload []byte) {
 	l := c.loop
 	k := &l.cork
 	k.hold(c)
-	k.frames = append(appendHeader(k.frames, op, len(payload)), payload...)
+	k.frames = c.appendMessage(k.frames, op, payload)
 	l.stat.framesOut++
 	if len(k.frames) > l.eng.mergeBytes {
 		k.release()
@@ -152,10 +152,10 @@ func (c *Conn) dropPending() {
 	c.out = nil
 }
 
-// rest returns a copy of what is left of the frame that is half sent.
-func (o *outbound) rest() []byte {
-	first := o.queue[0].b
-	return bytes.Clone(first[o.off:frameEnd(first, o.off)])
+// rest returns a copy of what is left of the message that is half sent.
+func (c *Conn) rest() []byte {
+	first, off := c.out.queue[0].b, c.out.off
+	return bytes.Clone(first[off:c.messageEnd(first, off)])
 }
 
 // sendPending goes on with what waits for c. It writes at most two batches an event,
@@ -170,7 +170,7 @@ func (c *Conn) sendPending() {
 		end := len(b.b)
 		if b.stale(c.loop, c.state == stateOpen) {
 			// No event after its token's end, but no half a frame either.
-			end = frameEnd(b.b, o.off)
+			end = c.messageEnd(b.b, o.off)
 		}
 		n := 0
 		if o.off < end {

@@ -1,0 +1,34 @@
+// events.mjs URL TOKEN: reads the events of rooms.* with two clients for Server-Sent Events that others wrote. Output:
+// lines of JSON, {"client":NAME, "name":of the event, "data":ENVELOPE}, and {"client":NAME, "end":true}.
+import { EventSource } from 'eventsource'
+globalThis.window = globalThis // these two fetch-event-source expects
+globalThis.document = new EventTarget()
+const { fetchEventSource } = await import('@microsoft/fetch-event-source')
+
+const [url, token] = process.argv.slice(2)
+const address = `${url}/v1/events?topic=rooms.*`
+const headers = { Authorization: `Bearer ${token}` }
+const say = (value) => process.stdout.write(JSON.stringify(value) + '\n')
+
+const source = new EventSource(address, { fetch: (input, init) => fetch(input, { ...init, headers: { ...init.headers, ...headers } }) })
+for (const name of ['message', 'welcome', 'ack', 'error', 'close']) {
+  source.addEventListener(name, ({ data }) => {
+    if (data !== undefined) say({ client: 'eventsource', name, data: JSON.parse(data) })
+    if (name !== 'close') return
+    source.close()
+    say({ client: 'eventsource', end: true })
+  })
+}
+
+const ended = new AbortController()
+await fetchEventSource(address, {
+  headers,
+  fetch,
+  openWhenHidden: true,
+  signal: ended.signal,
+  onmessage({ event, data }) {
+    if (data) say({ client: 'fetch-event-source', name: event || 'message', data: JSON.parse(data) })
+    if (event === 'close') ended.abort()
+  },
+})
+say({ client: 'fetch-event-source', end: true })
