@@ -122,6 +122,17 @@ func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
+// FetchKeys fetches a JWK Set once, as a Verifier does. skipped are the entries that are not trusted, each with the
+// reason. ctx has to have a deadline.
+func FetchKeys(ctx context.Context, url string) (keys []Key, skipped []error, err error) {
+	e, err := newEndpoint(url, &Options{Now: time.Now})
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := e.get(ctx)
+	return r.keys, r.skipped, err
+}
+
 // get fetches the keys once. A key that is no secret any more refuses the whole set: whoever has read it can make
 // tokens, so that somebody has to look.
 func (e *endpoint) get(ctx context.Context) (r reading, err error) {

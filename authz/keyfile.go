@@ -26,6 +26,9 @@ func LoadKeys(files ...string) ([]Key, error) {
 	return keys, nil
 }
 
+// ReadKeys is LoadKeys for one file. skipped are the entries of a set that are not trusted, each with the reason.
+func ReadKeys(file string) (keys []Key, skipped []error, err error) { return loadKeys(file) }
+
 // loadKeys reads one file. skipped are the entries of a set that are not trusted.
 func loadKeys(name string) (keys []Key, skipped []error, err error) {
 	b, err := readKeyFile(name)

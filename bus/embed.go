@@ -5,11 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -165,23 +163,16 @@ func (o *Options) serverTLS() (*tls.Config, error) {
 	if o.TLSCert == "" {
 		return nil, nil
 	}
-	cert, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey)
+	cert, err := o.certificate()
 	if err != nil {
-		return nil, optionError("TLSCert", o.TLSCert, err, "name a PEM certificate and, in %s, its key", "TLSKey")
+		return nil, err
 	}
 	c := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	if o.TLSCA == "" {
 		return c, nil
 	}
-	pem, err := os.ReadFile(o.TLSCA)
-	if err == nil {
-		c.ClientCAs = x509.NewCertPool()
-		if !c.ClientCAs.AppendCertsFromPEM(pem) {
-			err = errors.New("holds no certificate")
-		}
-	}
-	if err != nil {
-		return nil, optionError("TLSCA", o.TLSCA, err, "name a PEM file of CA certificates")
+	if c.ClientCAs, err = o.authorities(); err != nil {
+		return nil, err
 	}
 	c.RootCAs, c.ClientAuth = c.ClientCAs, tls.RequireAndVerifyClientCert
 	return c, nil

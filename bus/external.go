@@ -48,6 +48,20 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	return err
 }
 
+// Dial logs in to the external NATS of o, once; the connection is the caller's. It is for looking whether that works.
+func Dial(ctx context.Context, o Options) (*nats.Conn, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	n := nats.GetDefaultOptions()
+	n.Name, n.Timeout, n.AllowReconnect = "notifyd check", dialTimeout, false
+	n.Servers, _ = o.servers()
+	if err := o.authenticate(&n); err != nil {
+		return nil, err
+	}
+	return connect(ctx, &n)
+}
+
 // connect is n.Connect, which takes up to dialTimeout for each address, until ctx ends.
 func connect(ctx context.Context, n *nats.Options) (*nats.Conn, error) {
 	type result struct {

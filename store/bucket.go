@@ -220,12 +220,38 @@ func tooOld(version string) bool {
 	return slices.Compare(have[:], oldestNATS[:]) < 0
 }
 
+// checkVersion is about the server that conn is connected to, if it is.
+func checkVersion(conn *nats.Conn) error {
+	version := conn.ConnectedServerVersion()
+	if !tooOld(version) {
+		return nil
+	}
+	return &SetupError{
+		fmt.Errorf("the NATS server is version %s, and %d.%d is the oldest that will do", version, oldestNATS[0], oldestNATS[1]),
+		"use a newer NATS server",
+	}
+}
+
+// Try looks whether the NATS server and the account have what a store needs. It changes nothing there.
+func Try(ctx context.Context, conn *nats.Conn) error {
+	if err := checkVersion(conn); err != nil {
+		return err
+	}
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, bucketTimeout)
+	defer cancel()
+	if _, err := js.AccountInfo(ctx); err != nil {
+		return needsJetStream(err, "enable it in the NATS server and the account, and let the account publish to $JS.API.>")
+	}
+	return nil
+}
+
 func (k *bucket) find(ctx context.Context) (*openBucket, error) {
-	if version := k.store.conn.ConnectedServerVersion(); tooOld(version) {
-		return nil, &SetupError{
-			fmt.Errorf("the NATS server is version %s, and %d.%d is the oldest that will do", version, oldestNATS[0], oldestNATS[1]),
-			"use a newer NATS server",
-		}
+	if err := checkVersion(k.store.conn); err != nil {
+		return nil, err
 	}
 	js := k.store.js
 	stream, err := js.Stream(ctx, k.want.Name)

@@ -5,21 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
 
 type checkCmd struct {
 	Config string `help:"YAML file to check." placeholder:"FILE" short:"c"`
+	Online bool   `help:"Fetch the key sets of URLs and log in to an external NATS, too." default:"false"`
 	Health string `help:"Instead of a configuration, ask a running server: the URL of its /healthz or /readyz." placeholder:"URL"`
 	config `embed:""`
 }
 
 // Help is shown by --help.
 func (checkCmd) Help() string {
-	return `Reads the file, the environment and the flags as serve does, loads the keys, and reports every problem with its key, value and remedy. Nothing is started. Exit code 0: all is well; 2: it is not.
+	return `Reads the file, the environment and the flags as serve does, loads the keys, and reports every problem with its key, value and remedy, one a line. Nothing is started. Exit code 0: all is well; 2: it is not. It is stricter than serve, which only warns of a private key in a key file, and of an entry in it that cannot be trusted.
 
     notifyd check --config notifyd.yaml
+
+With --online it also fetches the key sets of URLs and logs in to an external NATS, and says what came of each. Exit code 1: something did not answer as it should.
+
+    notifyd check --config notifyd.yaml --online
 
 With --health it asks a running server instead, for containers that have no curl. Exit code 0: it answered 200; 1: it did not.
 
@@ -33,9 +39,14 @@ func (c *checkCmd) Run(p *process, s *settings) error {
 	if c.Health != "" {
 		return checkHealth(p.ctx, c.Health)
 	}
-	problems := append(s.problems, c.check(false)...)
+	problems := slices.Concat(s.problems, c.check(false), c.privateKeys(), c.distrusted())
 	if len(problems) > 0 {
 		return usageError{errors.New(strings.Join(problems, "\n"))}
+	}
+	if c.Online {
+		if err := c.tryOnline(p); err != nil {
+			return err
+		}
 	}
 	_, err := fmt.Fprintln(p.stdout, "the configuration is fine")
 	return err

@@ -47,7 +47,7 @@ func TestCheck(t *testing.T) {
 		{"--listen=8080", `listen: "8080"|HOST:PORT`},
 		{"--listen=:70000", `listen: ":70000"|HOST:PORT`},
 		{"--admin.listen=x", `admin.listen: "x"|HOST:PORT`},
-		{"--admin.listen=127.0.0.1:8080", "admin.listen: 127.0.0.1:8080|another port"},
+		{"--admin.listen=127.0.0.1:8080", `admin.listen: "127.0.0.1:8080"|listen (127.0.0.1:8080); use another one`},
 		{"--admin.listen= --admin.pprof", "admin.pprof: true|set admin.listen"},
 		{"--auth.keys=https://s3cret:s3cret@id/jwks?key=s3cret", "auth.keys: https://id/jwks: |password does not belong in the URL"},
 		{"--auth.keys=http://id.example/jwks?key=s3cret", "auth.keys: http://id.example/jwks: |use https"},
@@ -123,15 +123,15 @@ func TestCheck(t *testing.T) {
 		{"--nats.user=u", `nats.user: "u"|nats.url`},
 		{"--nats.url=nats://h --nats.user=u", `nats.user: "u"|nats.password`},
 		{"--nats.url=nats://h --nats.tls-cert=c", `nats.tls_cert: "c"|nats.tls_key`},
-		{"--nats.url=nats://h --nats.nkey=n --nats.creds=c", `nats.creds: "c"|nats.nkey and nats.user`},
+		{"--nats.url=nats://h --nats.user=u --nats.password=p --nats.nkey=n", `nats.nkey: "n"|keep this or nats.user`},
 		{"--nats.url=nats://h --nats.routes=r", `nats.url: "nats://h"|nats.listen, nats.cluster_name, nats.cluster_listen and nats.routes`},
 		{"--nats.routes=nats://h:1", `nats.cluster_listen: ""|0.0.0.0:6222`},
 		{"--nats.cluster-listen=127.0.0.1:1 --nats.cluster-name=c --data-dir=d", `nats.routes: ""|nats.cluster_listen`},
 		{"--nats.cluster-listen=u:p@:1 --nats.cluster-name=c", `data_dir: ""|set it`},
-		{"--nats.cluster-listen=:1 --nats.cluster-name=c", `nats.cluster_listen: ":1"|USER:PASSWORD@`},
+		{"--nats.cluster-listen=:1 --nats.cluster-name=c --data-dir=d --nats.routes=nats://h:1", `nats.cluster_listen: ":1"|USER:PASSWORD@`},
 		{"--nats.listen=0.0.0.0:4222", `nats.listen: "0.0.0.0:4222"|USER:PASSWORD@`},
 		{"--nats.tls-cert=c", `nats.tls_cert: "c"|nats.url`},
-		{"--nats.cluster-listen=:1", `nats.cluster_name: ""|same name`},
+		{"--nats.cluster-listen=u:p@:1 --data-dir=d --nats.routes=nats://h:1", `nats.cluster_name: ""|same name`},
 	} {
 		args := append([]string{"check"}, strings.Fields(strings.ReplaceAll(c.args, "KEYS", file))...)
 		if !strings.Contains(c.args, "auth.keys") && !strings.Contains(c.args, "auth.issuers") {

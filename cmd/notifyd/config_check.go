@@ -1,8 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/url"
 	"regexp"
@@ -54,12 +54,10 @@ func (c *config) check(dev bool) []string {
 	f.address("listen", c.Listen)
 	if c.Admin.Listen != "" {
 		f.address("admin.listen", c.Admin.Listen)
-		if c.Admin.Listen == c.Listen && !strings.HasSuffix(c.Listen, ":0") {
-			f.add("admin.listen", c.Admin.Listen, "is the same as listen; use another port, and keep it private")
-		}
 	} else if c.Admin.Pprof {
 		f.add("admin.pprof", true, "has nowhere to be served; set admin.listen, or leave it out")
 	}
+	c.checkPorts(&f)
 	switch c.ProxyHeader {
 	case "auto", "forwarded", "x-forwarded-for":
 	default:
@@ -133,7 +131,7 @@ func (f *findings) keys(key string, names []string) {
 			if err := authz.CheckKeyURL(name); err != nil {
 				f.add(key, withoutSecrets(name), err.Error())
 			}
-		} else if _, err := authz.LoadKeys(name); err != nil {
+		} else if _, _, err := authz.ReadKeys(name); err != nil {
 			f.add(key, name, err.Error())
 		}
 	}
@@ -193,6 +191,10 @@ func (l *limitsConfig) check(f *findings) {
 	if l.Burst > 0 && l.Rate == 0 {
 		f.add("limits.burst", l.Burst, "has no effect without limits.rate; set that, or leave this out")
 	}
+	if l.Connections > 0 && l.ConnectionsPerIP > l.Connections {
+		f.add("limits.connections_per_ip", l.ConnectionsPerIP, fmt.Sprintf(
+			"is more than limits.connections (%d) for all addresses together; lower it, or raise that", l.Connections))
+	}
 	if l.PendingBytes < l.MessageBytes {
 		f.add("limits.pending_bytes", l.PendingBytes, fmt.Sprintf(
 			"is less than one message of limits.message_bytes (%v); make it several times as large", l.MessageBytes))
@@ -234,16 +236,74 @@ func (c *config) checkNATS(f *findings) {
 	}
 	if c.NATS.URL != "" && c.DataDir != "" {
 		f.add("data_dir", c.DataDir, "is for the embedded NATS server; leave it out when nats.url is set")
+	} else if c.DataDir != "" {
+		if err := writable(c.DataDir); err != nil {
+			f.add("data_dir", strconv.Quote(c.DataDir), fmt.Sprintf("%v; name a folder that this process may write to", err))
+		}
 	}
 	if c.NATS.Prefix == "" {
 		f.add("nats.prefix", `""`, "is empty; use a name such as notify")
-		return
 	}
 	var o node.Options
 	c.setBusOptions(&o)
-	var option *node.OptionError
-	if !errors.As(o.Bus.Check(), &option) || option.Field == "MaxPayload" {
-		return // nothing wrong, or already said
+	for _, option := range o.Bus.Problems() {
+		if option.Field != "MaxPayload" { // already said
+			f.addOption(option)
+		}
 	}
-	f.addOption(option)
+}
+
+// privateKeys are keys that a node can live with, and should not have. They are mistakes to check, and warnings to serve.
+func (c *config) privateKeys() []string {
+	var f findings
+	for key, file := range c.keyFiles() {
+		keys, _, _ := authz.ReadKeys(file) // what is wrong with it is told by check
+		for _, k := range keys {
+			if k.CanSign() && k.Algorithm() != "HS256" { // a secret that is shared has no public part
+				f.add(key, file, fmt.Sprintf("holds the private %v, and with that anybody who gets into this server can make tokens; give it the public part: notifyd keys public < PRIVATE > PUBLIC", k))
+			}
+		}
+	}
+	return f
+}
+
+// distrusted are entries of key files that a node leaves out, with a warning.
+func (c *config) distrusted() []string {
+	var f findings
+	for key, file := range c.keyFiles() {
+		_, skipped, _ := authz.ReadKeys(file)
+		for _, err := range skipped { // which names the file
+			f = append(f, fmt.Sprintf("%s: %v; mend it, or take it out", key, err))
+		}
+	}
+	return f
+}
+
+// keyFiles are all files with keys, each after the key that names it.
+func (c *config) keyFiles() iter.Seq2[string, string] {
+	return func(yield func(key, file string) bool) {
+		for key, name := range c.keySources() {
+			if !isURL(name) && !yield(key, name) {
+				return
+			}
+		}
+	}
+}
+
+// keySources are all files and URLs with keys, each after the key that names it.
+func (c *config) keySources() iter.Seq2[string, string] {
+	return func(yield func(key, name string) bool) {
+		for _, name := range c.Auth.Keys {
+			if !yield("auth.keys", name) {
+				return
+			}
+		}
+		for i, is := range c.Auth.Issuers {
+			for _, name := range is.Keys {
+				if !yield(fmt.Sprintf("auth.issuers[%d].keys", i), name) {
+					return
+				}
+			}
+		}
+	}
 }

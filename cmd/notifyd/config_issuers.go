@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -104,16 +105,30 @@ func (l issuerList) check(f *findings, flat *string) {
 			f.add(key+".keys", "empty", "none of its tokens could be verified; name a file or the URL of a JWK Set")
 		}
 		f.keys(key+".keys", is.Keys)
-		// authz has the rules for the rest.
-		policy := is.policy()
-		policy.Keys, policy.Trusted = nil, []authz.Key{thrownAway}
-		if policy.Name == "" {
-			policy.Name = "unnamed"
-		}
-		if _, err := authz.New(authz.Options{Issuers: []authz.Issuer{policy}, CacheEntries: 1}); err != nil {
-			f.add(key, is.Name, err.Error())
+		for _, part := range is.parts() {
+			part.Trusted = []authz.Key{thrownAway}
+			if _, err := authz.New(authz.Options{Issuers: []authz.Issuer{part}, CacheEntries: 1}); err != nil {
+				f.add(key, is.Name, err.Error())
+			}
 		}
 	}
+}
+
+// parts are policies with one rule of the issuer's each: authz has the rules for them, and tells of the first mistake alone.
+func (i issuerConfig) parts() (list []authz.Issuer) {
+	name := cmp.Or(i.Name, "unnamed")
+	all := i.policy()
+	for _, pattern := range all.Publish {
+		list = append(list, authz.Issuer{Name: name, Publish: []string{pattern}})
+	}
+	for _, pattern := range all.Subscribe {
+		list = append(list, authz.Issuer{Name: name, Subscribe: []string{pattern}})
+	}
+	return append(list,
+		authz.Issuer{Name: name, Audience: all.Audience},
+		authz.Issuer{Name: name, MaxLifetime: all.MaxLifetime},
+		authz.Issuer{Name: name, Type: all.Type},
+	)
 }
 
 func (i issuerConfig) policy() authz.Issuer {

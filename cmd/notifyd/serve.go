@@ -62,6 +62,9 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 	}
 	log := newLogger(c.Log, p.stderr)
 	defer func() { _ = log.Sync() }()
+	for _, warning := range c.privateKeys() {
+		log.Warn(warning)
+	}
 	n, err := c.start(p.ctx, dev, log)
 	if p.ctx.Err() != nil && err != nil {
 		log.Info("stopped during the start")
