@@ -654,3 +654,60 @@ func FuzzDecodeRevocation(f *testing.F) {
 		}
 	})
 }
+
+// Those that were not passed since a load began are listed, as they are kept.
+func TestUnseenRevocations(t *testing.T) {
+	key, err := GenerateKey("EdDSA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := New(Options{Trusted: []Key{key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon := time.Now().Add(time.Hour).Unix()
+	revoke := func(r Revocation) Revocation {
+		t.Helper()
+		if err := v.Revoke(r); err != nil {
+			t.Fatal(err)
+		}
+		r, err := v.Complete(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	unseen := func(want ...Revocation) {
+		t.Helper()
+		got := map[Revocation]bool{}
+		for _, r := range v.UnseenRevocations() {
+			got[r] = true
+		}
+		if len(got) != len(want) {
+			t.Errorf("unseen are %v, want %v", got, want)
+		}
+		for _, r := range want {
+			if !got[r] {
+				t.Errorf("unseen are %v, without %v", got, r)
+			}
+		}
+	}
+	jti := revoke(Revocation{JTI: "j", Issuer: "i", Expires: soon})
+	revoke(Revocation{JTI: "expired", Expires: 1})
+	sub := revoke(Revocation{Subject: "s", Before: 100})
+	unseen()
+	v.BeginRevocations()
+	unseen(jti, sub)
+	other := Revocation{JTI: "new", Expires: soon}
+	revoke(other)
+	revoke(jti)
+	revoke(Revocation{Subject: "s", Before: 50}) // does not reach as far
+	unseen(sub)
+	revoke(sub)
+	unseen()
+	farther := revoke(Revocation{Subject: "s", Before: 200})
+	unseen()
+	v.BeginRevocations()
+	revoke(sub)
+	unseen(jti, other, farther)
+}

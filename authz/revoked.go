@@ -28,6 +28,8 @@ type revoked struct {
 	// missed is how far those reach that could not be put in force, whomever they are
 	// about: a token within it may be revoked. Guarded by mu.
 	missed extent
+	// load counts the times that all revocations began to be passed anew. Guarded by mu.
+	load uint32
 }
 
 // target is whom a revocation is about.
@@ -40,25 +42,30 @@ type target struct {
 type extent struct {
 	before  int64 // iat of a revoked token is earlier
 	expires int64
+	load    uint32 // that in which one which reaches as far was passed last
 }
 
 func newRevoked() *revoked { return &revoked{most: maxRevocations, entries: map[target]extent{}} }
 
-// join gives the extent that reaches as far as both do.
+// join gives the extent that reaches as far as both do; other is the one that was passed
+// later.
 func (e extent) join(other extent) extent {
-	return extent{max(e.before, other.before), max(e.expires, other.expires)}
+	if e.before > other.before {
+		other.load = e.load
+	}
+	return extent{max(e.before, other.before), max(e.expires, other.expires), other.load}
 }
 
 // add revokes. Entries that expire by now, in Unix seconds, may be dropped. When there
 // is no room, every token whose iat is before issuedBy, as that of the revoked one is,
 // becomes unavailable: it may be the one.
 func (r *revoked) add(revocation Revocation, now, issuedBy int64) error {
-	key, reach := target{false, revocation.Issuer, revocation.JTI}, extent{math.MaxInt64, revocation.Expires}
-	if revocation.Subject != "" {
-		key, reach = target{true, revocation.Issuer, revocation.Subject}, extent{revocation.Before, revocation.Expires}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	key, reach := target{false, revocation.Issuer, revocation.JTI}, extent{math.MaxInt64, revocation.Expires, r.load}
+	if revocation.Subject != "" {
+		key, reach = target{true, revocation.Issuer, revocation.Subject}, extent{revocation.Before, revocation.Expires, r.load}
+	}
 	r.sweep(now)
 	r.epoch.Add(1)
 	old, known := r.entries[key]
@@ -131,6 +138,32 @@ func (r *revoked) look(t *Token) wire.Code {
 	return wire.OK
 }
 
+// begin starts a load.
+func (r *revoked) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.load++
+}
+
+// unseen gives those that are in force beyond now, in Unix seconds, and were not passed
+// since begin.
+func (r *revoked) unseen(now int64) []Revocation {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var all []Revocation
+	for of, reach := range r.entries {
+		if reach.load == r.load || reach.expires <= now {
+			continue
+		}
+		found := Revocation{Issuer: of.issuer, JTI: of.name, Expires: reach.expires}
+		if of.subject {
+			found.JTI, found.Subject, found.Before = "", of.name, reach.before
+		}
+		all = append(all, found)
+	}
+	return all
+}
+
 func (r *revoked) size() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -195,8 +228,19 @@ func (v *Verifier) Revoke(r Revocation) error {
 // issued by then, are Unavailable for as long as they can live; later ones are not.
 func (v *Verifier) MissRevocation(at time.Time) {
 	by := v.issuedBy(at)
-	v.revocations.miss(extent{by, v.longest(by)})
+	v.revocations.miss(extent{before: by, expires: v.longest(by)})
 	v.changed()
+}
+
+// BeginRevocations tells that all revocations that there are will be passed to Revoke
+// now. Those from before stay in force.
+func (v *Verifier) BeginRevocations() { v.revocations.begin() }
+
+// UnseenRevocations gives the completed revocations that are in force and were not passed
+// to Revoke since BeginRevocations: whoever keeps them has lost them, or never had them.
+// It is for rare use, since tokens that are looked up meanwhile wait.
+func (v *Verifier) UnseenRevocations() []Revocation {
+	return v.revocations.unseen(v.expiredBy())
 }
 
 // expiredBy is the Unix second by which a token has to have had its exp, so that it

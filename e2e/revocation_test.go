@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,4 +200,67 @@ func TestRevocationOutage(t *testing.T) {
 	handshake(closed, fresh, accepted)
 	handshake(closed, revoked, "401")
 	handshake(start("started later", "closed"), revoked, "401")
+}
+
+// TestFullDisk fills the disk of a node with an embedded NATS: /readyz says that nothing can be stored before anybody
+// has tried to, a revocation is in force on the node and says that it is not stored, and events flow as before.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	mounts := []string{"unshare", "--mount", "sh", "-c", "mount -t tmpfs -o size=16m none " + dir + ` && exec "$0" "$@"`}
+	if out, err := exec.Command(mounts[0], append(mounts[1:], "true")...).CombinedOutput(); err != nil {
+		leftOut(t, fmt.Sprintf("a file system of a few MB cannot be mounted here: %v: %s", err, out))
+	}
+	keys := mintWithJose(t,
+		map[string]any{"sub": "operator", "notify": map[string]any{"admin": true}},
+		map[string]any{"jti": "stays", "notify": map[string]any{"publish": []string{"a"}, "subscribe": []string{"a"}}},
+		map[string]any{"jti": "falls", "notify": map[string]any{"publish": []string{"a"}, "subscribe": []string{"a"}}})["EdDSA"]
+	admin, stays, falls := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2]
+	node := serve(t, "node", mounts, "--data-dir="+dir, "--drain-window=0s", "--auth.keys="+keyFile(t, "key.json", string(keys.JWK)))
+	subscriber, loser := dialCoder(t, "subscriber", node.url), dialCoder(t, "loser", node.url)
+	subscriber.subscribe(t, "a", stays)
+	loser.subscribe(t, "a", falls)
+	eventually(t, "the node is ready", func() bool { status, _ := node.get("/readyz"); return status == http.StatusOK })
+
+	full, err := os.Create(fmt.Sprintf("/proc/%d/root%s/full", node.cmd.Process.Pid, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = full.Close() }()
+	for size := 1 << 20; size > 0; {
+		if _, err := full.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	filled := time.Now()
+	var why string
+	eventually(t, "/readyz says that revocations cannot be stored", func() bool {
+		var status int
+		status, why = node.get("/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(why, "revocations cannot be stored")
+	})
+	t.Logf("after %v: %s", time.Since(filled).Round(time.Second), strings.TrimSpace(why))
+	if _, metrics := node.get("/metrics"); !strings.Contains(metrics, "\nnotifyd_store_writable 0\n") {
+		t.Error("the metric says that revocations can be stored")
+	}
+	if status, body := node.get("/healthz"); status != http.StatusOK {
+		t.Errorf("/healthz: %d %s", status, body)
+	}
+	if status, body := node.post(t, "revocations", admin, `{"jti":"falls"}`); status != http.StatusServiceUnavailable || !strings.Contains(body, "in force on this node") {
+		t.Errorf("revocation: %d %s", status, body)
+	}
+	if m := loser.publish(t, "a", falls, "0"); m.Code != "token_revoked" {
+		t.Errorf("publish with a revoked token: %+v", m)
+	}
+	if m := subscriber.publish(t, "a", stays, `"still"`); m.Type != "ack" {
+		t.Errorf("publish: %+v", m)
+	}
+	subscriber.got.await(t, "the event", 0, func(frame string) bool { return strings.Contains(frame, `"still"`) })
+	node.terminate(t)
+	<-node.gone
+	t.Logf("ended with %v after %v", node.cmd.ProcessState, time.Since(filled).Round(time.Second))
+	for _, frame := range loser.got.all() {
+		if strings.Contains(frame, `"still"`) {
+			t.Error("an event came to a client whose token was revoked")
+		}
+	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -40,7 +41,7 @@ func listenAdmin(address string) (*admin, error) {
 const healthTimeout = 5 * time.Second
 
 // serve answers from now on. health is called for each /healthz, ready for each /readyz.
-func (a *admin) serve(health func(context.Context) error, ready func() error, withPprof bool) {
+func (a *admin) serve(health func(context.Context) error, ready func() readiness, withPprof bool) {
 	if a.listener == nil {
 		return
 	}
@@ -54,7 +55,7 @@ func (a *admin) serve(health func(context.Context) error, ready func() error, wi
 	}()
 }
 
-func (a *admin) handler(health func(context.Context) error, ready func() error, withPprof bool) http.Handler {
+func (a *admin) handler(health func(context.Context) error, ready func() readiness, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
@@ -62,11 +63,15 @@ func (a *admin) handler(health func(context.Context) error, ready func() error, 
 		answer(w, health(ctx))
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		err := ready()
+		state := ready()
 		if a.draining.Load() {
-			err = errors.New("draining")
+			state.not = errors.New("draining")
 		}
-		answer(w, err)
+		if state.not == nil && state.degraded != nil {
+			_, _ = fmt.Fprintf(w, "ok, but %v\n", state.degraded)
+			return
+		}
+		answer(w, state.not)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{Registry: a.metrics}))
 	if withPprof {
@@ -77,6 +82,12 @@ func (a *admin) handler(health func(context.Context) error, ready func() error, 
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return mux
+}
+
+// readiness is what /readyz says.
+type readiness struct {
+	not      error // why no new client should come here; nil if it should
+	degraded error // what is wrong all the same
 }
 
 func answer(w http.ResponseWriter, err error) {

@@ -118,18 +118,40 @@ func buildInfo(version, revision string) prometheus.Collector {
 	return g
 }
 
-// revocationAge is +Inf until they are loaded.
-func revocationAge(s *store.Store) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "notifyd_revocations_age_seconds",
-		Help: "Time since which this node may have missed revocations.",
-	}, func() float64 {
-		at := s.LastFresh()
-		if at.IsZero() {
-			return math.Inf(1)
-		}
-		return time.Since(at).Seconds()
-	})
+type storeCollector struct {
+	store       *store.Store
+	revocations *revocations
+}
+
+var (
+	descRevocationsAge     = metric("revocations_age_seconds", "Time since which this node may have missed revocations.")
+	descRevocationsUnsaved = metric("revocations_unsaved", "Revocations that are in force on this node, and that NATS does not have.")
+	descStoreWritable      = metric("store_writable", "0 while NATS refuses to store revocations.")
+	descStoreLosses        = metric("store_losses_total", "Times that a bucket in NATS lost what was in it.", "bucket")
+)
+
+// Describe implements [prometheus.Collector].
+func (storeCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descRevocationsAge, descRevocationsUnsaved, descStoreWritable, descStoreLosses} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector]. The age is +Inf until they are loaded.
+func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
+	age, writable := math.Inf(1), 1.0
+	if at := c.store.LastFresh(); !at.IsZero() {
+		age = time.Since(at).Seconds()
+	}
+	if c.store.Writable() != nil {
+		writable = 0
+	}
+	gauge(ch, descRevocationsAge, age)
+	gauge(ch, descRevocationsUnsaved, float64(c.revocations.unsaved()))
+	gauge(ch, descStoreWritable, writable)
+	for bucket, n := range c.store.Losses() {
+		counter(ch, descStoreLosses, n, bucket)
+	}
 }
 
 func newVerifyTime() prometheus.Histogram {

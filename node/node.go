@@ -154,7 +154,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	}
 	n.Bus.Watch(n.store)
 	n.revocations = newRevocations(n.Verifier, n.store, recheck, n.log)
-	n.store.WatchRevocations(n.revocations.apply, n.revocations.loaded)
+	n.store.WatchRevocations(n.revocations.watch())
 	n.background.Go(func() { n.Verifier.Run(life) })
 	n.background.Go(func() { n.revocations.run(life) })
 	if n.Bus.Connected() { // without NATS there is nothing to wait for
@@ -168,7 +168,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	}
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
 	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus},
-		buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, revocationAge(n.store))
+		buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, storeCollector{n.store, n.revocations})
 	n.admin.serve(n.Server.Health, n.ready, o.Pprof)
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
 		zap.String("version", o.Version), zap.String("revision", o.Revision), zap.String("go", runtime.Version()))
@@ -227,15 +227,17 @@ func (n *Node) AdminAddr() string { return n.admin.addr() }
 // Failed brings the error with which the listener for operators broke. The node should then be closed.
 func (n *Node) Failed() <-chan error { return n.admin.failed }
 
-// ready says why no new client should come here; nil if it should.
-func (n *Node) ready() error {
+// ready says whether new clients should come here. Where revocations may be missed (RevocationMaxAge is 0), what is wrong
+// with them is no reason to send clients elsewhere.
+func (n *Node) ready() readiness {
 	if !n.Bus.Connected() {
-		return errors.New("NATS is unreachable")
+		return readiness{not: errors.New("NATS is unreachable")}
 	}
+	wrong := n.revocations.ready(n.revocationMaxAge)
 	if n.revocationMaxAge > 0 {
-		return n.revocations.ready(n.revocationMaxAge)
+		return readiness{not: wrong}
 	}
-	return nil
+	return readiness{degraded: wrong}
 }
 
 // Close drains the node: /readyz says no at once; after DrainDelay clients are sent away over Server.DrainWindow, and

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,16 @@ type rechecker struct {
 	due  chan struct{} // capacity 1
 
 	mu      sync.Mutex
-	waiting []time.Time // calls of revocations whose effect is to be measured
+	asked   uint64 // requests so far
+	settled uint64 // of them
+	waiting []waiter
+}
+
+// waiter waits for the end of a recheck that began after a request.
+type waiter struct {
+	request uint64
+	called  time.Time // of a revocation whose effect is to be measured; zero: is not
+	done    chan struct{}
 }
 
 func newRechecker() *rechecker {
@@ -31,18 +41,35 @@ func newRechecker() *rechecker {
 
 // ask is [authz.Options.OnChange].
 func (r *rechecker) ask() {
+	r.mu.Lock()
+	r.asked++
+	r.mu.Unlock()
 	select {
 	case r.due <- struct{}{}:
 	default:
 	}
 }
 
-// measure asks, and notes how long it took since called.
-func (r *rechecker) measure(called time.Time) {
+// await returns what is closed when all that was asked for so far has been done. Unless called is zero, the time since
+// then is measured.
+func (r *rechecker) await(called time.Time) <-chan struct{} {
 	r.mu.Lock()
-	r.waiting = append(r.waiting, called)
-	r.mu.Unlock()
-	r.ask()
+	defer r.mu.Unlock()
+	w := waiter{r.asked, called, make(chan struct{})}
+	if w.request <= r.settled {
+		r.settle(w)
+	} else {
+		r.waiting = append(r.waiting, w)
+	}
+	return w.done
+}
+
+// settle is called with mu held.
+func (r *rechecker) settle(w waiter) {
+	if !w.called.IsZero() {
+		r.took.Observe(max(0, time.Since(w.called).Seconds())) // clocks differ
+	}
+	close(w.done)
 }
 
 // run calls recheck for each request, those from before run too, until ctx ends.
@@ -51,15 +78,25 @@ func (r *rechecker) run(ctx context.Context, recheck func()) {
 		select {
 		case <-r.due:
 			r.mu.Lock()
-			calls := r.waiting
-			r.waiting = nil
+			began := r.asked
 			r.mu.Unlock()
 			recheck()
-			for _, called := range calls {
-				r.took.Observe(max(0, time.Since(called).Seconds())) // clocks differ
-			}
+			r.ended(began)
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// ended tells those who wait for a recheck that began behind a request.
+func (r *rechecker) ended(request uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settled = request
+	r.waiting = slices.DeleteFunc(r.waiting, func(w waiter) bool {
+		if w.request <= request {
+			r.settle(w)
+		}
+		return w.request <= request
+	})
 }

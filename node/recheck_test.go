@@ -26,11 +26,12 @@ func TestRecheckerJoinsRequests(t *testing.T) {
 		}
 		return families[0].GetMetric()[0].GetHistogram().GetSampleCount()
 	}
-	r.measure(time.Now())
+	r.ask()
+	r.await(time.Now())
 	<-began
 	for range 100 {
 		r.ask()
-		r.measure(time.Now().Add(time.Hour)) // a clock that is ahead
+		r.await(time.Now().Add(time.Hour)) // a clock that is ahead
 	}
 	goOn <- struct{}{}
 	<-began
@@ -39,6 +40,23 @@ func TestRecheckerJoinsRequests(t *testing.T) {
 	}
 	goOn <- struct{}{}
 	testkit.Eventually(t, "all are measured", func() bool { return measured() == 101 })
+	<-r.await(time.Now()) // what it waits for is over
+	if n := measured(); n != 102 {
+		t.Errorf("%d were measured", n)
+	}
+	r.ask()
+	behind := r.await(time.Time{})
+	<-began
+	select {
+	case <-behind:
+		t.Error("a recheck that has not ended has settled what waits for it")
+	default:
+	}
+	goOn <- struct{}{}
+	<-behind
+	if n := measured(); n != 102 {
+		t.Errorf("%d were measured, with one that is not to be", n)
+	}
 	cancel()
 	<-ended
 }

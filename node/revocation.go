@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -27,9 +28,12 @@ const (
 // revocations brings revocations from this node's clients to every node, and from every node to this one's tokens and
 // subscriptions:
 //
-//	call → Complete → bucket → verifier, here at once
+//	call → Complete → verifier, here at once → bucket
 //	bucket → watch → verifier, on every node
 //	verifier → rechecker → subscriptions and connections that hold such a token
+//
+// What is in force here and not in the bucket, since that could not be written or has lost it, is owed, and written as
+// soon as that can be done.
 type revocations struct {
 	verifier *authz.Verifier
 	store    *store.Store
@@ -40,11 +44,20 @@ type revocations struct {
 	synced chan struct{} // closed when all were loaded for the first time
 	once   sync.Once
 
-	missed map[string]time.Time // by key, when it was first seen; for apply alone
+	// For the calls of the store alone.
+	missed  map[string]time.Time // by key, when it was first seen
+	removed map[string]bool      // keys that somebody removed from the bucket by hand, in this load
 
 	since time.Time // what was called earlier is history, which says nothing of how long it took
 	mu    sync.Mutex
 	seen  map[string]seenCall // by key: loading them anew brings each again
+	owed  map[string]owing    // by key
+}
+
+// owing is an entry that the bucket should have.
+type owing struct {
+	value []byte
+	until time.Time
 }
 
 // seenCall is a call that was measured, or soon will be.
@@ -60,7 +73,7 @@ func newRevocations(v *authz.Verifier, s *store.Store, recheck *rechecker, log *
 	}
 	return &revocations{
 		verifier: v, store: s, recheck: recheck, log: log, calls: calls,
-		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{}, missed: map[string]time.Time{},
+		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{}, owed: map[string]owing{}, missed: map[string]time.Time{},
 	}
 }
 
@@ -70,10 +83,12 @@ type stored struct {
 	Revocation json.RawMessage `json:"revocation"`
 }
 
-// revoke is [server.Store.Revoke]. When it returns nil the revocation is kept for all nodes, and in force on this one.
+// revoke is [server.Store.Revoke]. When it returns nil the revocation is kept for all nodes, and nothing more comes of
+// such a token on this one. When it cannot be kept, with [server.ErrNotShared], it is in force here all the same: on the
+// wrong side of a partition, too, a token has to be stopped.
 func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err error) {
 	called := time.Now()
-	result := "ok"
+	result := "failed"
 	defer func() { r.calls.WithLabelValues(result).Inc() }()
 	complete, err := r.verifier.Complete(authz.Revocation{
 		Issuer: of.Issuer, JTI: of.ID, Subject: of.Subject, Before: ceilSeconds(of.Before),
@@ -82,17 +97,78 @@ func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err err
 		result = "refused"
 		return fmt.Errorf("%w: %w", server.ErrBadRevocation, err)
 	}
-	value, err := json.Marshal(stored{called.UnixNano(), complete.Encode()})
-	if err == nil {
-		err = r.store.PutRevocation(ctx, bucketKey(complete), value, r.verifier.End(complete))
+	key := bucketKey(complete)
+	inForce := r.enforce(key, complete, called) // an error has the same effect
+	ended := r.recheck.await(time.Time{})
+	value, until := encode(complete, called), r.verifier.End(complete)
+	kept := r.store.PutRevocation(ctx, key, value, until)
+	if kept != nil {
+		r.owe(key, owing{value, until})
 	}
-	if err == nil {
-		err = r.enforce(bucketKey(complete), complete, called)
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return errors.Join(fmt.Errorf("subscriptions of revoked tokens have not ended yet: %w", ctx.Err()), inForce, kept)
 	}
+	switch {
+	case inForce != nil:
+		return errors.Join(inForce, kept)
+	case kept != nil:
+		return fmt.Errorf("%w: %w", server.ErrNotShared, kept)
+	}
+	result = "ok"
+	return nil
+}
+
+// encode gives what the bucket keeps. A called of zero is that of a revocation whose call is not known any more.
+func encode(of authz.Revocation, called time.Time) []byte {
+	s := stored{Revocation: of.Encode()}
+	if !called.IsZero() {
+		s.Called = called.UnixNano()
+	}
+	value, err := json.Marshal(s)
 	if err != nil {
-		result = "failed"
+		panic(err) // a number, and valid JSON
 	}
-	return err
+	return value
+}
+
+// owe reports whether this is news.
+func (r *revocations) owe(key string, what owing) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, known := r.owed[key]
+	r.owed[key] = what
+	return !known
+}
+
+func (r *revocations) forgive(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.owed, key)
+}
+
+// unsaved is how many revocations are owed.
+func (r *revocations) unsaved() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.owed)
+}
+
+// pay writes what is owed, as far as that can be done now.
+func (r *revocations) pay(ctx context.Context) {
+	r.mu.Lock()
+	owed := maps.Clone(r.owed) // in an order of its own on each node: together they are faster
+	r.mu.Unlock()
+	for key, what := range owed {
+		if time.Now().Before(what.until) && r.store.PutRevocation(ctx, key, what.value, what.until) != nil {
+			return
+		}
+		r.forgive(key)
+	}
+	if len(owed) > 0 {
+		r.log.Info("revocations that NATS did not have are written", zap.Int("revocations", len(owed)))
+	}
 }
 
 // enforce puts a revocation in force on this node, and has the time that it takes measured once.
@@ -101,7 +177,7 @@ func (r *revocations) enforce(key string, of authz.Revocation, called time.Time)
 		return err
 	}
 	if called.After(r.since) && r.isNew(key, seenCall{called.UnixNano(), of.Expires}) {
-		r.recheck.measure(called)
+		r.recheck.await(called)
 	}
 	return nil
 }
@@ -144,6 +220,7 @@ func bucketKey(r authz.Revocation) string {
 
 // apply is called by the store for every revocation, those of this node included.
 func (r *revocations) apply(key string, value []byte) {
+	r.forgive(key)
 	var s stored
 	err := json.Unmarshal(value, &s)
 	var of authz.Revocation
@@ -175,9 +252,29 @@ func (r *revocations) firstMissed(key string, called int64) time.Time {
 	return now
 }
 
-// loaded is called by the store when all revocations have been applied.
+// watch is what the store tells it.
+func (r *revocations) watch() store.Watch {
+	return store.Watch{Begin: r.begin, Apply: r.apply, Removed: func(key string) { r.removed[key] = true }, Loaded: r.loaded}
+}
+
+func (r *revocations) begin() {
+	r.removed = map[string]bool{}
+	r.verifier.BeginRevocations()
+}
+
+// loaded is called when all revocations have been applied. What is in force here and was not among them has been lost,
+// unless somebody has removed it by hand.
 func (r *revocations) loaded() {
 	r.fresh()
+	lost := 0
+	for _, of := range r.verifier.UnseenRevocations() {
+		if key := bucketKey(of); !r.removed[key] && r.owe(key, owing{encode(of, time.Time{}), r.verifier.End(of)}) {
+			lost++
+		}
+	}
+	if lost > 0 {
+		r.log.Error("NATS lacks revocations that are in force here, writing them back", zap.Int("revocations", lost))
+	}
 	r.once.Do(func() { close(r.synced) })
 }
 
@@ -195,6 +292,7 @@ func (r *revocations) run(ctx context.Context) {
 		select {
 		case <-tick.C:
 			r.fresh()
+			r.pay(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -215,10 +313,16 @@ func (r *revocations) await(ctx context.Context) {
 	}
 }
 
-// ready says why new tokens are refused; nil if they are not.
+// ready says why this node should not be relied on for what was revoked; nil if it can.
 func (r *revocations) ready(maxAge time.Duration) error {
-	if time.Since(r.store.LastFresh()) > maxAge {
+	if maxAge > 0 && time.Since(r.store.LastFresh()) > maxAge {
 		return errors.New("revocations are out of date")
+	}
+	if err := r.store.Writable(); err != nil {
+		return fmt.Errorf("revocations cannot be stored: %w", err)
+	}
+	if n := r.unsaved(); n > 0 {
+		return fmt.Errorf("%d revocations are in force here and not stored yet", n)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ func TestRevocationsApply(t *testing.T) {
 	}
 	core, log := observer.New(zap.ErrorLevel)
 	recheck := newRechecker()
+	recheck.ask() // which nobody does here
 	r := newRevocations(v, nil, recheck, zap.New(core))
 	value := func(called time.Time) []byte {
 		return fmt.Appendf(nil, `{"called":%d,"revocation":{"jti":"j","expires":%d}}`, called.UnixNano(), time.Now().Add(time.Hour).Unix())

@@ -25,12 +25,21 @@ type Revocation struct {
 // that says too little or too much.
 var ErrBadRevocation = errors.New("bad revocation")
 
+// ErrNotShared is what [Store.Revoke] returns, wrapped, when a revocation is in
+// force on this node, and could not be kept for the others.
+var ErrNotShared = errors.New("in force on this node alone")
+
+// revokeTimeout bounds a revocation: the store takes 3 s at most, and then all
+// connections are looked at.
+const revokeTimeout = 10 * time.Second
+
 // maxRevocationBytes is room for a jti and an iss of 1,024 bytes each, all of them
 // written as \u0000.
 const maxRevocationBytes = 16 << 10
 
-// revocationsHandler answers POST /v1/revocations. A revocation that was
-// answered with 204 is in force on this node, and kept for all others.
+// revocationsHandler answers POST /v1/revocations. When a revocation was answered
+// with 204, nothing more comes of such a token on this node, and it is kept for all
+// others.
 func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 	token, code := s.bearer(r)
 	if code == wire.OK && !token.Admin() {
@@ -64,17 +73,22 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 		refuse(w, wire.Forbidden, "")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), storeTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), revokeTimeout)
 	defer cancel()
 	err := s.store.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
+	about := []zap.Field{zap.String("by", token.Subject()), zap.String("iss", body.Issuer), zap.String("jti", body.ID), zap.String("sub", body.Subject)}
 	switch {
 	case errors.Is(err, ErrBadRevocation):
 		refuse(w, wire.BadEnvelope, err.Error())
+	case errors.Is(err, ErrNotShared):
+		// Not a success that asks for nothing more: whoever calls has to try again, here or on another node.
+		s.log.Warn("revoked on this node alone", append(about, zap.Error(err))...)
+		refuse(w, wire.Unavailable, "the revocation is in force on this node; the others do not know of it: try again until the answer is 204")
 	case err != nil:
 		s.log.Warn("a revocation cannot be kept", zap.Error(err))
 		refuse(w, wire.Unavailable, "")
 	default:
-		s.log.Info("revoked", zap.String("by", token.Subject()), zap.String("iss", body.Issuer), zap.String("jti", body.ID), zap.String("sub", body.Subject))
+		s.log.Info("revoked", about...)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 const (
@@ -41,6 +42,13 @@ type bucket struct {
 
 	opened  atomic.Pointer[openBucket] // nil: look for it first
 	opening chan struct{}              // capacity 1: held while one caller looks
+	made    time.Time                  // when the one was made that was opened last; guarded by opening
+
+	last      probe // the prober's alone
+	losses    atomic.Uint64
+	reload    atomic.Bool // a loss was noticed since the follower has loaded
+	lossLevel zapcore.Level
+	lossMeans string
 
 	mu     sync.Mutex
 	closed bool
@@ -54,9 +62,11 @@ type openBucket struct {
 	kv     jetstream.KeyValue
 }
 
+func (o *openBucket) made() time.Time { return o.stream.CachedInfo().Created }
+
 func (s *Store) newBucket(feature string, o Options, storage jetstream.StorageType) *bucket {
 	name := bucketName(o.Prefix, feature)
-	k := &bucket{store: s, feature: feature, name: name, opening: make(chan struct{}, 1), begun: make(chan struct{}, 1)}
+	k := &bucket{store: s, feature: feature, name: name, opening: make(chan struct{}, 1), begun: make(chan struct{}, 1), lossLevel: zap.ErrorLevel}
 	// As jetstream.CreateKeyValue makes it, with two differences: each value has a time to live of its own and
 	// leaves no marker behind; and the leader answers reads, because a replica that lags does not know a
 	// ticket that was made a millisecond ago.
@@ -197,6 +207,10 @@ func (k *bucket) open(ctx context.Context) (*openBucket, error) {
 	switch {
 	case err == nil:
 		k.opened.Store(o)
+		if !k.made.IsZero() && !k.made.Equal(o.made()) {
+			k.lose("it was deleted and made anew")
+		}
+		k.made = o.made()
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled),
 		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		err = needsJetStream(err, "enable it in the NATS server and the account")

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,18 +27,29 @@ var (
 	errStalled = errors.New("revocations do not come")
 )
 
-// WatchRevocations starts to hand over all revocations that there are, and each new one, until Close. apply
-// is called for one after the other, from a goroutine of the bus; it may keep value, must not block, and
-// sees the same revocation again whenever all are loaded anew: after every outage, and whenever one could
-// have been missed. synced is called from the same goroutine each time all are loaded.
-//
-// Revocations may have expired when they come. One that is removed from the bucket by hand stays with the
-// nodes that have seen it. WatchRevocations is called once; failures are logged and tried again for ever.
-func (s *Store) WatchRevocations(apply func(key string, value []byte), synced func()) {
+// A Watch is told of revocations, by calls that come one after the other from a goroutine of the store, and must not
+// block.
+type Watch struct {
+	// Begin says that all revocations that there are come now: at first, after every outage, and whenever one could
+	// have been missed.
+	Begin func()
+	// Apply brings a revocation, perhaps one that has come before, or that has expired. It may keep value.
+	Apply func(key string, value []byte)
+	// Removed says that somebody has removed a revocation from the bucket by hand, with a marker that stays.
+	Removed func(key string)
+	// Loaded says that all have come since Begin.
+	Loaded func()
+}
+
+// WatchRevocations starts to hand over all revocations that there are, and each new one, until Close. It is called
+// once; failures are logged and tried again for ever. From then on the store also tries from time to time whether the
+// buckets can be written to, and still hold what was written: see [Store.Writable] and [Store.Losses].
+func (s *Store) WatchRevocations(w Watch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
-		s.running.Go(func() { s.watch(apply, synced) })
+		s.running.Go(func() { s.watch(w) })
+		s.running.Go(s.probe)
 	}
 }
 
@@ -52,11 +64,11 @@ func (s *Store) LastFresh() time.Time {
 	return time.Time{}
 }
 
-func (s *Store) watch(apply func(string, []byte), synced func()) {
+func (s *Store) watch(w Watch) {
 	k := s.revocations
 	var told time.Time
 	for {
-		f := follower{store: s, apply: apply, synced: synced}
+		f := follower{store: s, watch: w}
 		err := f.follow(k.session())
 		if s.ctx.Err() != nil {
 			return
@@ -79,9 +91,8 @@ func (s *Store) watch(apply func(string, []byte), synced func()) {
 
 // A follower is one consumer of the revocations, from the loading to the first doubt.
 type follower struct {
-	store  *Store
-	apply  func(string, []byte)
-	synced func()
+	store *Store
+	watch Watch
 
 	open     *openBucket
 	sub      *nats.Subscription
@@ -101,8 +112,14 @@ func (f *follower) follow(session context.Context) error {
 		return cause(session, err)
 	}
 	for {
+		if f.store.revocations.reload.Load() {
+			return errLost
+		}
 		asked := time.Now()
 		last, err := f.last(session)
+		if err == nil && last < f.applied { // removed, or merely expired
+			err = errLost
+		}
 		if err == nil {
 			err = f.read(session, last, asked)
 		}
@@ -126,6 +143,8 @@ func (f *follower) start(session context.Context) error {
 	if f.open, err = f.store.revocations.open(ctx); err != nil {
 		return err
 	}
+	f.store.revocations.reload.Store(false)
+	f.watch.Begin()
 	inbox := f.store.conn.NewInbox()
 	if f.sub, err = f.store.conn.SubscribeSync(inbox); err != nil {
 		return err
@@ -177,7 +196,7 @@ func (f *follower) read(session context.Context, last uint64, asked time.Time) e
 			f.store.fresh.Store(&asked)
 			if !f.loaded {
 				f.loaded = true
-				f.synced()
+				f.watch.Loaded()
 			}
 		}
 		m, err := f.sub.NextMsgWithContext(ctx)
@@ -210,8 +229,11 @@ func (f *follower) take(m *nats.Msg) error {
 		return errGap
 	}
 	f.applied = meta.Sequence.Stream
-	if m.Header.Get("KV-Operation") == "" { // otherwise somebody removed it
-		f.apply(m.Subject[len(f.store.revocations.subject()):], m.Data)
+	key := m.Subject[len(f.store.revocations.subject()):]
+	if m.Header.Get("KV-Operation") == "" {
+		f.watch.Apply(key, m.Data)
+	} else if !strings.HasPrefix(key, probePrefix) {
+		f.watch.Removed(key)
 	}
 	return nil
 }

@@ -22,21 +22,35 @@ import (
 type revoked struct {
 	node *node
 
-	mu    sync.Mutex
-	all   map[string]string
-	loads int
+	mu      sync.Mutex
+	all     map[string]string
+	removed []string
+	loads   int
 }
 
 func watch(b *node) *revoked {
 	r := &revoked{node: b, all: map[string]string{}}
-	b.WatchRevocations(func(key string, value []byte) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.all[key] = string(value)
-	}, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.loads++
+	b.WatchRevocations(store.Watch{
+		Begin: func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.removed = nil
+		},
+		Apply: func(key string, value []byte) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.all[key] = string(value)
+		},
+		Removed: func(key string) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.removed = append(r.removed, key)
+		},
+		Loaded: func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.loads++
+		},
 	})
 	return r
 }

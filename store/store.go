@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 )
 
@@ -66,7 +67,10 @@ type Store struct {
 	once        *bucket
 	revocations *bucket
 
-	fresh atomic.Pointer[time.Time] // LastFresh
+	id         string                    // in the keys of probes
+	fresh      atomic.Pointer[time.Time] // LastFresh
+	unwritable atomic.Pointer[error]     // Writable
+	silent     atomic.Int32              // writes to the revocations in a row without an answer
 
 	mu      sync.Mutex
 	closed  bool
@@ -86,15 +90,18 @@ func New(conn *nats.Conn, o Options, log *zap.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{log: log, conn: conn, js: js}
+	s := &Store{log: log, conn: conn, js: js, id: nuid.Next()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	// Tickets are in memory: a restart of a lone server loses those that wait to be used, within their half
 	// minute of life, and can bring none back that was. Used keys and revocations are in files, since a
 	// server that forgot them would accept what it had refused.
 	s.tickets = s.newBucket("tickets", o, jetstream.MemoryStorage)
 	s.tickets.want.MaxBytes = 64 << 20 // one token may fetch any number of tickets
+	s.tickets.lossLevel, s.tickets.lossMeans = zap.WarnLevel, "tickets that were not used count no more"
 	s.once = s.newBucket("once", o, jetstream.FileStorage)
+	s.once.lossMeans = "one-use tokens that were used can be used again, until they expire"
 	s.revocations = s.newBucket("revocations", o, jetstream.FileStorage)
+	s.revocations.lossMeans = "revocations that this node knows are written back"
 	return s, nil
 }
 

@@ -87,7 +87,9 @@ func (s *Store) UseOnce(ctx context.Context, key string, until time.Time) (first
 // PutRevocation keeps value under key until the given time and a minute longer, in place of an earlier
 // value, and brings it to every node that watches. It is kept in a file, like the keys of UseOnce.
 func (s *Store) PutRevocation(ctx context.Context, key string, value []byte, until time.Time) error {
-	return s.revocations.do(ctx, key, func(ctx context.Context, _ *openBucket) error {
+	err := s.revocations.do(ctx, key, func(ctx context.Context, _ *openBucket) error {
 		return s.revocations.put(ctx, key, value, lifetime(until))
 	})
+	s.noteWrite(err)
+	return err
 }

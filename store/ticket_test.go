@@ -406,16 +406,19 @@ func TestBucketsLeaveNothingBehind(t *testing.T) {
 		putTicket(t, b, "k", "v", time.Minute)
 		takeTicket(t, b, "k")
 		useOnce(t, b, "k", time.Now())
-		b.WatchRevocations(func(string, []byte) {}, func() {})
+		b.WatchRevocations(quiet)
 		testkit.Eventually(t, "synced", func() bool { return !b.LastFresh().IsZero() })
 		b.close(t)
 		if err := b.PutTicket(t.Context(), "k", nil, time.Minute); !errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("after Close: %v", err)
 		}
-		b.WatchRevocations(func(string, []byte) {}, func() {})
+		b.WatchRevocations(quiet)
 	}
 	if left, _ := os.ReadDir(tmp); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	goleak.VerifyNone(t, before)
 }
+
+// quiet is a watch that nobody listens to.
+var quiet = store.Watch{Begin: func() {}, Apply: func(string, []byte) {}, Removed: func(string) {}, Loaded: func() {}}
