@@ -156,14 +156,15 @@ func TestDrainDelay(t *testing.T) {
 		t.Errorf("publish in the delay: %+v", m)
 	}
 	for _, p := range []*peer{before, newcomer} {
-		frames := p.got
-		frames.await(t, "the event", 0, func(frame string) bool { return strings.Contains(frame, `"here"`) })
-		for _, frame := range frames.all() {
-			if decode(t, frame).Type == "restart" {
+		p.got.await(t, "the event", 0, func(frame string) bool { return strings.Contains(frame, `"here"`) })
+		p.got.await(t, "the restart", 0, func(frame string) bool { return decode(t, frame).Type == "restart" })
+		told := false
+		for _, frame := range p.got.all() {
+			told = told || decode(t, frame).Type == "restart"
+			if told && strings.Contains(frame, `"here"`) {
 				t.Errorf("%s was told of the restart before the delay was over", p.name)
 			}
 		}
-		frames.await(t, "the restart", 0, func(frame string) bool { return decode(t, frame).Type == "restart" })
 	}
 	for _, p := range []*peer{before, newcomer} {
 		if <-p.closed; p.code != 1012 {
