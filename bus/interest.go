@@ -245,7 +245,7 @@ func (b *Bus) settle(w waiter, err error) wire.Code {
 	}
 	in.mu.Unlock()
 	if gone {
-		b.drop(w.sub)
+		b.drop([]*subscription{w.sub})
 	}
 	return wire.Unavailable
 }
@@ -262,33 +262,37 @@ func (b *Bus) reap() {
 		case <-b.quit:
 			return
 		}
-		for {
-			in.mu.Lock()
-			if len(in.lingering) == 0 {
-				in.mu.Unlock()
-				break
-			}
-			head := in.lingering[0]
-			if wait := time.Until(head.until); wait > 0 && len(in.lingering) <= maxLingering {
-				in.mu.Unlock()
-				timer.Reset(wait)
-				break
-			}
-			in.lingering = in.lingering[1:]
-			gone := head.sub.owner == head.owner
-			if gone {
-				in.forget(head.sub)
-			}
-			in.mu.Unlock()
-			if gone {
-				b.drop(head.sub)
-			}
+		gone, next := b.lingered()
+		if len(gone) > 0 {
+			b.drop(gone)
+		}
+		if next > 0 {
+			timer.Reset(next)
 		}
 	}
 }
 
-func (b *Bus) drop(sub *subscription) {
-	if err := b.events.unsubscribe(sub); err != nil {
-		b.log.Warn("NATS did not take an unsubscription", zap.String("pattern", sub.pattern), zap.Error(err))
+// lingered takes away what lingered long enough, and says how long the next one has to wait; 0: there is none.
+func (b *Bus) lingered() (gone []*subscription, next time.Duration) {
+	in := &b.interest
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for len(in.lingering) > 0 {
+		head := in.lingering[0]
+		if wait := time.Until(head.until); wait > 0 && len(in.lingering) <= maxLingering {
+			return gone, wait
+		}
+		in.lingering = in.lingering[1:]
+		if head.sub.owner == head.owner {
+			in.forget(head.sub)
+			gone = append(gone, head.sub)
+		}
+	}
+	return gone, 0
+}
+
+func (b *Bus) drop(subs []*subscription) {
+	if err := b.events.unsubscribe(subs); err != nil {
+		b.log.Warn("NATS did not take an unsubscription", zap.Int("count", len(subs)), zap.Error(err))
 	}
 }

@@ -486,11 +486,13 @@ func (l *link) subscribe(sub *subscription) error {
 }
 
 // unsubscribe implements events.
-func (l *link) unsubscribe(sub *subscription) error {
+func (l *link) unsubscribe(subs []*subscription) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.subs, sub.sid)
-	l.out = append(strconv.AppendUint(append(l.out, "UNSUB "...), sub.sid, 10), "\r\n"...)
+	for _, sub := range subs {
+		delete(l.subs, sub.sid)
+		l.out = append(strconv.AppendUint(append(l.out, "UNSUB "...), sub.sid, 10), "\r\n"...)
+	}
 	l.kick()
 	return nil
 }

@@ -23,7 +23,7 @@ type events interface {
 	// subscribe and unsubscribe tell NATS of one subscription. SUB is on its way when subscribe returns.
 	// mu of interest is held for subscribe, and not for unsubscribe.
 	subscribe(sub *subscription) error
-	unsubscribe(sub *subscription) error
+	unsubscribe(subs []*subscription) error
 	// confirm waits until NATS has taken everything that was written so far.
 	confirm(ctx context.Context) error
 	stats(st *Stats)
@@ -75,26 +75,34 @@ func (r remote) subscribe(sub *subscription) error {
 	return err
 }
 
-func (r remote) unsubscribe(sub *subscription) error {
+func (r remote) unsubscribe(subs []*subscription) error {
 	conn := r.b.conn
-	connection := conn.Stats().Reconnects
-	if sub.wild && conn.IsConnected() {
-		// An event that NATS sends by this pattern meanwhile may be for others too.
-		if err := sub.nats.Drain(); err != nil || conn.IsConnected() && conn.Stats().Reconnects == connection {
-			return unlessClosed(err)
+	reconnects := conn.Stats().Reconnects
+	drains := false
+	if conn.IsConnected() { // else nothing is on its way
+		for _, sub := range subs {
+			if sub.wild { // an event that NATS sends by this pattern meanwhile may be for others too
+				_ = sub.nats.Drain() // fails when the connection is closed
+				drains = true
+			}
 		}
 	}
-	// Without a connection nothing is on its way. To drain is wrong then: nats.go 1.55.0 does not tell NATS that the
-	// subscription ends, but subscribes again, as long as it drains, when it connects. NATS would go on choosing this
-	// pattern for the node's events, and nobody would take them.
-	return unlessClosed(sub.nats.Unsubscribe())
-}
-
-func unlessClosed(err error) error {
-	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrBadSubscription) {
-		return nil
+	if drains {
+		_ = conn.FlushTimeout(confirmTimeout) // fails without a connection, with which nothing comes any more
 	}
-	return err
+	var failed error
+	for _, sub := range subs {
+		if err := sub.nats.Unsubscribe(); !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrBadSubscription) {
+			failed = errors.Join(failed, err)
+		}
+	}
+	// When nats.go 1.55.0 connects anew it subscribes again to what drains, and then ends it without a word to NATS,
+	// which goes on choosing that pattern for the node's events, and nobody takes them. One more connection has only
+	// what there is.
+	if drains && conn.Stats().Reconnects != reconnects {
+		_ = conn.ForceReconnect() // fails when it is closed
+	}
+	return failed
 }
 
 func (r remote) confirm(ctx context.Context) error {
