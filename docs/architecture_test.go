@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,11 +19,12 @@ var packages = map[string]string{
 }
 
 var (
-	goFile   = regexp.MustCompile("[`(]([a-z][\\w./-]*\\.(?:go|yml))[`)]")
-	folder   = regexp.MustCompile("`([a-z][\\w./-]*/)`")
-	goName   = regexp.MustCompile("`([a-z]+)\\.([A-Z]\\w*(?:\\.[A-Z]\\w*)?)`")
-	lock     = regexp.MustCompile(`(?m)^\s+\w+\s+sync\.(?:RW)?Mutex\b`)
-	stageRow = regexp.MustCompile("(?m)^\\| `(for[A-Z]\\w*)` \\|")
+	goFile       = regexp.MustCompile("[`(]([a-z][\\w./-]*\\.(?:go|yml))[`)]")
+	folder       = regexp.MustCompile("`([a-z][\\w./-]*/)`")
+	goName       = regexp.MustCompile("`([a-z]+)\\.([A-Z]\\w*(?:\\.[A-Z]\\w*)?)`")
+	lock         = regexp.MustCompile(`(?m)^\s+\w+\s+sync\.(?:RW)?Mutex\b`)
+	rowOfPackage = regexp.MustCompile("(?m)^\\| (`[^|]*/`) \\|[^|]*\\| ([^|]*) \\|$")
+	stageRow     = regexp.MustCompile("(?m)^\\| `(for[A-Z]\\w*)` \\|")
 )
 
 // What docs/architecture.md names is there: files, folders, Go names, and the stages of what waits, all of them.
@@ -61,6 +63,67 @@ func TestArchitectureNamesWhatExists(t *testing.T) {
 	slices.Sort(stages)
 	if len(stages) == 0 || !slices.Equal(listed, stages) {
 		t.Errorf("%s lists the stages %q, the server has %q", name, listed, stages)
+	}
+}
+
+// Packages import what the table of docs/architecture.md permits, and no more; and it permits nothing that none needs.
+func TestImports(t *testing.T) {
+	const module = "github.com/notifyd/notifyd/"
+	permitted := map[string][]string{"internal/testkit": nil, "tools": nil}
+	for _, m := range rowOfPackage.FindAllStringSubmatch(read(t, "docs/architecture.md"), -1) {
+		for _, row := range submatches(span, m[1]) {
+			permitted[strings.TrimSuffix(row, "/")] = submatches(span, m[2])
+		}
+	}
+	// rowOf is the row that a package of the module belongs to: the longest one that its path begins with.
+	rowOf := func(path string) (row string) {
+		for name := range permitted {
+			if (path == name || strings.HasPrefix(path, name+"/")) && len(name) > len(row) {
+				row = name
+			}
+		}
+		return row
+	}
+	others := []struct {
+		prefix string
+		users  []string
+	}{
+		{"github.com/golang-jwt/", []string{"authz"}},
+		{"github.com/nats-io/", []string{"bus", "store", "internal/testkit"}},
+	}
+	used := map[string]bool{}
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		imports := strings.Fields(line)
+		path := strings.TrimPrefix(imports[0], module)
+		row := rowOf(path)
+		for _, imported := range imports[1:] {
+			for _, other := range others {
+				if strings.HasPrefix(imported, other.prefix) && !slices.Contains(other.users, row) {
+					t.Errorf("%s imports %s, which only %q may", path, imported, other.users)
+				}
+			}
+			ours, ok := strings.CutPrefix(imported, module)
+			if !ok || rowOf(ours) == row {
+				continue
+			}
+			used[row+" "+rowOf(ours)] = true
+			if !slices.Contains(permitted[row], rowOf(ours)) {
+				t.Errorf("%s imports %s, which docs/architecture.md does not permit", path, ours)
+			}
+		}
+	}
+	for row, list := range permitted {
+		for _, imported := range list {
+			if row != "web" && !used[row+" "+imported] {
+				t.Errorf("docs/architecture.md permits %s to import %s, which it does not", row, imported)
+			}
+		}
 	}
 }
 
