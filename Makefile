@@ -6,7 +6,6 @@ GOLANGCI_LINT = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 FUZZTIME ?= 30s
 MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
-
 GOALS ?=
 
 .PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz mutate e2e
