@@ -224,6 +224,10 @@ func readmeExamples(t *testing.T, d *document) {
 	bob := keys.tokenFor(t, strings.Replace(claims.text, "ann", "bob", 1))
 	goExample(t, "", d.next(t, "go", "127.0.0.1:8080", node.address()).text, "", bob, `rooms.42: {"text":"hello"}`,
 		"context", "fmt", "github.com/notifyd/notifyd/client")
+	third.do(t, "export NOTIFYD_TOKEN="+bob)
+	if out := third.do(t, d.next(t, "sh", "127.0.0.1:8080", node.address()).commands()[0]); !slices.Contains(out, "{}") {
+		t.Errorf("publishing by HTTP is answered with %q", out)
+	}
 	d.next(t, "js") // TestScriptExamples
 }
 
