@@ -49,7 +49,7 @@ const (
 	warmup = 300 * time.Millisecond
 )
 
-// Run does the attacks, each on a server of its own.
+// Run does the attacks, each on a server of its own. One that cannot be done is a failure of its result.
 func Run(ctx context.Context, o Options) (results []Result, err error) {
 	for _, name := range o.Only {
 		if !slices.ContainsFunc(List, func(a Abuse) bool { return a.Name == name }) {
@@ -64,8 +64,11 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 			o.Progress(a.Name)
 		}
 		r, err := o.attack(ctx, a)
+		if ctx.Err() != nil {
+			return results, ctx.Err()
+		}
 		if err != nil {
-			return results, fmt.Errorf("%s: %w", a.Name, err)
+			r.Failures = append(r.Failures, err.Error())
 		}
 		results = append(results, r)
 	}

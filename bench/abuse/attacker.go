@@ -182,7 +182,10 @@ func (a *attacker) dial() (*conn, error) {
 		return nil, err
 	}
 	x := &conn{Conn: c, a: a, from: bufio.NewReaderSize(c, 16<<10)}
-	x.unwatch = context.AfterFunc(a.ctx, func() { x.reset() })
+	x.unwatch = context.AfterFunc(a.ctx, func() {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	})
 	return x, nil
 }
 

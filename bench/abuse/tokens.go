@@ -79,7 +79,7 @@ func badSignaturesHandshake(a *attacker) error {
 
 func newTokens(a *attacker) error {
 	// Made before, since to make one costs as much as to verify it. A second round would find them remembered.
-	tokens := make(chan string, a.size(30_000, 2_000))
+	tokens := make(chan string, a.size(4000, 300))
 	var makers sync.WaitGroup
 	for range 2 {
 		makers.Go(func() {
