@@ -45,7 +45,7 @@ func (s *Server) handler() http.Handler {
 		w.Header().Set("Content-Type", mediaJSON)
 		_, _ = w.Write(openAPI)
 	})
-	return s.cors(mux)
+	return s.pace(s.cors(mux))
 }
 
 // asksForUpgrade says whether a request wants a WebSocket. As the first of a

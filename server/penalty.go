@@ -69,10 +69,7 @@ func (p *penalties) pause(addr netip.Addr, now int64, longest time.Duration) tim
 // refused for what took long to find out.
 func (s *Server) holdBack(ctx context.Context, addr netip.Addr) {
 	d := s.penalties.pause(addr, httpNow(), s.opts.Penalty)
-	select {
-	case <-time.After(min(d, s.opts.Loop.MessageTimeout/2)):
-	case <-ctx.Done():
-	}
+	wait(ctx, min(d, s.opts.Loop.MessageTimeout/2))
 }
 
 // penalise pauses the connection, if its token was refused for what took long to

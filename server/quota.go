@@ -36,6 +36,17 @@ func newQuota(n int, within time.Duration) *quota {
 // take takes one for the owner of the key parts. When there is none, wait is how
 // long it is until there is.
 func (q *quota) take(now int64, key ...string) (wait time.Duration) {
+	return q.ask(now, 0, key...)
+}
+
+// reserve takes one even if there is none yet, and returns how long it is until there
+// is, at most longest.
+func (q *quota) reserve(now int64, longest time.Duration, key ...string) (wait time.Duration) {
+	return min(q.ask(now, longest, key...), longest)
+}
+
+// ask lets an owner have more than there is by what comes within ahead.
+func (q *quota) ask(now int64, ahead time.Duration, key ...string) (wait time.Duration) {
 	if q.n == 0 {
 		return 0
 	}
@@ -52,15 +63,14 @@ func (q *quota) take(now int64, key ...string) (wait time.Duration) {
 	if p.key != id {
 		*p = quotaPlace{key: id}
 	}
-	if p.full > now+int64(q.within) {
-		p.full = now + int64(q.within) // the clock was set back
-	}
+	latest := now + int64(q.within) + int64(ahead)
+	p.full = min(p.full, latest) // the clock was set back
 	full := max(p.full, now) + int64(q.within)/int64(q.n)
-	if over := full - now - int64(q.within); over > 0 {
-		return time.Duration(over)
+	wait = time.Duration(max(0, full-now-int64(q.within)))
+	if full <= latest {
+		p.full = full
 	}
-	p.full = full
-	return 0
+	return wait
 }
 
 // addressKey is what an address is counted as: IPv6 by its /64, since one customer

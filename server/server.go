@@ -157,6 +157,7 @@ type Server struct {
 	answers answers
 
 	ticketsOfSubject, ticketsOfAddress *quota
+	fruitless                          *quota // HTTP requests; see pace
 
 	// Of events that come by HTTP: what became of them, how many may come, and room
 	// for those that wait.
@@ -180,6 +181,7 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) { s.refusedHandshake(addr, reason, "") }
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
 	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
+	s.fruitless = newQuota(fruitlessAtOnce, time.Second)
 	if opts.Rate > 0 {
 		s.httpRate = newQuota(opts.Burst, time.Duration(opts.Burst)*time.Second/time.Duration(opts.Rate))
 	}
