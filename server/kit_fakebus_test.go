@@ -26,6 +26,8 @@ type memBus struct {
 	hold     bool              // Subscribe answers only when told
 	held     []answer
 	asked    int // calls of Subscribe
+	left     int // calls of Unsubscribe since the last turn of a loop
+	mostLeft int // in one turn
 }
 
 // answer is one that the test has yet to let out.
@@ -122,6 +124,7 @@ func (b *memBus) Flush() {
 func (b *memBus) Busy() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.left = 0 // a turn of a loop ends with this question
 	return b.busy
 }
 
@@ -163,6 +166,8 @@ func (b *memBus) Unsubscribe(handle uint32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.interest, handle)
+	b.left++
+	b.mostLeft = max(b.mostLeft, b.left)
 }
 
 // moods of the bus
@@ -191,6 +196,14 @@ func (b *memBus) questions() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.asked
+}
+
+// mostInATurn is the most calls of Unsubscribe that one turn of a loop made. It means
+// something where there is one loop.
+func (b *memBus) mostInATurn() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mostLeft
 }
 
 // patterns is how many patterns there is interest in.

@@ -208,7 +208,7 @@ func (r *request) publishNow() {
 // Turn implements [loop.Handler]: what a turn published leaves as one write.
 func (s *Server) Turn(l *loop.Loop) bool {
 	st := stateOf(l)
-	st.verified = 0
+	st.verified, st.left = 0, 0
 	if st.unflushed {
 		st.unflushed = false
 		s.bus.Flush()

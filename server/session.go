@@ -71,9 +71,8 @@ func (s *Server) connName(ses *session) string {
 func (s *Server) Closed(c *loop.Conn, code ws.StatusCode) {
 	ses := sessionOf(c)
 	stateOf(c.Loop()).leaveWaiting(ses)
-	ses.each(s.leave)
-	ses.subs, ses.many, ses.count = nil, nil, 0
 	ses.due = never
+	s.leaveAll(c.Loop(), ses)
 	if e := s.log.Check(zap.DebugLevel, "connection closed"); e != nil {
 		e.Write(zap.String("conn", s.connName(ses)), zap.Stringer("addr", c.Addr()),
 			zap.Uint16("code", uint16(code)), zap.Int64("seconds", c.Loop().Now()/1e9-int64(ses.opened)))

@@ -168,6 +168,39 @@ func (s *Server) leave(x *sub) {
 	s.topics.release(x.topic)
 }
 
+// leavesPerTurn is how many subscriptions of connections that have ended a loop takes
+// out in a turn, at a microsecond or more each.
+const leavesPerTurn = 512
+
+// leaveAll takes all subscriptions of a connection that has ended out of their topics:
+// at once, or after many have been in this turn, some in each of the next.
+func (s *Server) leaveAll(l *loop.Loop, ses *session) {
+	st := stateOf(l)
+	st.leaving = append(st.leaving, ses)
+	if len(st.leaving) == 1 {
+		s.leaveSome(l)
+	}
+}
+
+func (s *Server) leaveSome(l *loop.Loop) {
+	st := stateOf(l)
+	for len(st.leaving) > 0 {
+		x := st.leaving[0].any()
+		if x == nil {
+			st.leaving[0] = nil
+			st.leaving = st.leaving[1:]
+			continue
+		}
+		if st.left >= leavesPerTurn && l.Post(func() { s.leaveSome(l) }) {
+			return
+		}
+		st.left++
+		st.leaving[0].remove(x)
+		s.leave(x)
+	}
+	st.leaving = nil
+}
+
 // manySubs is from where on a connection's subscriptions are kept in a map.
 const manySubs = 16
 
@@ -213,6 +246,14 @@ func (ses *session) remove(x *sub) {
 			return
 		}
 	}
+}
+
+// any returns one of the subscriptions; nil: there is none.
+func (ses *session) any() *sub {
+	for _, x := range ses.many {
+		return x
+	}
+	return ses.subs
 }
 
 // each calls f for every subscription; f may remove the one it is given.
