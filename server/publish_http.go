@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,7 +43,7 @@ func (s *Server) publishHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
-	case r.Header.Get("Content-Encoding") != "":
+	case encoded(r.Header):
 		w.Header().Set("Accept-Encoding", "identity")
 		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "send the body as it is, without Content-Encoding")
 	case err == nil && media == mediaJSON:
@@ -53,6 +54,16 @@ func (s *Server) publishHandler(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Accept", mediaJSON+", "+mediaNDJSON)
 		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "Content-Type must be "+mediaJSON+", or "+mediaNDJSON+" for one event a line")
 	}
+}
+
+// encoded says whether a body has to be decoded before it can be read (RFC 9110 §8.4).
+func encoded(h http.Header) bool {
+	for _, line := range h.Values("Content-Encoding") {
+		if line != "" && !strings.EqualFold(line, "identity") {
+			return true
+		}
+	}
+	return false
 }
 
 // publisher is what publishes by one HTTP request.

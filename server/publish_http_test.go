@@ -68,6 +68,7 @@ func TestPublishByHTTP(t *testing.T) {
 		{`{"type":"publish","id":"7","topic":"a.b","data":%d}`, []string{asJSON, good}, `{"ok":true,"id":"7"}` + "\n"},
 		{`{"msg_id":"7","topic":"a.b","data":%d}`, []string{"content-type: Application/JSON; charset=utf-8", good}, "{}\n"},
 		{" \r\n" + `{"topic":"a.b","data":%d} ` + "\n", []string{asJSON, strings.Replace(good, "Bearer", "bearer", 1)}, "{}\n"},
+		{event("a.b", "%d"), []string{asJSON, good, "Content-Encoding: Identity"}, "{}\n"},
 		{event("a.b", "%d"), []string{asLines, good}, `{"ok":true}` + "\n"},
 	} {
 		r := n.ask(t, request("POST", postPublish, fmt.Sprintf(x.body, i), x.headers...)).wantStatus(200)
@@ -76,7 +77,7 @@ func TestPublishByHTTP(t *testing.T) {
 		}
 		sub.wantExactly(fmt.Sprintf(`{"type":"event","topic":"a.b","pattern":"a.>","data":%d}`, i))
 	}
-	if got := n.metrics(t)[`notifyd_publishes_total{result="ok"}`]; got != 8 {
+	if got := n.metrics(t)[`notifyd_publishes_total{result="ok"}`]; got != 9 {
 		t.Errorf("%v counted", got)
 	}
 }
@@ -109,6 +110,7 @@ func TestPublishByHTTPRefused(t *testing.T) {
 		{"a Content-Type that is none", one, []string{good, "Content-Type: ;"}, 415, wire.BadEnvelope},
 		{"JSON of another kind", one, []string{good, "Content-Type: application/json-seq"}, 415, wire.BadEnvelope},
 		{"gzip", one, []string{good, asJSON, "Content-Encoding: gzip"}, 415, wire.BadEnvelope},
+		{"gzip behind identity", one, []string{good, asJSON, "Content-Encoding: identity", "Content-Encoding: gzip"}, 415, wire.BadEnvelope},
 		{"gzip of lines", one, []string{good, asLines, "Content-Encoding: gzip"}, 415, wire.BadEnvelope},
 
 		{"no body", "", []string{good, asJSON}, 400, wire.BadEnvelope},
