@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,6 +62,52 @@ func TestHelp(t *testing.T) {
 		golden(t, filepath.Join("testdata", "help", strings.ReplaceAll("notifyd "+command, " ", "-")+".txt"), r.stdout)
 	}
 }
+
+// Every example that --help prints can be parsed: its words are those of a command.
+func TestHelpExamples(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "help", "*.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range example.FindAllStringSubmatch(string(text), -1) {
+			examples++
+			line := strings.TrimSpace(m[1])
+			p := &process{t.Context(), map[string]string{"NOTIFYD_TOKEN": "x"}, strings.NewReader(""), io.Discard, io.Discard}
+			s := &settings{env: p.env, file: map[string]any{}}
+			words := shellWords(line)
+			if i := slices.IndexFunc(words, func(w string) bool { return strings.HasSuffix(w, ".yaml") }); i >= 0 {
+				words[i] = writeFile(t, "") // --config reads it while parsing
+			}
+			if _, err := newParser(p, s, &cli{}).Parse(words); err != nil {
+				t.Errorf("%s: notifyd %s: %v", file, line, err)
+			}
+		}
+	}
+	if examples < 30 {
+		t.Errorf("only %d examples were found", examples)
+	}
+}
+
+// example is a call of notifyd in the text of --help, up to a pipe, a redirection or a bracket.
+var example = regexp.MustCompile(`(?m)^ {2,}(?:[^\n]*[|(;] ?)?notifyd ((?:'[^']*'|"[^"]*"|[^|<>);\n'"])+)`)
+
+// shellWords splits a line as a shell does, as far as the examples need it.
+func shellWords(line string) (words []string) {
+	for _, word := range shellWord.FindAllString(line, -1) {
+		words = append(words, quoted.ReplaceAllString(word, "$1$2"))
+	}
+	return words
+}
+
+var quoted = regexp.MustCompile(`'([^']*)'|"([^"]*)"`)
+
+var shellWord = regexp.MustCompile(`(?:'[^']*'|"[^"]*"|[^\s'"])+`)
 
 func TestUsageErrors(t *testing.T) {
 	const token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
