@@ -259,7 +259,8 @@ func (v *Verifier) SetRevocationsFresh(at time.Time) {
 // revoked without this node's knowing.
 func (v *Verifier) stale(now int64) bool {
 	age := v.options.RevocationMaxAge
-	return age > 0 && now-v.revocations.fresh.Load() > int64(age)
+	passed := now - v.revocations.fresh.Load() // below 0: the clock was set back, and nobody knows
+	return age > 0 && (passed > int64(age) || passed < -int64(age))
 }
 
 // changed tells the owner that tokens may have fallen. No lock is held.

@@ -397,11 +397,11 @@ func (s *Server) deadlines(c *loop.Conn, ses *session, now int64) (due int64, op
 		if !s.opts.RequireConnection || c.IsStream() {
 			return never, true
 		}
-		by := int64(ses.opened+1)*1e9 + int64(s.opts.AuthDeadline)
-		if now >= by {
+		late := time.Duration(c.Loop().Seconds()-ses.opened)*time.Second > s.opts.AuthDeadline
+		if late {
 			s.close(c, wire.CloseAuthTimeout)
 		}
-		return by, now < by
+		return now, !late // looked at each second: the clock may be set, and this is a length of time
 	}
 	until := cr.token.Expires()
 	if now >= until {

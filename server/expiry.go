@@ -26,12 +26,21 @@ func (s *Server) Tick(l *loop.Loop) {
 	if s.governor != nil && l.Index() == 0 {
 		s.governor.Tick(now)
 	}
-	l.Conns(func(c *loop.Conn) bool {
-		if ses := sessionOf(c); now >= ses.due {
-			s.notice(c, ses, now)
+	if st := stateOf(l); !st.noticing {
+		st.noticing = true
+		s.noticeFrom(l, 0)
+	}
+}
+
+// noticeFrom looks at some connections a turn: tokens of very many may expire at the
+// same moment.
+func (s *Server) noticeFrom(l *loop.Loop, place int) {
+	place = l.ConnsFrom(place, recheckTurn, func(c *loop.Conn) {
+		if ses := sessionOf(c); l.Now() >= ses.due {
+			s.notice(c, ses, l.Now())
 		}
-		return true
 	})
+	stateOf(l).noticing = place != 0 && l.Post(func() { s.noticeFrom(l, place) })
 }
 
 func (s *Server) notice(c *loop.Conn, ses *session, now int64) {

@@ -2,8 +2,11 @@ package server_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server"
 	"github.com/notifyd/notifyd/server/loop"
 )
@@ -43,5 +46,31 @@ func TestSubscriptionsLeaveInTurns(t *testing.T) {
 	}
 	if topics := n.metrics(t)["notifyd_topics"]; topics != 1 {
 		t.Errorf("%v topics are left", topics)
+	}
+}
+
+// Tokens of very many that expire at the same moment are noticed in several turns of the loop.
+func TestTokensExpireInTurns(t *testing.T) {
+	t.Parallel()
+	const conns, mostInATurn = 1300, 2 * 512 // the bus sees the first ones of a walk and the next as one turn
+	bus := new(memBus)
+	n := start(t, setup{alg: "HS256", server: server.Options{Loop: loop.Options{Loops: 1}}, fake: bus})
+	peers := make([]*peer, conns)
+	for i := range peers {
+		peers[i] = n.dial(t)
+	}
+	token := sign(t, n.key, authz.Claims{Expires: time.Now().Add(6 * time.Second), Subscribe: []string{">"}})
+	for i, p := range peers {
+		p.send(`{"type":"subscribe","id":"s","topic":"t.%d","token":%q}`, i, token)
+	}
+	for i, p := range peers {
+		for m := ""; m != fmt.Sprintf(`{"type":"expired","topic":"t.%d"}`, i); { // behind its ack and a warning
+			if m = p.next(); strings.Contains(m, `"error"`) {
+				t.Fatal(m)
+			}
+		}
+	}
+	if most := bus.mostInATurn(); most == 0 || most > mostInATurn {
+		t.Errorf("%d subscriptions ended in one turn", most)
 	}
 }

@@ -34,6 +34,7 @@ type loopState struct {
 	forRoom       []*waiting // in the order in which they came, but for those that have gone
 	leaving       []*session // of connections that have ended, with subscriptions still to be taken out
 	left          int        // subscriptions that this turn has taken out
+	noticing      bool       // the walk of the last Tick is not at its end
 	unflushed     bool       // this turn has published
 	verified      int        // signatures that this turn has checked
 	distrustUntil int64      // until when it checks none, in Unix nanoseconds

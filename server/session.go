@@ -25,7 +25,7 @@ type session struct {
 
 	id     uint64
 	due    int64  // when something wants a notice or ends, at the earliest
-	opened uint32 // Unix seconds
+	opened uint32 // by loop.Loop.Seconds
 
 	count        int32  // subscriptions, unconfirmed ones included
 	unconfirmed  int32  // subscribes that the bus has not answered
@@ -45,7 +45,7 @@ type connIDs struct{ next atomic.Uint64 }
 func (s *Server) Open(c *loop.Conn) {
 	l := c.Loop()
 	st := stateOf(l)
-	ses := &session{id: s.conns.next.Add(1), opened: uint32(l.Now() / 1e9), due: never}
+	ses := &session{id: s.conns.next.Add(1), opened: l.Seconds(), due: never}
 	if s.opts.Rate > 0 {
 		ses.bucket = &bucket{level: float32(s.opts.Burst), filled: l.Now()}
 	}
@@ -75,7 +75,7 @@ func (s *Server) Closed(c *loop.Conn, code ws.StatusCode) {
 	s.leaveAll(c.Loop(), ses)
 	if e := s.log.Check(zap.DebugLevel, "connection closed"); e != nil {
 		e.Write(zap.String("conn", s.connName(ses)), zap.Stringer("addr", c.Addr()),
-			zap.Uint16("code", uint16(code)), zap.Int64("seconds", c.Loop().Now()/1e9-int64(ses.opened)))
+			zap.Uint16("code", uint16(code)), zap.Uint32("seconds", c.Loop().Seconds()-ses.opened))
 	}
 }
 

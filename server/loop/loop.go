@@ -14,7 +14,8 @@ type Loop struct {
 
 	// The clock.
 	now       int64  // Unix nanoseconds, read once a turn and during long flushes
-	sec       uint32 // seconds since the engine started, at least 1
+	mono      int64  // nanoseconds since the engine started, which nobody can set
+	sec       uint32 // seconds since then, at least 1
 	unclocked int    // members served since the clock was read
 
 	// Sleep, and what ends it.
@@ -80,6 +81,10 @@ func (l *Loop) ReadClock() { l.readClock() }
 // per frame. Only the loop's goroutine may call it.
 func (l *Loop) Now() int64 { return l.now }
 
+// Seconds is how long the engine has run, at the last reading of the clock. Setting
+// the machine's clock does not change it.
+func (l *Loop) Seconds() uint32 { return l.sec }
+
 // Conns calls f for each open connection until f returns false. f must not
 // close connections other than its own argument.
 func (l *Loop) Conns(f func(*Conn) bool) {
@@ -110,7 +115,8 @@ func (l *Loop) ConnsFrom(place, n int, f func(*Conn)) (next int) {
 func (l *Loop) readClock() {
 	t := time.Now()
 	l.now = t.UnixNano()
-	l.sec = uint32(t.Sub(l.eng.start)/time.Second) + 1
+	l.mono = int64(t.Sub(l.eng.start))
+	l.sec = uint32(l.mono/int64(time.Second)) + 1
 	l.unclocked = 0
 }
 
@@ -122,7 +128,7 @@ func (l *Loop) run() {
 	for !l.halted {
 		n := l.wait(events)
 		l.readClock()
-		began, wrote := l.now, l.stat.writes
+		began, wrote := l.mono, l.stat.writes
 		for i := range events[:n] {
 			if i%clockEvery == clockEvery-1 {
 				l.readClock() // a token may expire within a long turn
@@ -142,7 +148,7 @@ func (l *Loop) run() {
 		l.drainSome()
 		l.reap()
 		l.readClock()
-		l.stat.turn(l.now - began)
+		l.stat.turn(l.mono - began)
 		if f := l.eng.opts.OnTurn; f != nil {
 			f(l, int(l.stat.writes-wrote))
 		}

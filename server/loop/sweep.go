@@ -56,7 +56,7 @@ func (l *Loop) sweep() {
 // drain is the state of an engine that ends.
 type drain struct {
 	active bool
-	from   int64 // Unix nanoseconds
+	from   int64 // by Loop.mono
 	window int64
 	next   int // the connections in the slots before it are closed
 }
@@ -66,7 +66,7 @@ func (l *Loop) beginDrain(window time.Duration) {
 	if l.index == 0 {
 		l.eng.listener.close()
 	}
-	l.drain = drain{active: true, from: l.now, window: max(1, int64(window))}
+	l.drain = drain{active: true, from: l.mono, window: max(1, int64(window))}
 }
 
 // drainSome closes the share of connections that is due by now.
@@ -76,7 +76,7 @@ func (l *Loop) drainSome() {
 		return
 	}
 	due := len(l.conns)
-	if passed := l.now - d.from; passed < d.window {
+	if passed := l.mono - d.from; passed < d.window {
 		due = int(float64(due) * float64(passed) / float64(d.window))
 	}
 	for ; d.next < due; d.next++ {
