@@ -98,6 +98,7 @@ func TestServerRoundTrip(t *testing.T) {
 		{AppendExpired(nil, nasty), Message{Kind: MessageExpired, Topic: []byte(nasty)}},
 		{AppendError(nil, id, []byte(nasty), Forbidden, nasty), Message{Kind: MessageError, ID: id, Topic: []byte(nasty), Code: Forbidden, Detail: []byte(nasty)}},
 		{AppendPong(nil, id), Message{Kind: MessagePong, ID: id}},
+		{AppendRestart(nil, time.Minute), Message{Kind: MessageRestart, Within: 60}},
 		{AppendRestart(nil, 3999*time.Millisecond), Message{Kind: MessageRestart, Within: 3}},
 		{[]byte(`{"type":"error","code":"from_the_future","new":{}}`), Message{Kind: MessageError, Code: UnknownCode}},
 		{[]byte(`{"type":"error"}`), Message{Kind: MessageError, Code: UnknownCode}},
