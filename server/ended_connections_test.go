@@ -125,7 +125,7 @@ func TestBadSignatureOfOneConnectionSendsOthersToWorkers(t *testing.T) {
 	x := newStage(t, Options{})
 	x.dial()
 	hour := time.Now().Add(time.Hour)
-	good, again, bad := x.fresh(hour), x.fresh(hour), x.fresh(hour)
+	good, again, third, bad := x.fresh(hour), x.fresh(hour), x.fresh(hour), x.fresh(hour)
 	bad = bad[:len(bad)-20] + strings.Repeat("A", 20)
 	x.both(func(l *loop.Loop, first, second *loop.Conn) {
 		x.publish(first, bad)
@@ -145,6 +145,13 @@ func TestBadSignatureOfOneConnectionSendsOthersToWorkers(t *testing.T) {
 		x.publish(second, again)
 		if w := sessionOf(second).waiting; w != nil {
 			t.Error("the loop still verifies none")
+		}
+	})
+	x.both(func(l *loop.Loop, first, _ *loop.Conn) {
+		stateOf(l).distrustUntil = l.Now()
+		x.publish(first, third)
+		if w := sessionOf(first).waiting; w == nil || w.stage != forSignature {
+			t.Error("the loop verified a token of the connection that sent a bad one")
 		}
 	})
 }
