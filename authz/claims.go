@@ -38,7 +38,7 @@ type date struct {
 var claimNames = []string{"exp", "nbf", "iat", "iss", "sub", "aud", "jti", "notify", "authorization_details"}
 
 // read reads a payload segment strictly. Only one that is not an object in good
-// order is an error; what is wrong with a claim is kept in bad and told after the
+// order is an error; what is wrong with a claim is kept in bad and reported after the
 // signature, as a forger needs no hints.
 func (c *claims) read(segment []byte) error {
 	return readSegment(segment, c.member)

@@ -133,7 +133,7 @@ func (v *Verifier) fetch(from *source) func() error {
 			}
 			v.reload.Unlock()
 			if err == nil {
-				v.tellLoaded(loaded)
+				v.reportLoaded(loaded)
 			}
 		}
 		v.loaded(fell, err)

@@ -9,7 +9,7 @@ type header struct {
 var headerNames = []string{"alg", "kid", "typ", "cty", "zip", "crit", "b64"}
 
 // parseHeader reads the segment of a JOSE header. Keys and places of keys in it
-// (jwk, jku, x5c, x5u) are ignored as unknown names are: who signs doesn't also
+// (jwk, jku, x5c, x5u) are ignored as unknown names are: the signer doesn't also
 // say with what to check. Names that change the meaning of the token are refused: crit
 // names extensions, of which none is understood (RFC 7515 §4.1.11); b64
 // changes what is signed (RFC 7797); zip and cty announce a payload that is

@@ -45,7 +45,7 @@ type issuer struct {
 	remote  []*source // those of them that are URLs; they stay the same
 }
 
-// newIssuers settles who may make tokens: those of options.Issuers, and the one
+// newIssuers collects the issuers that may make tokens: those of options.Issuers, and the one
 // that the other fields describe, if they do. That one, or nil, comes back too.
 func newIssuers(o *Options) (all []*issuer, flat *issuer, err error) {
 	policies := slices.Clone(o.Issuers)

@@ -38,7 +38,7 @@ const (
 	ReasonRevoked            // it was taken back
 	ReasonKeyGone            // its key was removed or replaced just now
 	ReasonKeyTooOld          // its key has not been confirmed by its issuer for Options.JWKSMaxAge
-	ReasonRevocations        // whether it was revoked cannot be told now
+	ReasonRevocations        // nobody can say now whether it was revoked
 	reasons
 )
 
@@ -71,7 +71,7 @@ var reasonTable = [reasons]struct {
 // String is the name of the reason in metrics.
 func (r Reason) String() string { return reasonTable[r].name }
 
-// Code is what the client is told.
+// Code is what the client gets.
 func (r Reason) Code() wire.Code { return reasonTable[r].code }
 
 // Reasons are all that there are.

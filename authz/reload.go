@@ -17,7 +17,7 @@ type source struct {
 	file     string    // "" if it is none
 	endpoint *endpoint // nil if it is no URL
 	reading            // guarded by Verifier.reload
-	tooOld   bool      // and that was told; guarded by Verifier.reload
+	tooOld   bool      // and that was reported; guarded by Verifier.reload
 	asked    bool      // Reload has the endpoint fetched; guarded by Verifier.reload
 }
 
@@ -100,15 +100,15 @@ func (s *source) read() (r reading, err error) {
 	return r, err
 }
 
-// touched reports whether the file is another than was read, or has gone.
-func (s *source) touched() bool {
+// changed reports whether the file is another than was read, or has gone.
+func (s *source) changed() bool {
 	info, err := os.Stat(s.file)
 	return err != nil || !os.SameFile(info, s.info) || !info.ModTime().Equal(s.info.ModTime()) || info.Size() != s.info.Size()
 }
 
 // Run keeps the keys up to date until ctx ends: it fetches URLs again every
-// JWKSRefresh, and reads files again within seconds of a change. What happens to
-// tokens then is told at Reload. Errors go to OnKeyError, and the keys that were
+// JWKSRefresh, and reads files again within seconds of a change. Reload says
+// what happens to tokens then. Errors go to OnKeyError, and the keys that were
 // there before stay. New does not call it; one goroutine of the owner's does.
 func (v *Verifier) Run(ctx context.Context) {
 	files := time.NewTicker(v.filePoll)
@@ -136,10 +136,10 @@ func (v *Verifier) Run(ctx context.Context) {
 
 // pollFiles reads the files that changed. What cannot be used is tried again each
 // time, as it may have been half written, or another file may have to change
-// with it; the same error is told once.
+// with it; the same error is reported once.
 func (v *Verifier) pollFiles() {
 	v.reload.Lock()
-	read, err := v.readFiles((*source).touched)
+	read, err := v.readFiles((*source).changed)
 	fell := false
 	var loaded []KeysLoaded
 	if len(read) > 0 { // a broken file does not keep a key alive in another
@@ -157,7 +157,7 @@ func (v *Verifier) pollFiles() {
 	news := fell || len(read) > 0 && err == nil || text != "" && text != v.fileError
 	v.fileError = text
 	v.reload.Unlock()
-	v.tellLoaded(loaded)
+	v.reportLoaded(loaded)
 	if news {
 		v.loaded(fell, err)
 	}
@@ -171,10 +171,10 @@ func (r *reading) expires(maxAge time.Duration) int64 {
 	return r.fetched.Add(maxAge).UnixNano()
 }
 
-// noticeAge tells of the key sets that have become too old, each once. Check refuses
+// noticeAge reports the key sets that have become too old, each once. Check refuses
 // their tokens by itself.
 func (v *Verifier) noticeAge() {
-	var told []error
+	var reports []error
 	v.reload.Lock()
 	for _, is := range v.issuers {
 		for _, from := range is.remote {
@@ -182,17 +182,17 @@ func (v *Verifier) noticeAge() {
 				continue
 			}
 			from.tooOld = true
-			told = append(told, fmt.Errorf("JWK Set %s: the last fetch that succeeded is older than %v (auth.jwks_max_age); tokens of its keys are unavailable until one succeeds",
+			reports = append(reports, fmt.Errorf("JWK Set %s: the last fetch that succeeded is older than %v (auth.jwks_max_age); tokens of its keys are unavailable until one succeeds",
 				from.endpoint.name, v.options.JWKSMaxAge))
 		}
 	}
 	v.reload.Unlock()
-	for _, err := range told {
+	for _, err := range reports {
 		if v.options.OnKeySetTooOld != nil {
 			v.options.OnKeySetTooOld(err)
 		}
 	}
-	if len(told) > 0 {
+	if len(reports) > 0 {
 		v.changed()
 	}
 }
@@ -241,7 +241,7 @@ func (v *Verifier) Reload() error {
 		loaded = []KeysLoaded{{Source: "memory"}}
 	}
 	v.reload.Unlock()
-	v.tellLoaded(loaded)
+	v.reportLoaded(loaded)
 	if fell {
 		v.changed()
 	}
@@ -282,8 +282,8 @@ func (s *source) name() string {
 	return s.file
 }
 
-// tellLoaded is called without v.reload.
-func (v *Verifier) tellLoaded(list []KeysLoaded) {
+// reportLoaded is called without v.reload.
+func (v *Verifier) reportLoaded(list []KeysLoaded) {
 	if v.options.OnKeysLoaded == nil {
 		return
 	}
@@ -356,24 +356,24 @@ func (v *Verifier) install(read map[*source]reading) (fell bool, err error) {
 		c.expires.Store(c.until)
 	}
 	v.keys.Store(next)
-	v.tellSkipped()
+	v.reportSkipped()
 	return old.retire(next), nil
 }
 
-// tellSkipped tells of the entries that are not trusted, each once for as long as
+// reportSkipped reports the entries that are not trusted, each once for as long as
 // it stays as it is. v.reload is held.
-func (v *Verifier) tellSkipped() {
-	told := map[string]bool{}
+func (v *Verifier) reportSkipped() {
+	reported := map[string]bool{}
 	for _, is := range v.issuers {
 		for _, from := range is.sources {
 			for _, err := range from.skipped {
 				text := err.Error()
-				if !v.skipped[text] && !told[text] && v.options.OnKeySkipped != nil {
+				if !v.skipped[text] && !reported[text] && v.options.OnKeySkipped != nil {
 					v.options.OnKeySkipped(err)
 				}
-				told[text] = true
+				reported[text] = true
 			}
 		}
 	}
-	v.skipped = told
+	v.skipped = reported
 }

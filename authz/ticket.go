@@ -22,7 +22,7 @@ func NewTicket() string {
 }
 
 // TicketKey is the name under which a bucket keeps what a ticket stands for.
-// Who can read the bucket cannot tell the ticket from it. ticket may be anything
+// A reader of the bucket cannot work out the ticket from it. ticket may be anything
 // that a client sent.
 func TicketKey(ticket string) string { return keyName("ticket", ticket) }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // Token is one verified token: what it was, how long it lasts and what it
-// permits. It is immutable, shared by all who present the same token, and its
+// permits. It is immutable, shared by all connections that present the same token, and its
 // methods may be called from any goroutine. Those of the path do not allocate:
 // all but OnceKey and Record.
 type Token struct {

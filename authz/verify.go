@@ -58,7 +58,7 @@ type Verifier struct {
 	keys      atomic.Pointer[keySet]
 	reload    sync.Mutex      // held while keys and what it is made from are being replaced
 	fileError string          // of the last look at the files; guarded by reload
-	skipped   map[string]bool // what was told of entries that are not trusted; guarded by reload
+	skipped   map[string]bool // what was reported of entries that are not trusted; guarded by reload
 
 	verified, stales  atomic.Uint64
 	refused           [reasons]atomic.Uint64
@@ -83,7 +83,7 @@ type Stats struct {
 
 // New loads the keys, those of URLs included, and makes a Verifier. It refuses
 // weak keys, files that it cannot read, and options out of bounds; the error names
-// the file or option and the remedy. A URL that does not answer is told to
+// the file or option and the remedy. A URL that does not answer is reported to
 // OnKeyError, and is an error only when no key at all could be loaded.
 func New(options Options) (*Verifier, error) { return NewContext(context.Background(), options) }
 
@@ -183,7 +183,7 @@ func (v *Verifier) routeOf(token []byte) *route {
 // not nil exactly when the code is OK. It looks first whether the token has
 // been remembered meanwhile, as when many connections bring the same new one
 // and their verifications queue. token is neither kept nor changed. Unavailable
-// says that the token may well be valid, but that this cannot be told now.
+// says that the token may well be valid, but that nobody can say so now.
 func (v *Verifier) Verify(token []byte) (*Token, wire.Code) {
 	return v.VerifyFrom(token, netip.Addr{})
 }

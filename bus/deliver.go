@@ -40,7 +40,7 @@ func (b *Bus) read(s *shard) {
 	}
 }
 
-// next gives the message that waits, or nil. Before it says nil it lets the goroutines that feed the queue
+// next returns the message that waits, or nil. Before it returns nil it lets the goroutines that feed the queue
 // run: under load that makes rounds of 15 events out of rounds of 3, and each round costs a write to every
 // subscriber; an idle process does not notice.
 func (s *shard) next() *nats.Msg {
@@ -75,7 +75,7 @@ func (b *Bus) event(s *shard, m *nats.Msg) {
 	}
 }
 
-// find gives the subscription that a message came for, without a lock unless there is none.
+// find returns the subscription that a message came for, without a lock unless there is none.
 func (in *interest) find(n *nats.Subscription) *subscription {
 	v, ok := in.bySub.Load(n)
 	if !ok {

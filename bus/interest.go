@@ -142,7 +142,7 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 	return sub, nil
 }
 
-// Unsubscribe ends the interest under handle; an unknown handle is ignored. NATS is told only after
+// Unsubscribe ends the interest under handle; an unknown handle is ignored. NATS learns of it only after
 // Options.Linger. The round that is being handed over may still bring events for handle, later ones do not:
 // do not give handle to another pattern before every shard's Flush.
 func (b *Bus) Unsubscribe(handle uint32) {
@@ -162,7 +162,7 @@ func (b *Bus) Unsubscribe(handle uint32) {
 	}
 }
 
-// forget takes sub out of every table. mu is held; the caller then calls drop without it, since
+// forget takes sub out of every table. mu is held. The caller then calls drop without mu, since
 // nats.go may hold its own lock while it dials.
 func (in *interest) forget(sub *subscription) {
 	if h := sub.handle.Swap(0); h != 0 {
@@ -239,7 +239,7 @@ func (b *Bus) settle(w waiter, err error) wire.Code {
 		in.mu.Unlock()
 		return wire.OK
 	}
-	gone := w.sub.owner == w.owner // otherwise it is another's now, whose turn comes
+	gone := w.sub.owner == w.owner // otherwise another Subscribe has it now, whose turn comes
 	if gone {
 		in.forget(w.sub)
 	}

@@ -45,11 +45,11 @@ type link struct {
 	out, spare                []byte // what is to be written
 	unanswered                int    // writes whose PONG is due
 	queued                    int    // events in out
-	kicked                    bool   // out is to leave now
+	kicked                    bool   // the writer is to write out now
 	closed                    bool
 	subs                      map[uint64]*subscription
 	sid                       uint64       // the last one, but for ofPatterns
-	pongs                     []chan error // for each PING under way, who waits for it, if anybody
+	pongs                     []chan error // for each PING under way: where to report its PONG, or nil
 	published, publishedBytes uint64
 	reconnects                uint64
 }
@@ -80,7 +80,7 @@ func (b *Bus) openLink(dial func() (net.Conn, error), user, password string) (*l
 	return l, l.connect()
 }
 
-// connect greets the server and makes the subscriptions that there are.
+// connect logs in to the server and makes the subscriptions that there are.
 func (l *link) connect() error {
 	conn, err := l.dial()
 	if err != nil {
@@ -173,14 +173,14 @@ func (l *link) publish(topic, data []byte) wire.Code {
 	return wire.OK
 }
 
-// ping has the server answer, and done, which has room for it, told. mu is held.
+// ping asks the server for a PONG, which is reported to done, if that is not nil; done has room for it. mu is held.
 func (l *link) ping(done chan error) {
 	l.out = append(l.out, "PING\r\n"...)
 	l.pongs = append(l.pongs, done)
 	l.pings.Add(1)
 }
 
-// kick has what is in out written. mu is held.
+// kick wakes the writer, so that it writes what is in out. mu is held.
 func (l *link) kick() {
 	if !l.kicked {
 		l.kicked = true

@@ -23,7 +23,7 @@ type queuedConn struct {
 	err     error
 }
 
-// An outbox tells the bus of how the queue of its connection does. Connections follow one another.
+// An outbox says whether the queue of the connection is full. Connections follow one another.
 type outbox struct {
 	full atomic.Bool
 	room func() // called when it is full no more
@@ -97,7 +97,7 @@ func (c *queuedConn) drain() {
 	}
 }
 
-// fail has nats.go notice that the connection is of no use any more.
+// fail makes nats.go notice that the connection is of no use any more.
 func (c *queuedConn) fail(err error) {
 	c.mu.Lock()
 	c.err = err

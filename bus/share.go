@@ -23,7 +23,7 @@ func (b *Bus) Conn() *nats.Conn { return b.conn }
 // Watch tells w the state of Conn, now and at each change until Close.
 func (b *Bus) Watch(w Watcher) { b.watchers.add(w, b.connected.Load) }
 
-// watchers are those who share the connection. mu keeps what they are told in order.
+// watchers are the users of the connection. mu keeps their calls in order.
 type watchers struct {
 	mu  sync.Mutex
 	all []Watcher

@@ -42,7 +42,7 @@ func (c *Client) elsewhere(s *session) *session {
 	}
 }
 
-// move makes next the connection, and s one that is given up when nothing relies on it. It reports false if the client
+// move makes next the connection, and s one that is given up when nothing needs it any more. It reports false if the client
 // has ended.
 //
 // Publishes wait until those that went to s are answered, so that the order of one goroutine's publishes holds.
@@ -58,7 +58,7 @@ func (c *Client) move(s, next *session) bool {
 	moved := c.attach(next)
 	close(s.moved)
 	c.retiring.Go(func() {
-		for c.relies(s) {
+		for c.isNeeded(s) {
 			if !sleep(c.ctx, retireInterval) {
 				break
 			}
@@ -68,8 +68,8 @@ func (c *Client) move(s, next *session) bool {
 	return moved
 }
 
-// relies reports whether something still has to come over s.
-func (c *Client) relies(s *session) bool {
+// isNeeded reports whether something still has to come over s.
+func (c *Client) isNeeded(s *session) bool {
 	s.mu.Lock()
 	busy := len(s.calls) > 0
 	s.mu.Unlock()

@@ -147,7 +147,7 @@ func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
 		writable = 0
 	}
 	gauge(ch, descRevocationsAge, age)
-	gauge(ch, descRevocationsUnsaved, float64(c.revocations.unsaved()))
+	gauge(ch, descRevocationsUnsaved, float64(c.revocations.countUnsaved()))
 	gauge(ch, descStoreWritable, writable)
 	for bucket, n := range c.store.Losses() {
 		counter(ch, descStoreLosses, n, bucket)

@@ -136,7 +136,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	if n.Server, err = server.New(o.Server, n.Verifier, n.log); err != nil {
 		return nil, &StartError{"Server", err}
 	}
-	// Both ports are taken before anything runs, so that a port in use is told at once.
+	// Both ports are taken before anything runs, so that a port in use is an error at once.
 	if n.listener, err = loop.Listen(cmp.Or(o.Listen, "127.0.0.1:0")); err != nil {
 		return nil, &StartError{"Listen", err}
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// reportInterval is how often the verifier is told how recent the revocations are.
+	// reportInterval is how often the verifier learns how recent the revocations are.
 	reportInterval = time.Second
 	// loadTimeout bounds how long a start waits for the revocations that there are.
 	loadTimeout = 5 * time.Second
@@ -32,8 +32,8 @@ const (
 //	bucket → watch → verifier, on every node
 //	verifier → rechecker → subscriptions and connections that hold such a token
 //
-// What is in force here and not in the bucket, since that could not be written or has lost it, is owed, and written as
-// soon as that can be done.
+// What is in force here and not in the bucket, since that could not be written or has lost it, is kept in unsaved. It is
+// written as soon as that can be done.
 type revocations struct {
 	verifier *authz.Verifier
 	store    *store.Store
@@ -48,14 +48,14 @@ type revocations struct {
 	missed  map[string]time.Time // by key, when it was first seen
 	removed map[string]bool      // keys that somebody removed from the bucket by hand, in this load
 
-	since time.Time // what was called earlier is history, which says nothing of how long it took
-	mu    sync.Mutex
-	seen  map[string]seenCall // by key: loading them anew brings each again
-	owed  map[string]owing    // by key
+	since   time.Time // what was called earlier is history, which says nothing of how long it took
+	mu      sync.Mutex
+	seen    map[string]seenCall     // by key: loading them anew brings each again
+	unsaved map[string]unsavedEntry // by key
 }
 
-// owing is an entry that the bucket should have.
-type owing struct {
+// unsavedEntry is an entry that the bucket should have.
+type unsavedEntry struct {
 	value []byte
 	until time.Time
 }
@@ -73,7 +73,7 @@ func newRevocations(v *authz.Verifier, s *store.Store, recheck *rechecker, log *
 	}
 	return &revocations{
 		verifier: v, store: s, recheck: recheck, log: log, calls: calls,
-		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{}, owed: map[string]owing{}, missed: map[string]time.Time{},
+		synced: make(chan struct{}), since: time.Now(), seen: map[string]seenCall{}, unsaved: map[string]unsavedEntry{}, missed: map[string]time.Time{},
 	}
 }
 
@@ -103,7 +103,7 @@ func (r *revocations) revoke(ctx context.Context, of server.Revocation) (err err
 	value, until := encode(complete, called), r.verifier.End(complete)
 	kept := r.store.PutRevocation(ctx, key, value, until)
 	if kept != nil {
-		r.owe(key, owing{value, until})
+		r.addUnsaved(key, unsavedEntry{value, until})
 	}
 	select {
 	case <-ended:
@@ -133,41 +133,41 @@ func encode(of authz.Revocation, called time.Time) []byte {
 	return value
 }
 
-// owe reports whether this is news.
-func (r *revocations) owe(key string, what owing) bool {
+// addUnsaved reports whether this is news.
+func (r *revocations) addUnsaved(key string, entry unsavedEntry) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, known := r.owed[key]
-	r.owed[key] = what
+	_, known := r.unsaved[key]
+	r.unsaved[key] = entry
 	return !known
 }
 
-func (r *revocations) forgive(key string) {
+func (r *revocations) removeUnsaved(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.owed, key)
+	delete(r.unsaved, key)
 }
 
-// unsaved is how many revocations are owed.
-func (r *revocations) unsaved() int {
+// countUnsaved is how many entries the bucket should have and has not, as far as is known.
+func (r *revocations) countUnsaved() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.owed)
+	return len(r.unsaved)
 }
 
-// pay writes what is owed, as far as that can be done now.
-func (r *revocations) pay(ctx context.Context) {
+// saveUnsaved writes what the bucket has not, as far as that can be done now.
+func (r *revocations) saveUnsaved(ctx context.Context) {
 	r.mu.Lock()
-	owed := maps.Clone(r.owed) // in an order of its own on each node: together they are faster
+	unsaved := maps.Clone(r.unsaved) // in an order of its own on each node: together they are faster
 	r.mu.Unlock()
-	for key, what := range owed {
-		if time.Now().Before(what.until) && r.store.PutRevocation(ctx, key, what.value, what.until) != nil {
+	for key, entry := range unsaved {
+		if time.Now().Before(entry.until) && r.store.PutRevocation(ctx, key, entry.value, entry.until) != nil {
 			return
 		}
-		r.forgive(key)
+		r.removeUnsaved(key)
 	}
-	if len(owed) > 0 {
-		r.log.Info("revocations that NATS did not have are written", zap.Int("revocations", len(owed)))
+	if len(unsaved) > 0 {
+		r.log.Info("revocations that NATS did not have are written", zap.Int("revocations", len(unsaved)))
 	}
 }
 
@@ -220,7 +220,7 @@ func bucketKey(r authz.Revocation) string {
 
 // apply is called by the store for every revocation, those of this node included.
 func (r *revocations) apply(key string, value []byte) {
-	r.forgive(key)
+	r.removeUnsaved(key)
 	var s stored
 	err := json.Unmarshal(value, &s)
 	var of authz.Revocation
@@ -268,7 +268,7 @@ func (r *revocations) loaded() {
 	r.fresh()
 	lost := 0
 	for _, of := range r.verifier.UnseenRevocations() {
-		if key := bucketKey(of); !r.removed[key] && r.owe(key, owing{encode(of, time.Time{}), r.verifier.End(of)}) {
+		if key := bucketKey(of); !r.removed[key] && r.addUnsaved(key, unsavedEntry{encode(of, time.Time{}), r.verifier.End(of)}) {
 			lost++
 		}
 	}
@@ -292,7 +292,7 @@ func (r *revocations) run(ctx context.Context) {
 		select {
 		case <-tick.C:
 			r.fresh()
-			r.pay(ctx)
+			r.saveUnsaved(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -321,7 +321,7 @@ func (r *revocations) ready(maxAge time.Duration) error {
 	if err := r.store.Writable(); err != nil {
 		return fmt.Errorf("revocations cannot be stored: %w", err)
 	}
-	if n := r.unsaved(); n > 0 {
+	if n := r.countUnsaved(); n > 0 {
 		return fmt.Errorf("%d revocations are in force here and not stored yet", n)
 	}
 	return nil

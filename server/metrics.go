@@ -10,7 +10,7 @@ import (
 )
 
 // collector reads the loops' counters when it is asked. The path counts in
-// plain integers that only its loop touches; a scrape costs the path nothing.
+// plain integers that only its loop uses; a scrape costs the path nothing.
 type collector struct{ s *Server }
 
 // Collector returns the server's metrics, for one registry. Their names are a

@@ -47,7 +47,7 @@ func (s *Server) publishHandler(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Accept-Encoding", "identity")
 		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "send the body as it is, without Content-Encoding")
 	case err == nil && media == mediaJSON:
-		p.one(w, r)
+		p.publishOne(w, r)
 	case err == nil && media == mediaNDJSON:
 		p.many(w, r)
 	default:
@@ -81,8 +81,8 @@ type publisher struct {
 	retryAfter time.Duration
 }
 
-// one answers a request with one event.
-func (p *publisher) one(w http.ResponseWriter, r *http.Request) {
+// publishOne answers a request with one event.
+func (p *publisher) publishOne(w http.ResponseWriter, r *http.Request) {
 	body := http.MaxBytesReader(w, r.Body, int64(p.opts.Loop.MessageBytes))
 	text, err := io.ReadAll(body)
 	var tooLarge *http.MaxBytesError

@@ -281,7 +281,7 @@ const httpGrace = 3 * time.Second
 const minRestartNotice = time.Second
 
 // announceRestart tells all clients that the node restarts, and waits for as
-// long as they are told that it goes on, or until all of them have left.
+// long as they know that it goes on, or until all of them have left.
 func (s *Server) announceRestart(ctx context.Context, within time.Duration) {
 	frame := wire.AppendRestart(nil, within)
 	for _, l := range s.engine.Loops() {

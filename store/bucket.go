@@ -176,14 +176,14 @@ func (k *bucket) attempt(ctx context.Context, f func(context.Context, *openBucke
 		if err != nil {
 			return err
 		}
-		if err = f(ctx, o); err == nil || !again || !gone(err) {
+		if err = f(ctx, o); err == nil || !again || !isGone(err) {
 			return err
 		}
 		k.opened.CompareAndSwap(o, nil)
 	}
 }
 
-func gone(err error) bool {
+func isGone(err error) bool {
 	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, jetstream.ErrStreamNotFound)
 }

@@ -161,7 +161,7 @@ func (f *follower) start(session context.Context) error {
 		IdleHeartbeat:  heartbeat,
 		MemoryStorage:  true,
 	})
-	if err != nil && gone(err) {
+	if err != nil && isGone(err) {
 		f.store.revocations.opened.CompareAndSwap(f.open, nil)
 	}
 	return err
@@ -176,7 +176,7 @@ func (f *follower) last(session context.Context) (uint64, error) {
 		return 0, nil
 	}
 	if err != nil {
-		if gone(err) {
+		if isGone(err) {
 			f.store.revocations.opened.CompareAndSwap(f.open, nil)
 		}
 		return 0, err

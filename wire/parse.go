@@ -143,7 +143,7 @@ func (o *object) short(limit int, wrong *Error) ([]byte, *Error) {
 }
 
 // complete checks that what the Kind needs is there. The token is left to the
-// caller, who has a code of its own for that.
+// caller, which has a code of its own for that.
 func (env *Envelope) complete() *Error {
 	switch env.Kind {
 	case 0:

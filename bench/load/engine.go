@@ -37,7 +37,7 @@ const (
 	timerEvent = -1
 	linkEvent  = -2
 
-	// edges is what a connection tells: each time once, which spares the kernel to
+	// edges is what epoll reports of a connection, each change once, which spares the kernel to
 	// look again. After it, a socket is read until it has given less than asked, or
 	// to its end, if that has come.
 	edges  = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
@@ -102,21 +102,21 @@ func newEngine(target Target, messages *messages) (*engine, error) {
 		latency: hdrhistogram.New(minLatency, maxLatency, latencyDigits),
 	}
 	e.tick()
-	return e, e.control(unix.EPOLL_CTL_ADD, timer, timerEvent, unix.EPOLLIN)
+	return e, e.epollControl(unix.EPOLL_CTL_ADD, timer, timerEvent, unix.EPOLLIN)
 }
 
 // listen hands what comes over links to heard.
 func (e *engine) listen(links []*link, heard func(link int, m note) error) error {
 	e.links, e.heard = links, heard
 	for i, l := range links {
-		if err := e.control(unix.EPOLL_CTL_ADD, l.in, linkEvent-i, unix.EPOLLIN); err != nil {
+		if err := e.epollControl(unix.EPOLL_CTL_ADD, l.in, linkEvent-i, unix.EPOLLIN); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *engine) control(op, fd, id int, events uint32) error {
+func (e *engine) epollControl(op, fd, id int, events uint32) error {
 	return unix.EpollCtl(e.epoll, op, fd, &unix.EpollEvent{Events: events, Fd: int32(id)})
 }
 
@@ -129,7 +129,7 @@ func (e *engine) add(c *conn) error {
 			return err
 		}
 	}
-	return e.control(unix.EPOLL_CTL_ADD, c.fd, c.id, edges)
+	return e.epollControl(unix.EPOLL_CTL_ADD, c.fd, c.id, edges)
 }
 
 // stall stops reading a connection, for which the kernel keeps little, so that
@@ -139,7 +139,7 @@ func (e *engine) stall(c *conn) error {
 	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBytes); err != nil {
 		return err
 	}
-	return e.control(unix.EPOLL_CTL_MOD, c.fd, c.id, unix.EPOLLET)
+	return e.epollControl(unix.EPOLL_CTL_MOD, c.fd, c.id, unix.EPOLLET)
 }
 
 // resume reads a stalled connection, without counting.
@@ -150,7 +150,7 @@ func (e *engine) resume(c *conn) error {
 	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, readBuffer); err != nil {
 		return err
 	}
-	return e.control(unix.EPOLL_CTL_MOD, c.fd, c.id, edges)
+	return e.epollControl(unix.EPOLL_CTL_MOD, c.fd, c.id, edges)
 }
 
 // close drops every connection.

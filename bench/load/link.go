@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// note is what the process that publishes and one that receives tell each
+// note is what the process that publishes and one that receives send each
 // other: a line of JSON in which one member is set.
 type note struct {
 	// To one that receives.

@@ -39,7 +39,7 @@ type pace struct {
 	expect      []int  // closed loop: what each topic waits for after a round
 	outstanding []int  // closed loop: what of that has not come
 	ready       []int  // closed loop: topics that wait for nothing
-	queue       []turn // closed loop: who is to write a window, from next on
+	queue       []turn // closed loop: the turns to write a window, from next on
 	next        int
 	publishedTo []int // by topic
 	turns       []turn
@@ -84,7 +84,7 @@ func (e *engine) arrived(topic int) {
 	}
 }
 
-// report tells the process that publishes which topics have their round.
+// report sends the process that publishes which topics have their round.
 func (e *engine) report() error {
 	if e.writers != nil || len(e.ready) == 0 {
 		return nil

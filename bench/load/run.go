@@ -59,7 +59,7 @@ type Progress struct {
 const (
 	// openers is how many connections are opened at once.
 	openers = 32
-	// progressEvery is how often progress is told.
+	// progressEvery is how often progress is reported.
 	progressEvery = 200 * time.Millisecond
 	// pollEvents is how many events one epoll_wait brings.
 	pollEvents = 512
@@ -104,7 +104,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 		return results, err
 	}
 	r.flooder = f
-	// Those who are cut off are gone: each load begins with new ones.
+	// Clients that were cut off are gone: each load begins with new ones.
 	for _, l := range o.Loads {
 		r.Loads = []Load{l}
 		more, err := r.traffic(ctx, o.Plan.Stalled)

@@ -105,7 +105,7 @@ func (w *worker) drop() {
 	}
 }
 
-// progress tells how much has come. Should that not be possible, then the pipe
+// progress reports how much has come. Should that not be possible, then the pipe
 // is closed, and the engine will see that.
 func (w *worker) progress(Progress) {
 	if w.engine != nil && w.engine.count.delivered > 0 {

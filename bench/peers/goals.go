@@ -63,7 +63,7 @@ var goals = slices.Concat(
 	},
 )
 
-// besides is who takes part without a goal, for the plot.
+// besides are the figures that are measured without a goal, for the plot.
 var besides = []figure{
 	{"fan1000-w1", "gws", cpuPerDelivery},
 	{"fan1000-w1", "nats", cpuPerDelivery},

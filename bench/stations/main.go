@@ -93,7 +93,7 @@ func run(ctx context.Context, o options) (err error) {
 	for round := range o.count {
 		_, _ = fmt.Fprintf(o.progress, "round %d of %d\n", round+1, o.count)
 		for i := range sides {
-			s := sides[(round+i)%len(sides)] // who goes first takes turns, too
+			s := sides[(round+i)%len(sides)] // the sides take turns at going first, too
 			if err := s.measure(ctx, o); err != nil {
 				return err
 			}

@@ -179,7 +179,7 @@ func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
 			return err
 		}
 	}
-	if err := c.share(p, &o); err != nil {
+	if err := c.setProcesses(p, &o); err != nil {
 		return err
 	}
 	stop, err := c.server(&o, t != nil && t.Fresh)
@@ -199,8 +199,8 @@ func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
 	return c.report(p, results)
 }
 
-// share decides how many processes there are, and how one is started.
-func (c *benchFlags) share(p *process, o *load.Options) error {
+// setProcesses decides how many processes there are, and how one is started.
+func (c *benchFlags) setProcesses(p *process, o *load.Options) error {
 	switch {
 	case c.Processes < 0:
 		return usagef("--processes: %d; use 0 or more", c.Processes)

@@ -159,7 +159,6 @@ func TestStopDuringAChange(t *testing.T) {
 	}
 }
 
-// The process's own time goes on with what it does.
 // A loop that still runs may ask for a change while the governor stops, and after it.
 func TestTurnsBesideStop(t *testing.T) {
 	for range 100 {
@@ -184,6 +183,7 @@ func TestTurnsBesideStop(t *testing.T) {
 	}
 }
 
+// The process's own time goes on with what it does.
 func TestProcessTime(t *testing.T) {
 	before, ok := processTime()
 	if runtime.GOOS != "linux" {
