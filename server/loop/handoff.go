@@ -70,21 +70,30 @@ func (c *httpConn) Close() error {
 // request of a new connection. The caller gives conn up, also when there is an
 // error. Any goroutine may call it.
 func (e *Engine) Adopt(conn net.Conn, head []byte) error {
-	h, ok := conn.(*httpConn)
-	if !ok {
-		_ = conn.Close()
-		return errors.New("not a connection of this engine")
-	}
-	fd, err := duplicate(h.Conn.(*net.TCPConn))
+	h, fd, err := takeBack(conn)
 	if err != nil {
-		_ = h.Close()
 		return err
 	}
 	// Behind a request that was sent before this one, unread bytes may be left.
 	head = append(head, h.received...)
-	h.once.Do(func() {}) // it goes on counting towards the limits
+	return e.assign(nil, fd, h.addr, func(to *Loop) { to.adopt(fd, h.addr, head) })
+}
+
+// takeBack ends net/http's part in a connection, which goes on counting towards the limits, and gives its socket.
+func takeBack(conn net.Conn) (h *httpConn, fd int32, err error) {
+	h, ok := conn.(*httpConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, -1, errors.New("not a connection of this engine")
+	}
+	socket, err := duplicate(h.Conn.(*net.TCPConn))
+	if err != nil {
+		_ = h.Close()
+		return nil, -1, err
+	}
+	h.once.Do(func() {})
 	_ = h.Conn.Close()
-	return e.assign(nil, int32(fd), h.addr, func(to *Loop) { to.adopt(int32(fd), h.addr, head) })
+	return h, int32(socket), nil
 }
 
 // adopt goes on with a connection that has been net/http's.
@@ -106,7 +115,7 @@ const handoffRoom = 128
 // HandoffListener is a [net.Listener] for net/http. Its connections come from an
 // engine that has it as [Options.HTTP].
 type HandoffListener struct {
-	conns chan net.Conn // has room for handoffRoom, so that who has a place need not wait
+	conns chan net.Conn // has room for handoffRoom, so that a connection with a place need not wait
 
 	mu     sync.Mutex
 	places int  // guarded by mu: taken and not given back by Accept

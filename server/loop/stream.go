@@ -2,7 +2,6 @@ package loop
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"strconv"
 
@@ -23,20 +22,12 @@ import (
 // has begun, [Handler.Open] is called. The caller gives conn up, also when there is an
 // error. Any goroutine may call it.
 func (e *Engine) AdoptStream(conn net.Conn, accept func(c *Conn) (response []byte, ok bool)) error {
-	h, ok := conn.(*httpConn)
-	if !ok {
-		_ = conn.Close()
-		return errors.New("not a connection of this engine")
-	}
-	fd, err := duplicate(h.Conn.(*net.TCPConn))
+	h, fd, err := takeBack(conn)
 	if err != nil {
-		_ = h.Close()
 		return err
 	}
-	limitUnacknowledged(fd, e.opts.IdleTimeout)
-	h.once.Do(func() {}) // it goes on counting towards the limits
-	_ = h.Conn.Close()
-	return e.assign(nil, int32(fd), h.addr, func(to *Loop) { to.adoptStream(int32(fd), h.addr, accept) })
+	limitUnacknowledged(int(fd), e.opts.IdleTimeout)
+	return e.assign(nil, fd, h.addr, func(to *Loop) { to.adoptStream(fd, h.addr, accept) })
 }
 
 func (l *Loop) adoptStream(fd int32, addr [16]byte, accept func(c *Conn) ([]byte, bool)) {
