@@ -8,7 +8,7 @@ MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 GOALS ?=
 
-.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz mutate e2e
+.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model mutate e2e
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ abuse: ## attack a server in forty ways, and see that honest clients do not noti
 
 fuzz: ## each fuzz target for FUZZTIME
 	.ci/fuzz $(FUZZTIME)
+
+model: ## random runs of a node against a model of what it promises; half an hour
+	$(GO) test -race -count=1 -timeout 2h -run TestModel ./node -model.seed=$$(date +%s) -model.seeds=200 -model.steps=200
 
 mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see which the tests notice; hours
 	$(GO) run ./tools/mutate --n $(MUTANTS) --min 95 $(PACKAGES)
