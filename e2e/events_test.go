@@ -66,7 +66,8 @@ func TestEventSourceInABrowser(t *testing.T) {
 	}
 	b := browser{startScript(t, "page.mjs", chromium(t))}
 	keys := newIssuer(t)
-	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public)
+	home := website(t)
+	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--origins="+home)
 	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]}}`)
 	source := strings.ReplaceAll(`
 		const token = task, shown = []
@@ -81,7 +82,7 @@ func TestEventSourceInABrowser(t *testing.T) {
 		while (shown.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
 		events.close()
 		return { status: answer.status, shown }`, "127.0.0.1:8080", node.address())
-	o := b.do(t, website(t), "task", map[string]any{"source": source, "task": token})
+	o := b.do(t, home, "task", map[string]any{"source": source, "task": token})
 	if o.Body != `{"status":200,"shown":[{"text":"hello"}]}` {
 		t.Errorf("the page says %+v", o)
 	}

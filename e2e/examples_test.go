@@ -501,7 +501,7 @@ func TestScriptExamples(t *testing.T) {
 	keys := newIssuer(t)
 	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]}}`)
 	for round := range *repeat {
-		node := serve(t, fmt.Sprintf("notifyd %d", round+1), nil, "--auth.keys="+keys.public)
+		node := serve(t, fmt.Sprintf("notifyd %d", round+1), nil, "--auth.keys="+keys.public, "--origins="+home)
 		for _, example := range sources {
 			source := strings.ReplaceAll(example.text, "127.0.0.1:8080", node.address())
 			if example.file == "docs/authentication.md" {

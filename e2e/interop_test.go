@@ -82,7 +82,7 @@ func TestInterop(t *testing.T) {
 	}
 	_, natsURL := natsProcess(t, "127.0.0.1:0")
 	natsURL = "nats://" + natsURL
-	node := serve(t, "notifyd", nil, "--nats.url="+natsURL, "--limits.auth-failures=1000",
+	node := serve(t, "notifyd", nil, "--nats.url="+natsURL, "--limits.auth-failures=1000", "--origins=*",
 		"--auth.keys="+keyFile(t, "jwks.json", string(jwks)),
 		"--auth.keys="+keyFile(t, "hmac.json", string(byAlg["HS256"].JWK)))
 	spy := spyOnNATS(t, natsURL)

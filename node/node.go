@@ -133,6 +133,11 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 		return nil, &StartError{"Auth", err}
 	}
 	o.Server.Node, o.Server.Shards, o.Bus.Shards = id, busShards, busShards
+	asked, lowered := o.Server.Loop.Connections, false
+	if o.Server.Loop.Connections, lowered = boundConnections(asked); lowered {
+		n.log.Warn("the process has too few descriptors for limits.connections, taking fewer; raise ulimit -n or LimitNOFILE",
+			zap.Int("limits.connections", asked), zap.Int("taken", o.Server.Loop.Connections))
+	}
 	if n.Server, err = server.New(o.Server, n.Verifier, n.log); err != nil {
 		return nil, &StartError{"Server", err}
 	}

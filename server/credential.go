@@ -139,7 +139,7 @@ func (s *Server) judge(c *loop.Conn, r *loop.Request) (refused *refusal, why str
 	if string(path) != s.opts.PathPrefix+wire.Path {
 		return errNotFound, "path " + strconv.QuoteToASCII(string(path[:min(len(path), 100)]))
 	}
-	if !s.originAllowed(string(r.Origin)) {
+	if !s.originAllowed(string(r.Origin), string(r.Host)) {
 		return errOrigin, "origin " + strconv.QuoteToASCII(string(r.Origin[:min(len(r.Origin), 100)]))
 	}
 	o, refused := offered(string(query), r)

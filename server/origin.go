@@ -2,20 +2,27 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/notifyd/notifyd/wire"
 )
 
-// originAllowed says whether a browser page of this origin may connect. A client that
-// sends no Origin is no browser, and not bound by it.
-func (s *Server) originAllowed(origin string) bool {
-	if origin == "" || len(s.opts.Origins) == 0 {
+// anyOrigin in [Options.Origins] lets every page connect.
+const anyOrigin = "*"
+
+// originAllowed says whether a browser page of this origin may connect to this host. A
+// client that sends no Origin is no browser, and not bound by it.
+func (s *Server) originAllowed(origin, to string) bool {
+	if origin == "" || slices.Contains(s.opts.Origins, anyOrigin) {
 		return true
 	}
 	scheme, host, ok := strings.Cut(strings.ToLower(origin), "://")
 	if !ok || !isHostPort(host) {
 		return false // "null", a sandboxed page or a file; or no browser's
+	}
+	if len(s.opts.Origins) == 0 {
+		return strings.EqualFold(host, to)
 	}
 	for _, o := range s.opts.Origins {
 		o = strings.ToLower(o)
@@ -61,7 +68,7 @@ func (s *Server) cors(next http.Handler) http.Handler {
 			return
 		}
 		w.Header().Add("Vary", "Origin")
-		if len(r.Header.Values("Origin")) > 1 || !s.originAllowed(origin) {
+		if len(r.Header.Values("Origin")) > 1 || !s.originAllowed(origin, r.Host) {
 			problem(w, http.StatusForbidden, wire.Forbidden, "this origin is not allowed")
 			return
 		}

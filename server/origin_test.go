@@ -12,7 +12,7 @@ import (
 func TestOrigins(t *testing.T) {
 	list := []string{"https://app.example.com:8443", "plain.example", "*.wild.example", "http://*.dev.example", "HTTPS://Case.Example", "capacitor://localhost"}
 	n := start(t, setup{alg: "HS256", server: server.Options{Origins: list}})
-	anyone := start(t, setup{alg: "HS256"})
+	anyone := start(t, setup{alg: "HS256", server: server.Options{Origins: []string{"*"}}})
 	token := n.all(t)
 	for _, x := range []struct {
 		origin  string
@@ -95,4 +95,23 @@ func TestOrigins(t *testing.T) {
 	}
 	// OPTIONS that is no preflight is just a method that is not there.
 	n.ask(t, request("OPTIONS", "/v1/tickets", "", "Origin: https://plain.example")).wantStatus(405)
+}
+
+// Without a list, pages of the host that the request is for connect and call, and no others.
+func TestOriginOfTheHost(t *testing.T) {
+	n := start(t, setup{alg: "HS256"})
+	token := n.all(t)
+	for origin, allowed := range map[string]bool{ // "Host: notifyd" stands in the requests
+		"http://notifyd": true, "https://notifyd": true, "HTTPS://Notifyd": true,
+		"http://notifyd:8080": false, "http://notifyd.evil.example": false, "http://evil.example": false, "http://a.notifyd": false,
+		"null": false, "notifyd": false, "http://notifyd/": false, "http://user@notifyd": false, "http://notifyd, http://evil.example": false,
+	} {
+		shake, post := 403, 403
+		if allowed {
+			shake, post = 101, 201
+		}
+		_ = n.ask(t, head("", "Origin: "+origin)).wantStatus(shake).conn.Close()
+		n.ask(t, request("POST", "/v1/tickets", "", "Origin: "+origin, "Authorization: Bearer "+token)).wantStatus(post)
+	}
+	_ = n.ask(t, head("")).wantStatus(101).conn.Close() // no browser
 }

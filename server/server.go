@@ -93,7 +93,8 @@ type Options struct {
 	// number below Shards. Default 1.
 	Shards int
 	// Origins are the origins of pages that may connect: "https://example.com",
-	// "example.com" with any scheme, "*.example.com" for all below it. Empty: any.
+	// "example.com" with any scheme, "*.example.com" for all below it, "*" for any.
+	// Empty: pages of the host that the request is for.
 	Origins []string
 	// TrustedProxies may name their client in Forwarded or X-Forwarded-For.
 	TrustedProxies []netip.Prefix
@@ -152,6 +153,7 @@ type Server struct {
 
 	verifyOnLoop int // signatures that a loop verifies in a turn
 	penalties    penalties
+	crowded      crowdedLog
 	governor     *governor.Governor // nil: the number of processors stays what it is
 
 	answers answers
@@ -178,7 +180,12 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	if len(opts.TrustedProxies) > 0 {
 		opts.Loop.Exempt = s.isTrusted
 	}
-	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) { s.refusedHandshake(addr, reason, "") }
+	opts.Loop.OnRefuse = func(addr netip.Addr, reason string) {
+		s.refusedHandshake(addr, reason, "")
+		if reason == loop.RefusedPerIP {
+			s.warnCrowded(addr)
+		}
+	}
 	s.ticketsOfSubject = newQuota(opts.TicketsPerSubject, opts.TicketTTL)
 	s.ticketsOfAddress = newQuota(opts.TicketsPerIP, opts.TicketTTL)
 	s.fruitless = newQuota(fruitlessAtOnce, time.Second)

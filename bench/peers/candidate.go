@@ -117,7 +117,7 @@ func newNotifyd(program, dir string) (*candidate, error) {
 		tooSlow: strconv.Itoa(int(wire.CloseSlowConsumer)),
 		command: func(addr string) []string {
 			// It is killed, and what it leaves behind goes with dir.
-			return []string{"env", "TMPDIR=" + dir, program, "serve", "--listen", addr, "--admin.listen", "", "--auth.keys", file, "--auth.keys", badFile}
+			return []string{"env", "TMPDIR=" + dir, program, "serve", "--listen", addr, "--admin.listen", "", "--limits.connections-per-ip", "0", "--auth.keys", file, "--auth.keys", badFile}
 		},
 	}, err
 }

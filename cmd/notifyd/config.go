@@ -18,7 +18,7 @@ type config struct {
 	DrainDelay   time.Duration `help:"On SIGTERM, go on as ever for so long, with a /readyz that says no, before drain_window begins: as long as load balancers take to see it." default:"0s"`
 	DrainWindow  time.Duration `help:"Then tell clients of the restart and go on for half of this time, then spread the closing of connections over the other half." default:"5s"`
 	Loops        int           `help:"Event loops. 0: one for every two cores." default:"0"`
-	Origins      []origin      `help:"Origin whose pages may connect: https://app.example.com, *.example.com with any scheme. Repeatable. None: every page may." placeholder:"ORIGIN"`
+	Origins      []origin      `help:"Origin whose pages may connect: https://app.example.com, *.example.com with any scheme, or * for every page. Repeatable. None: pages of the host that the request is for, and with --dev every page." placeholder:"ORIGIN"`
 	// What a client itself writes into such a header is never believed.
 	TrustedProxies []network `help:"Network of proxies, such as 10.0.0.0/8, whose Forwarded or X-Forwarded-For says where a client is. Repeatable." placeholder:"CIDR"`
 	ProxyHeader    string    `help:"The header that these proxies write: forwarded or x-forwarded-for. auto: either; where both are there and disagree, neither counts." default:"auto"`
@@ -90,8 +90,8 @@ type limitsConfig struct {
 	Burst             int           `help:"Messages that may come at once under limits.rate. 0: as many as the rate." default:"0"`
 	TicketsPerSubject int           `help:"Tickets that one subject may get in auth.ticket_ttl, of one node; over it the answer is 429. 0: no limit." name:"tickets-per-subject" default:"100"`
 	TicketsPerIP      int           `help:"Tickets that one IP address may get in auth.ticket_ttl, of one node; over it the answer is 429. 0: no limit." name:"tickets-per-ip" default:"1000"`
-	Connections       int           `help:"Open connections in all. 0: no limit but the process's descriptors." default:"0"`
-	ConnectionsPerIP  int           `help:"Open connections of one IP address. 0: no limit." name:"connections-per-ip" default:"0"`
+	Connections       int           `help:"Open connections in all. 0, and at most: what the process's descriptors are enough for, less some for all else." default:"0"`
+	ConnectionsPerIP  int           `help:"Open connections of one IP address (IPv6: a /64). Behind a proxy set trusted_proxies too. 0: no limit." name:"connections-per-ip" default:"1000"`
 	BadEnvelopes      int           `help:"Bad envelopes in a row after which a connection is closed (4400)." default:"10"`
 	AuthFailures      int           `help:"Refused tokens in a row after which a connection is closed (4401)." default:"10"`
 	Penalty           time.Duration `help:"Longest pause before a client that sends bad signatures is read on. 0: none." default:"1s"`

@@ -136,8 +136,8 @@ var originForm = regexp.MustCompile(`^((https?|capacitor|ionic|tauri|app|chrome-
 // UnmarshalText refuses what no browser sends: a path, a slash at the end. Apps in a web view have schemes of their own,
 // such as capacitor.
 func (o *origin) UnmarshalText(text []byte) error {
-	if !originForm.Match(text) {
-		return fmt.Errorf("%q is not an origin: write https://app.example.com, app.example.com or *.example.com, without a path", text)
+	if string(text) != "*" && !originForm.Match(text) {
+		return fmt.Errorf("%q is not an origin: write https://app.example.com, app.example.com or *.example.com, without a path, or * for all", text)
 	}
 	*o = origin(text)
 	return nil

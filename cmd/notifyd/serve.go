@@ -59,6 +59,9 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 			return err
 		}
 		dev = []authz.Key{key}
+		if len(c.Origins) == 0 {
+			c.Origins = []origin{"*"} // the page of a beginner comes from a file, or from the port of some tool
+		}
 	}
 	log := newLogger(c.Log, p.stderr)
 	defer func() { _ = log.Sync() }()

@@ -63,6 +63,8 @@ type Handler interface {
 type Request struct {
 	// URI is the request target, path and query.
 	URI []byte
+	// Host is the value of that header.
+	Host []byte
 	// Protocols is the value of Sec-WebSocket-Protocol; several such headers are
 	// joined by commas (RFC 6455 §11.3.4). Nil when the client offered none.
 	Protocols []byte

@@ -119,6 +119,10 @@ func (u *upgradeIO) prepare(h Handler, headBytes int) {
 			u.req.URI = uri
 			return nil
 		},
+		OnHost: func(host []byte) error {
+			u.req.Host = host
+			return nil
+		},
 		ProtocolCustom: func(v []byte) (string, bool) {
 			join(&u.req.Protocols, v)
 			return "", true

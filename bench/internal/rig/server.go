@@ -49,10 +49,10 @@ type Server struct {
 	cmd  *exec.Cmd
 }
 
-// Start runs bin with embedded defaults, no admin listener, and args, until Stop
-// or the end of this process.
+// Start runs bin with embedded defaults, no admin listener, as many connections from one
+// address as a measurement needs, and args, until Stop or the end of this process.
 func Start(bin string, args ...string) (*Server, error) {
-	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin.listen", "", "--log.format", "json"}, args...)
+	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--admin.listen", "", "--log.format", "json", "--limits.connections-per-ip", "0"}, args...)
 	s := &Server{cmd: exec.Command(bin, args...)}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := s.cmd.StderrPipe()
