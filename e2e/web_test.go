@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,54 +139,103 @@ func (o outcomeOf) check(t *testing.T) {
 	t.Logf("%d events acked, %d tokens", o.Acked, o.Minted)
 }
 
+// webTask is what the steps of js/steps.mjs are asked to do.
+type webTask struct {
+	Steps    string `json:"steps"`
+	URL      string `json:"url"`
+	Strategy string `json:"strategy"`
+	Control  string `json:"control"`
+	Count    int    `json:"count,omitempty"`
+}
+
+// stepsInNode does the steps in Node.
+func stepsInNode(t *testing.T, dist string, task webTask) {
+	t.Helper()
+	c, control := startController(t, "")
+	task.URL, task.Control = "ws://"+c.place+"/v1/ws", control
+	text, err := json.Marshal(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := nodeScript(t, "journey.mjs", dist, string(text))
+	says := newJournal("what the journey says")
+	cmd.Stdout = says
+	p := start(t, "journey", cmd)
+	<-p.gone
+	says.end()
+	var o outcomeOf
+	if err := json.Unmarshal([]byte(strings.Join(says.all(), "")), &o); err != nil || p.cmd.ProcessState.ExitCode() != 0 {
+		t.Fatalf("%v: %s\n%s", err, says.tail(), p.output.tail())
+	}
+	o.check(t)
+}
+
+// stepsInChromium does the steps in a page.
+func stepsInChromium(t *testing.T, dist string, task webTask) {
+	t.Helper()
+	files := http.NewServeMux()
+	files.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(dist))))
+	files.HandleFunc("/steps.mjs", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/javascript")
+		http.ServeFile(w, r, "js/steps.mjs")
+	})
+	files.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write([]byte("<!doctype html><title>journey</title>"))
+	})
+	site := httptest.NewServer(files)
+	t.Cleanup(site.Close)
+	c, control := startController(t, site.URL)
+	task.URL, task.Control = "ws://"+c.place+"/v1/ws", control
+	b := browser{startScript(t, "page.mjs", chromium(t))}
+	answer := b.do(t, site.URL, "task", map[string]any{
+		"source": `const { Client, RefusedError } = await import('/client/index.js')
+			const steps = await import('/steps.mjs')
+			return steps[task.steps]({ Client, RefusedError, ...task })`,
+		"task": task,
+	})
+	var o outcomeOf
+	if err := json.Unmarshal([]byte(answer.Body), &o); err != nil {
+		t.Fatalf("%v: %+v", err, answer)
+	}
+	o.check(t)
+}
+
 // The JavaScript client against a real server: order, refusals by code, tokens that live for seconds, a restart.
 func TestWebClientJourney(t *testing.T) {
 	dist := webDist(t)
 	for _, strategy := range []string{"message", "first-message", "subprotocol", "ticket"} {
 		t.Run("Node with "+strategy, func(t *testing.T) {
 			t.Parallel()
-			c, control := startController(t, "")
-			cmd := nodeScript(t, "journey.mjs", dist, "ws://"+c.place+"/v1/ws", strategy, control)
-			says := newJournal("what the journey says")
-			cmd.Stdout = says
-			p := start(t, "journey", cmd)
-			<-p.gone
-			says.end()
-			var o outcomeOf
-			if err := json.Unmarshal([]byte(strings.Join(says.all(), "")), &o); err != nil || p.cmd.ProcessState.ExitCode() != 0 {
-				t.Fatalf("%v: %s\n%s", err, says.tail(), p.output.tail())
-			}
-			o.check(t)
+			stepsInNode(t, dist, webTask{Steps: "journey", Strategy: strategy})
 		})
 	}
 	for _, strategy := range []string{"message", "ticket"} {
 		t.Run("Chromium with "+strategy, func(t *testing.T) {
 			t.Parallel()
-			files := http.NewServeMux()
-			files.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(dist))))
-			files.HandleFunc("/steps.mjs", func(w http.ResponseWriter, r *http.Request) {
-				w.Header().Set("Content-Type", "text/javascript")
-				http.ServeFile(w, r, "js/steps.mjs")
-			})
-			files.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Content-Type", "text/html")
-				_, _ = w.Write([]byte("<!doctype html><title>journey</title>"))
-			})
-			site := httptest.NewServer(files)
-			t.Cleanup(site.Close)
-			c, control := startController(t, site.URL)
-			b := browser{startScript(t, "page.mjs", chromium(t))}
-			answer := b.do(t, site.URL, "task", map[string]any{
-				"source": `const { Client, RefusedError } = await import('/client/index.js')
-					const { journey } = await import('/steps.mjs')
-					return journey({ Client, RefusedError, ...task })`,
-				"task": map[string]any{"url": "ws://" + c.place + "/v1/ws", "strategy": strategy, "control": control},
-			})
-			var o outcomeOf
-			if err := json.Unmarshal([]byte(answer.Body), &o); err != nil {
-				t.Fatalf("%v: %+v", err, answer)
-			}
-			o.check(t)
+			stepsInChromium(t, dist, webTask{Steps: "journey", Strategy: strategy})
 		})
 	}
+}
+
+// The JavaScript client lives through restarts of the server while its tokens are refreshed: NOTIFYD_ROUNDS of them, or 3.
+func TestWebClientRestarts(t *testing.T) {
+	count := 3
+	if text := os.Getenv("NOTIFYD_ROUNDS"); text != "" {
+		var err error
+		if count, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dist := webDist(t)
+	for _, strategy := range []string{"message", "ticket"} {
+		t.Run("Node with "+strategy, func(t *testing.T) {
+			t.Parallel()
+			stepsInNode(t, dist, webTask{Steps: "rounds", Strategy: strategy, Count: count})
+		})
+	}
+	t.Run("Chromium with first-message", func(t *testing.T) {
+		t.Parallel()
+		stepsInChromium(t, dist, webTask{Steps: "rounds", Strategy: "first-message", Count: count})
+	})
 }

@@ -1,8 +1,9 @@
-// The journey of steps.mjs in Node. Arguments: the client's folder, URL, strategy, URL of the test that mints and restarts.
+// The steps of steps.mjs in Node. Arguments: the client's folder, and a task as JSON: which steps, and what they need.
 import { pathToFileURL } from 'node:url'
 import { WebSocket } from 'ws'
-import { journey } from './steps.mjs'
+import * as steps from './steps.mjs'
 
-const [dist, url, strategy, control] = process.argv.slice(2)
+const [dist, task] = process.argv.slice(2)
+const { steps: which, ...rest } = JSON.parse(task)
 const { Client, RefusedError } = await import(pathToFileURL(`${dist}/index.js`))
-process.stdout.write(JSON.stringify(await journey({ Client, RefusedError, WebSocket, url, strategy, control })) + '\n')
+process.stdout.write(JSON.stringify(await steps[which]({ Client, RefusedError, WebSocket, ...rest })) + '\n')

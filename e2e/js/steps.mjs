@@ -85,3 +85,66 @@ export async function journey({ Client, RefusedError, WebSocket, url, strategy, 
   if (client.state !== 'closed') wrong.push('close() does not close')
   return { wrong, acked: acked.length, minted, states: states.length }
 }
+
+// A client that lives through restarts of the server, one each round, while its tokens are refreshed. What was published
+// and acked between them arrives once and in order. Events that are published during a restart may be lost, since their topics
+// are not durable, but none comes twice or late. It returns the same as journey.
+export async function rounds({ Client, WebSocket, url, strategy, control, count }) {
+  const wrong = []
+  const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+  const order = async (path) => (await fetch(control + path)).text()
+  let minted = 0
+  let kept
+  const states = []
+  const client = new Client(url, {
+    strategy,
+    WebSocket,
+    backoff: { min: 50, max: 500 },
+    token: async () => {
+      if (!kept || Date.now() > kept.until) {
+        minted++
+        kept = { token: order('/token'), until: Date.now() + 2000 }
+      }
+      return kept.token
+    },
+    onState: (state, error) => states.push(error ? `${state}: ${error.message}` : state),
+  })
+  const got = []
+  const ended = []
+  client.subscribe('j.*', (event) => got.push(event.data), (error) => ended.push(String(error)))
+  const until = async (what, ok) => {
+    for (let i = 0; !ok(); i++) {
+      if (i === 3000) throw new Error(`did not happen: ${what}; states ${states.slice(-9)}; got ${got.slice(-9)}`)
+      await sleep(20)
+    }
+  }
+  let n = 0
+  let acked = 0
+  const missed = []
+  const tell = async () => {
+    const one = n++
+    client.publish('j.a', one).catch(() => {})
+    await sleep(20)
+    return got.includes(one)
+  }
+  for (let round = 0; round < count; round++) {
+    // Until an event comes back, the subscription may not be there yet.
+    for (let i = 0; !(await tell()); i++) if (i === 3000) throw new Error(`nothing arrives in round ${round}; states ${states.slice(-9)}`)
+    const these = Array.from({ length: 20 }, () => n++)
+    await Promise.all(these.map((one) => client.publish('j.a', one).then(() => acked++, (error) => wrong.push(`round ${round}: ${error}`))))
+    await until(`the events of round ${round}`, () => got.includes(these.at(-1)))
+    missed.push(...these.filter((one) => !got.includes(one)))
+    let over = false
+    const restarted = order('/restart').then(() => (over = true))
+    while (!over) await tell()
+    await restarted
+  }
+  if (missed.length > 0) wrong.push(`acked and lost: ${missed}`)
+  const odd = got.findIndex((one, i) => i > 0 && one <= got[i - 1])
+  if (odd > 0) wrong.push(`twice or out of order: ${got.slice(Math.max(0, odd - 5), odd + 5)}`)
+  if (ended.length > 0) wrong.push(`the subscription ended: ${ended}`)
+  const back = states.filter((state) => state === 'connected').length
+  if (back < count) wrong.push(`${count} restarts, but connected ${back} times: ${states}`)
+  client.close()
+  return { wrong, acked, minted, states: states.length }
+}

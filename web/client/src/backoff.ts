@@ -9,7 +9,7 @@ export interface Backoff {
  * clients which lost the same server do not come back together.
  */
 export function pause(n: number, { min, max }: Backoff): number {
-  return Math.random() * Math.min(max, min * 2 ** Math.min(n, 30))
+  return Math.random() * Math.min(max, min * 2 ** n)
 }
 
 /** Waits, and ends sooner when the signal fires. It never rejects. */
@@ -24,4 +24,16 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(done, ms)
     signal.addEventListener('abort', done)
   })
+}
+
+/** A second is the least, so that tokens that live shorter than the server's notice do not make a busy loop. */
+const leastRefresh = 1000
+
+/**
+ * When to replace a token that expires at exp (Unix seconds), in milliseconds from now. It is spread over the second
+ * quarter of the time that is left, since the tokens of many clients may expire together.
+ */
+export function refreshDelay(exp: number): number {
+  const quarter = (exp * 1000 - Date.now()) / 4
+  return Math.max(leastRefresh, quarter + Math.random() * quarter)
 }

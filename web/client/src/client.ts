@@ -1,22 +1,29 @@
-import { pause, sleep } from './backoff.js'
+import { pause, refreshDelay, sleep } from './backoff.js'
 import type { Backoff } from './backoff.js'
+import { Bell } from './bell.js'
 import { Connection, refusal } from './connection.js'
 import type { Message, Socket } from './connection.js'
-import { ClosedError, RefusedError } from './errors.js'
+import { credential } from './credential.js'
+import type { Credential } from './credential.js'
+import { ClosedError, RefusedError, Refusals } from './errors.js'
+import { EventQueue } from './events.js'
 import type { Options, State, TokenRequest } from './options.js'
-import { Subscription, refreshDelay } from './subscription.js'
+import { overlapLag } from './overlap.js'
+import { Subscription } from './subscription.js'
 import type { Event, Handler, Host } from './subscription.js'
-
-const subprotocol = 'notifyd.v1'
-
-/** A connection that lived for so long was a good one: the next attempt begins with the shortest pause. Milliseconds. */
-const goodLife = 5000
-
-/** How often in a row a credential may be refused before the client gives up: the provider is asked anew each time. */
-const credentialAttempts = 3
+import { askTicket } from './ticket.js'
 
 /** How long a page that comes back into view waits for a sign of life, in milliseconds. */
 const probeTimeout = 5000
+
+/** Where there is a page, its parts. */
+const page = globalThis as {
+  addEventListener?: typeof addEventListener
+  document?: Document
+  navigator?: { onLine?: boolean }
+}
+
+const hidden = () => page.document?.visibilityState === 'hidden'
 
 /** The end of one subscriber's interest, and its beginning. */
 export interface Subscribed {
@@ -37,34 +44,31 @@ export class Client {
   #timeout: number
   #state: State = 'connecting'
   #connection: Connection | undefined
-  #live!: Promise<Connection>
-  #setLive!: (connection: Connection) => void
-  #failLive!: (error: Error) => void
+  #change = new Bell() // rings when there is a connection to publish on, and at the end
   #subscriptions = new Map<string, Subscription>()
   #publishing: Promise<unknown> = Promise.resolve()
   #closing = new AbortController()
   #wake = new AbortController()
-  #refresh: ReturnType<typeof setTimeout> | undefined
+  #credential: Credential
   #host: Host
 
   /** @param url such as `wss://push.example.com/v1/ws` */
   constructor(url: string, options: Options) {
-    this.#url = new URL(url).href
+    this.#url = new URL(url).href.replace(/^http/, 'ws')
     this.#options = options
     const Socket = options.WebSocket ?? globalThis.WebSocket
-    if (!Socket) throw new TypeError('there is no WebSocket here: pass Options.WebSocket')
+    if (!Socket) throw new TypeError('no WebSocket here: pass Options.WebSocket')
     this.#Socket = Socket as new (url: string, protocols: string[]) => Socket
     this.#backoff = { min: 250, max: 30_000, ...options.backoff }
     this.#timeout = options.timeout ?? 10_000
     this.#host = {
       backoff: this.#backoff,
-      subscribeToken: async (topic) => (this.#strategy === 'message' ? this.#token({ action: 'subscribe', topic }) : undefined),
       report: (error) => this.#report(error),
       forget: (subscription) => {
         if (this.#subscriptions.get(subscription.pattern) === subscription) this.#subscriptions.delete(subscription.pattern)
       },
     }
-    this.#awaitLive()
+    this.#credential = credential(() => this.#token({ action: 'connect' }))
     this.#listen()
     void this.#run()
   }
@@ -75,15 +79,15 @@ export class Client {
 
   /**
    * Publishes any JSON value and resolves when the server has taken it. Publishes leave in the order of the calls. While
-   * there is no connection it waits for one, until the signal aborts that. It rejects with a {@link RefusedError}, or an {@link UnansweredError}: then
-   * the event may or may not have arrived.
+   * there is no connection it waits for one, until the signal aborts that. It rejects with a {@link RefusedError}, or an
+   * {@link UnansweredError}: then the event may or may not have arrived.
    */
   async publish(topic: string, data: unknown, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     const text = JSON.stringify(data)
     if (text === undefined) throw new TypeError('data must be a JSON value')
     const ask = () => this.#token({ action: 'publish', topic, data: text })
     const [before, token] = [this.#publishing, ask()]
-    const sent = Promise.allSettled([before, token]).then(() => this.#send(topic, token, data, signal))
+    const sent = Promise.allSettled([before, token]).then(() => this.#send(topic, token, text, signal))
     this.#publishing = sent.catch(() => {})
     const { answer } = await sent
     try {
@@ -91,21 +95,21 @@ export class Client {
     } catch (error) {
       if (!(error instanceof RefusedError && error.expired)) throw error
       // It was not published: the provider gave a token that it had kept for too long. Ask once more.
-      await (await this.#send(topic, ask(), data, signal)).answer
+      await (await this.#send(topic, ask(), text, signal)).answer
     }
   }
 
   // Resolves when the publish has left. The answer is wrapped, since a promise of a promise would wait for it.
-  async #send(topic: string, token: Promise<string>, data: unknown, signal?: AbortSignal): Promise<{ answer: Promise<Message> }> {
+  async #send(topic: string, token: Promise<string>, data: string, signal?: AbortSignal): Promise<{ answer: Promise<Message> }> {
     const request = { type: 'publish', topic, token: await token, data } as const
-    const aborted = new Promise<never>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason), { once: true }))
-    let connection: Connection
-    do {
-      signal?.throwIfAborted()
-      connection = await (signal ? Promise.race([this.#live, aborted]) : this.#live)
-    } while (connection.over) // it has ended, and the next one is not awaited yet
+    while (this.#connection?.leaving ?? true) {
+      this.#closing.signal.throwIfAborted()
+      await orAborted(this.#change.next, signal)
+    }
+    const connection = this.#connection!
     const answer = connection.request(request)
-    answer.catch(() => {}) // the caller hears of it
+    // Of a refusal, the caller hears.
+    answer.then(() => (connection.accepted = true), () => {})
     return { answer }
   }
 
@@ -116,9 +120,9 @@ export class Client {
   subscribe<T = any>(pattern: string, handler: Handler<T>, ended: (error: Error) => void = (e) => this.#report(e)): Subscribed {
     let subscription = this.#subscriptions.get(pattern)
     if (!subscription) {
-      subscription = new Subscription(pattern, this.#host)
+      subscription = new Subscription(pattern, this.#host, this.#strategy === 'message' ? credential(() => this.#token({ action: 'subscribe', topic: pattern })) : undefined)
       this.#subscriptions.set(pattern, subscription)
-      if (this.#state === 'closed') subscription.end(new ClosedError(1000, 'the client is closed'))
+      if (this.#closed) subscription.end(this.#closing.signal.reason)
       else if (this.#connection) void subscription.start(this.#connection)
     }
     const entry = { handler, ended }
@@ -128,52 +132,30 @@ export class Client {
       ready: its.ready,
       unsubscribe: () => {
         if (!its.handlers.delete(entry) || its.handlers.size > 0 || this.#subscriptions.get(pattern) !== its) return
-        its.stop()
         this.#subscriptions.delete(pattern)
-        this.#connection?.request({ type: 'unsubscribe', topic: pattern }).catch(() => {})
+        its.leave()
       },
     }
   }
 
   /**
-   * The events of a topic or pattern, for `for await`. Leaving the loop ends the subscription; a refusal for good is thrown
-   * into it.
+   * The events of a topic or pattern from this call on, for `for await`. Leaving the loop ends the subscription. A refusal
+   * for good is thrown into it, and `close()` ends it. At most {@link Options.buffer} events wait for the loop: then the
+   * oldest is dropped, and reported.
    */
-  async *events<T = any>(pattern: string): AsyncGenerator<Event<T>, void, void> {
-    const waiting: Event<T>[] = []
-    const bound = this.#options.buffer ?? 1000
-    let wake = () => {}
-    let failed: Error | undefined
-    const subscription = this.subscribe<T>(
-      pattern,
-      (event) => {
-        if (waiting.push(event) > bound) {
-          waiting.shift()
-          this.#report(new Error(`an event of ${pattern} was dropped: its consumer is too slow`))
-        }
-        wake()
-      },
-      (error) => {
-        failed = error
-        wake()
-      },
+  events<T = any>(pattern: string): AsyncIterableIterator<Event<T>, void, void> {
+    const queue: EventQueue<Event<T>> = new EventQueue(
+      this.#options.buffer ?? 1000,
+      () => this.#report(new Error(`${pattern}: slow consumer, an event was dropped`)),
+      () => subscription.unsubscribe(),
     )
-    try {
-      while (true) {
-        const event = waiting.shift()
-        if (event) yield event
-        else if (failed) throw failed
-        else await new Promise<void>((resolve) => (wake = resolve))
-      }
-    } finally {
-      subscription.unsubscribe()
-    }
+    const subscription = this.subscribe<T>(pattern, (event) => queue.push(event), (error) => queue.end(error))
+    return queue
   }
 
   /** Ends the client for good. */
   close(): void {
     this.#end(new ClosedError(1000, 'the client is closed'))
-    this.#connection?.close()
   }
 
   get #strategy() {
@@ -182,204 +164,239 @@ export class Client {
 
   // One connection after the other, until one ends for good.
   async #run(): Promise<void> {
+    const refused = new Refusals()
     let attempt = 0
-    let refused = 0
-    while (!this.#closing.signal.aborted) {
+    let next: Connection | undefined // that has taken the place of the one before
+    while (!this.#closed) {
       let cause: Error
-      let from = Date.now()
       try {
-        const connection = await this.#connect()
-        refused = 0
-        from = Date.now()
-        cause = await connection.ended
+        const connection = next ?? (await this.#connect())
+        if (!next) void this.#attach(connection)
+        next = undefined
+        const from = Date.now()
+        const moved = connection.restart.then((within) => this.#elsewhere(connection, within))
+        const end = await Promise.race([connection.ended, moved])
+        if (end instanceof Connection) {
+          next = end
+          await this.#move(connection, next)
+          continue
+        }
+        cause = end
+        const held = Date.now() - from >= this.#backoff.max
+        if (held) attempt = 0 // a new outage, not the same one
+        // Not by the handshake alone: a server may accept that and close at once.
+        if (held || connection.accepted) refused.clear()
       } catch (error) {
-        cause = error instanceof Error ? error : new Error(String(error))
+        cause = asError(error)
       }
-      this.#lost()
-      if (this.#closing.signal.aborted) return
-      if (unauthenticated(cause)) refused++
-      if (final(cause, refused)) return this.#end(cause)
-      if (Date.now() - from >= goodLife) attempt = 0
+      this.#connection = undefined
+      if (this.#closed) return
+      if (cause instanceof RefusedError ? !cause.heals : cause instanceof ClosedError && cause.code === 4401) refused.add()
+      if (final(cause) || refused.enough(this.#backoff.max)) return this.#end(cause)
       // A server that restarts has asked us to go elsewhere, at a time that it chose for us: there is nothing to wait for.
       const now = cause instanceof ClosedError && cause.code === 1012 && attempt === 0
       this.#setState('waiting', cause)
-      await this.#wait(now ? 0 : pause(attempt, this.#backoff))
-      attempt++
-      if (!this.#closing.signal.aborted) this.#setState('connecting')
+      if (!now && (await this.#wait(attempt, cause))) attempt = 0
+      else attempt++
+      this.#setState('connecting')
     }
   }
 
+  get #closed(): boolean {
+    return this.#closing.signal.aborted
+  }
+
+  // Makes a connection that has a credential, if the strategy asks for one.
   async #connect(): Promise<Connection> {
-    const protocols = await this.#protocols()
+    switch (this.#strategy) {
+      case 'subprotocol':
+        return this.#credential((token) => this.#open(`bearer.${token}`).catch((error) => this.#askWhy(token, error)))
+      case 'ticket':
+        return this.#credential(async (token) => this.#open(`ticket.${await this.#ticket(token)}`))
+      case 'first-message':
+        const connection = await this.#open()
+        await this.#authenticate(connection).catch((error) => {
+          connection.close()
+          throw error
+        })
+        return connection
+      default:
+        return this.#open()
+    }
+  }
+
+  async #open(...credential: string[]): Promise<Connection> {
     this.#closing.signal.throwIfAborted()
-    const socket = new this.#Socket(this.#url, protocols)
+    const socket = new this.#Socket(this.#url, ['notifyd.v1', ...credential])
     const connection: Connection = new Connection(socket, this.#timeout, (message) => this.#notice(connection, message))
-    const abort = () => connection.close()
-    this.#closing.signal.addEventListener('abort', abort)
-    void connection.ended.then(() => this.#closing.signal.removeEventListener('abort', abort))
-    try {
-      await connection.ready
-    } catch (error) {
-      if (this.#strategy === 'subprotocol' && error instanceof ClosedError && error.code === 1006) await this.#askWhy()
-      throw error
-    }
-    if (this.#strategy === 'first-message') {
-      try {
-        await connection.request({ type: 'auth', token: await this.#token({ action: 'connect' }) })
-      } catch (error) {
-        connection.close()
-        throw error
-      }
-    }
-    this.#closing.signal.throwIfAborted()
-    this.#connection = connection
-    this.#setState('connected')
-    this.#setLive(connection)
-    for (const subscription of this.#subscriptions.values()) void subscription.start(connection)
+    this.#closing.signal.addEventListener('abort', () => connection.close(), { signal: connection.signal })
+    await connection.ready
     return connection
   }
 
-  // The subprotocols to offer; a credential may stand among them.
-  async #protocols(): Promise<string[]> {
-    switch (this.#strategy) {
-      case 'subprotocol':
-        return [subprotocol, `bearer.${await this.#token({ action: 'connect' })}`]
-      case 'ticket':
-        return [subprotocol, `ticket.${await this.#ticket()}`]
-      default:
-        return [subprotocol]
-    }
+  async #authenticate(connection: Connection): Promise<void> {
+    await this.#credential((token) => connection.request({ type: 'auth', token }))
+  }
+
+  #ticket(token: string): Promise<string> {
+    return askTicket(this.#url, token, this.#timeout, this.#closing.signal)
   }
 
   // A page sees every refused handshake as 1006. The call for a ticket refuses a token for the same reason, and says it.
-  async #askWhy(): Promise<void> {
-    await this.#ticket().catch((error) => {
-      if (error instanceof RefusedError && !(error.code === 'unknown')) throw error
-    })
+  async #askWhy(token: string, cause: unknown): Promise<never> {
+    if (cause instanceof ClosedError && cause.code === 1006) {
+      await this.#ticket(token).catch((error) => {
+        if (error instanceof RefusedError && error.code !== 'unknown') throw error
+      })
+    }
+    throw cause
   }
 
-  async #ticket(): Promise<string> {
-    const url = new URL('tickets', this.#url)
-    url.protocol = url.protocol.replace('ws', 'http')
-    const token = await this.#token({ action: 'connect' })
-    const response = await fetch(url, {
-      method: 'POST',
-      headers: { Authorization: `Bearer ${token}` },
-      signal: AbortSignal.timeout(this.#timeout),
-    })
-    const body = await response.json().catch(() => ({}))
-    if (!response.ok) {
-      const code = body.code ?? (response.status >= 500 || response.status === 429 ? 'unavailable' : response.status === 404 ? 'unknown' : 'token_invalid')
-      throw new RefusedError(code, body.message ?? `the server refused a ticket (${response.status})`)
+  // Makes a connection the one to use; resolves when all subscriptions have come to it.
+  async #attach(connection: Connection): Promise<void> {
+    this.#connection = connection
+    this.#setState('connected')
+    this.#change.ring()
+    await Promise.all([...this.#subscriptions.values()].map((subscription) => subscription.start(connection)))
+  }
+
+  // Connects to another node than that of old, which restarts and serves until then (docs/protocol.md, section 4). It
+  // gives old's end when that comes first.
+  async #elsewhere(old: Connection, within: number): Promise<Connection | Error> {
+    // The server tells all its clients at once: they spread themselves, and leave time for the move. Before that, the
+    // subscriptions note for a while what comes.
+    await sleep(overlapLag + Math.random() * within * 500, old.signal)
+    for (let attempt = 0; !old.over; attempt++) {
+      let cause: unknown
+      try {
+        const next = await this.#connect()
+        if (next.node !== old.node && !old.over) return next
+        next.close() // the node that restarts still accepts
+      } catch (error) {
+        cause = error
+      }
+      await sleep(retryAfter(cause) + pause(attempt, this.#backoff), old.signal)
     }
-    return body.ticket
+    return old.ended
+  }
+
+  // Gives up old when nothing relies on it. Publishes wait until those that went to old are answered, so that their order
+  // holds. Subscriptions move by themselves.
+  async #move(old: Connection, next: Connection): Promise<void> {
+    await old.leave()
+    if (this.#closed) return
+    void this.#attach(next).then(() => next.over || old.close())
   }
 
   async #token(request: TokenRequest): Promise<string> {
-    return this.#options.token(request)
+    const token = await this.#options.token(request)
+    if (!token) throw new RefusedError('token_missing', 'the provider gave none', request.topic)
+    return token
   }
 
   // What the server sends on its own account.
   #notice(connection: Connection, message: Message): void {
-    const key = message.pattern ?? message.topic
-    const subscription = key === undefined ? undefined : this.#subscriptions.get(key)
-    switch (message.type) {
-      case 'event':
-        return subscription?.deliver(message)
-      case 'expiring':
-        if (message.topic === undefined) this.#refreshCredential(connection, message.exp!)
-        else subscription?.expiring(message.exp!, connection)
-        return
-      case 'error':
-        if (!subscription) return
-        this.#report(refusal(message))
-        return void subscription.start(connection) // the next token may do
-      case 'expired':
-        return void subscription?.start(connection)
+    const subscription = this.#subscriptions.get(message.pattern ?? message.topic!)
+    if (message.type === 'event') return subscription?.deliver(connection, message)
+    if (connection !== this.#connection) return // it is about to be given up
+    if (message.type === 'expiring') {
+      if (message.topic === undefined) void this.#replaceCredential(connection, message.exp!)
+      else subscription?.expiring(message.exp!, connection)
+    } else if (message.type === 'expired' || message.type === 'error') {
+      if (message.code) this.#report(refusal(message))
+      void subscription?.start(connection, true) // the next token may do
     }
   }
 
-  #refreshCredential(connection: Connection, exp: number): void {
-    clearTimeout(this.#refresh)
-    this.#refresh = setTimeout(async () => {
+  // Asks until the server takes the new credential, or the connection ends. When the server gives notice of a token that
+  // was asked for already, the provider has given the same again, and is left alone.
+  async #replaceCredential(connection: Connection, exp: number): Promise<void> {
+    if (exp <= connection.replacing) return
+    connection.replacing = exp
+    let wait = refreshDelay(exp)
+    for (let attempt = 0; ; attempt++) {
+      await sleep(wait, connection.signal)
+      if (connection !== this.#connection || exp !== connection.replacing) return
       try {
-        await connection.request({ type: 'auth', token: await this.#token({ action: 'connect' }) })
+        return await this.#authenticate(connection)
       } catch (error) {
+        if (this.#closed) return
         this.#report(error)
-        // Until the old credential ends, there is time to ask again.
-        if (exp * 1000 > Date.now() && !connection.over) this.#refreshCredential(connection, exp)
       }
-    }, refreshDelay(exp) + 250)
-  }
-
-  #awaitLive(): void {
-    this.#live = new Promise((resolve, reject) => {
-      this.#setLive = resolve
-      this.#failLive = reject
-    })
-    this.#live.catch(() => {})
-  }
-
-  #lost(): void {
-    clearTimeout(this.#refresh)
-    if (!this.#connection || this.#state === 'closed') return
-    this.#connection = undefined
-    this.#awaitLive()
+      wait = pause(attempt, this.#backoff)
+    }
   }
 
   #end(cause: Error): void {
-    if (this.#state === 'closed') return
-    this.#closing.abort()
-    this.#failLive(cause) // for those that wait
-    this.#awaitLive()
-    this.#failLive(cause) // for those that come
+    if (this.#closed) return
+    this.#closing.abort(cause)
+    this.#wake.abort()
     this.#setState('closed', cause)
+    this.#change.ring()
     for (const subscription of [...this.#subscriptions.values()]) subscription.end(cause)
   }
 
   #setState(state: State, error?: Error): void {
-    if (this.#state === state) return
+    if (this.#state === state || this.#state === 'closed') return
     this.#state = state
-    this.#options.onState?.(state, error)
+    try {
+      this.#options.onState?.(state, error)
+    } catch (error) {
+      this.#report(error)
+    }
   }
 
   #report(error: unknown): void {
-    this.#options.onError?.(error instanceof Error ? error : new Error(String(error)))
+    this.#options.onError?.(asError(error))
   }
 
-  // Waits for the next attempt; a page without a network waits on, for at most the longest pause.
-  async #wait(ms: number): Promise<void> {
-    const offline = (globalThis as { navigator?: { onLine?: boolean } }).navigator?.onLine === false
-    this.#wake = new AbortController()
-    const signal = AbortSignal.any([this.#wake.signal, this.#closing.signal])
-    await sleep(offline ? this.#backoff.max : ms, signal)
+  // Waits for the next attempt: as long as the server asks for, and a random time, so that the clients that it asked do not
+  // come together. A page without a network waits for it, and one that is hidden tries seldom, after the first attempt; but
+  // for at most the longest pause more. It reports whether it was woken.
+  async #wait(attempt: number, cause: Error): Promise<boolean> {
+    await sleep(retryAfter(cause), this.#closing.signal)
+    const seldom = page.navigator?.onLine === false || (attempt > 0 && hidden())
+    if (!this.#closed) this.#wake = new AbortController()
+    await sleep(pause(attempt, this.#backoff) + (seldom ? this.#backoff.max : 0), this.#wake.signal)
+    return this.#wake.signal.aborted
   }
 
   // A page whose network is back, or that comes back into view, does not wait: it connects, or finds out whether the
   // connection that it has is alive.
   #listen(): void {
-    const page = globalThis as { addEventListener?: Function; document?: Document }
     if (typeof page.addEventListener !== 'function') return
     const back = () => {
-      if (page.document?.visibilityState === 'hidden') return
       this.#wake.abort()
       this.#connection?.probe(Math.min(probeTimeout, this.#timeout))
     }
     const { signal } = this.#closing
     page.addEventListener('online', back, { signal })
-    page.document?.addEventListener('visibilitychange', back, { signal })
+    page.document?.addEventListener('visibilitychange', () => hidden() || back(), { signal })
   }
 }
 
-/** Whether the connection's credential was not accepted, or has ended. */
-function unauthenticated(cause: Error): boolean {
-  return cause instanceof ClosedError ? cause.code === 4401 : cause instanceof RefusedError && cause.code.startsWith('token_')
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error))
 }
 
-/** Whether cause forbids to connect again. A refused credential does so only after the provider was asked several times. */
-function final(cause: Error, refused: number): boolean {
-  if (cause instanceof RefusedError && cause.heals) return false
-  if (unauthenticated(cause)) return refused >= credentialAttempts
-  if (cause instanceof ClosedError || cause instanceof RefusedError) return !cause.heals
-  return cause.name === 'SecurityError' || cause.name === 'SyntaxError' // of the WebSocket's constructor
+/** How long the server asks to wait, in milliseconds. */
+function retryAfter(error: unknown): number {
+  return (error instanceof RefusedError && error.retryAfter) || 0
+}
+
+/** Whether cause forbids to connect again. */
+function final(cause: Error): boolean {
+  if (cause instanceof ClosedError) return !cause.heals
+  return /^(Security|Syntax)Error/.test(cause.name) // of the WebSocket's constructor
+}
+
+/** What promise gives, unless the signal fires before. It leaves no listener behind. */
+function orAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (!signal) return promise
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason)
+    if (signal.aborted) return abort()
+    signal.addEventListener('abort', abort)
+    void promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
 }

@@ -1,12 +1,13 @@
+import { sleep } from './backoff.js'
 import { ClosedError, RefusedError, UnansweredError } from './errors.js'
 
 /** What a client sends; docs/protocol.md, section 3. */
 export interface Request {
   type: 'publish' | 'subscribe' | 'unsubscribe' | 'auth' | 'ping'
   topic?: string
-  token?: string
-  data?: unknown
-  msg_id?: string
+  token?: string | undefined
+  /** JSON text: what is sent is what the token was made for, also if the value has changed since. */
+  data?: string
 }
 
 /** What the server sends; docs/protocol.md, section 4. */
@@ -19,7 +20,10 @@ export interface Message {
   exp?: number
   code?: string
   message?: string
+  node?: string
   ping_interval?: number
+  max_message_bytes?: number
+  within?: number
 }
 
 /** The part of the WebSocket interface that is used; that of browsers, Node, Deno, Bun and npm `ws` all have it. */
@@ -33,6 +37,7 @@ export interface Socket {
 }
 
 interface Call {
+  answer: Promise<Message>
   resolve(answer: Message): void
   reject(error: Error): void
   timer: ReturnType<typeof setTimeout>
@@ -42,17 +47,31 @@ interface Call {
 export class Connection {
   /** Resolves with the cause when the connection is over. It never rejects. */
   readonly ended: Promise<Error>
+  /** Fires when the connection is over; its reason is the cause. */
+  readonly signal: AbortSignal
   /** Resolves when the server has said welcome; rejects when the connection ends before. */
   readonly ready: Promise<void>
+  /** Resolves, when the node has said that it restarts, with the seconds for which it goes on. */
+  readonly restart: Promise<number>
+  /** Whether it has said so. */
+  restarting = false
+  /** Whether publishes go elsewhere, since it is given up or over. */
+  leaving = false
+  /** The exp of its credential that is being replaced, or was. */
+  replacing = 0
+  /** Whether the server has accepted a publish or a subscribe. */
+  accepted = false
+  /** The node at the other end, when it has said welcome. */
+  node: string | undefined
 
   #socket: Socket
   #calls = new Map<string, Call>()
   #lastID = 0
-  #end!: (cause: Error) => void
+  #most = Infinity // bytes that the server takes in a message
+  #over = new AbortController()
   #welcome!: () => void
-  #cause: Error | undefined
-  #heard = true
-  #silent = 0
+  #leave!: (within: number) => void
+  #heard = 0 // when something came last
   #watch: ReturnType<typeof setInterval> | undefined
 
   constructor(
@@ -61,112 +80,125 @@ export class Connection {
     private readonly notify: (message: Message) => void,
   ) {
     this.#socket = socket
-    this.ended = new Promise((resolve) => (this.#end = resolve))
+    this.signal = this.#over.signal
+    this.restart = new Promise((resolve) => (this.#leave = resolve))
+    this.ended = new Promise((resolve) => this.signal.addEventListener('abort', () => resolve(this.signal.reason)))
     this.ready = new Promise((resolve, reject) => {
       this.#welcome = resolve
       void this.ended.then(reject)
     })
-    this.ready.catch(() => {})
-    const slow = setTimeout(() => this.fail(new UnansweredError('no welcome from the server in time')), timeout)
-    void this.ended.then(() => clearTimeout(slow))
-    this.ready.then(() => clearTimeout(slow), () => {})
+    void sleep(timeout, this.signal).then(() => this.node === undefined && this.fail(new UnansweredError('no welcome in time')))
     socket.onmessage = ({ data }) => this.#receive(data)
-    socket.onclose = ({ code, reason }) => this.#over(new ClosedError(code, reason))
+    socket.onclose = ({ code, reason }) => this.#finish(new ClosedError(code, reason))
     socket.onerror = () => {} // a close event follows
   }
 
   /** Sends a request and waits for its answer; rejects with a RefusedError, or an UnansweredError. */
-  request(request: Request): Promise<Message> {
-    if (this.#cause) return Promise.reject(new UnansweredError('the connection is over', { cause: this.#cause }))
+  request({ data, ...request }: Request): Promise<Message> {
+    if (this.over) return Promise.reject(lost(this.signal.reason))
     const id = (++this.#lastID).toString(36)
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#calls.delete(id)
-        reject(new UnansweredError('the server did not answer in time'))
-      }, this.timeout)
-      this.#calls.set(id, { resolve, reject, timer })
-      this.#socket.send(JSON.stringify({ ...request, id }))
-    })
+    let frame = JSON.stringify({ ...request, id })
+    if (data !== undefined) frame = `${frame.slice(0, -1)},"data":${data}}`
+    // The server would close the connection (1009).
+    if (bytes(frame) > this.#most) return Promise.reject(new RefusedError('too_large', `over ${this.#most} bytes`, request.topic))
+    let call!: Pick<Call, 'resolve' | 'reject'>
+    const answer = new Promise<Message>((resolve, reject) => (call = { resolve, reject }))
+    const timer = setTimeout(() => {
+      this.#calls.delete(id)
+      call.reject(new UnansweredError('no answer in time'))
+    }, this.timeout)
+    this.#calls.set(id, { ...call, answer, timer })
+    this.#socket.send(frame)
+    return answer
+  }
+
+  /** Takes no more publishes; resolves when the requests that were sent are answered, or never will be. */
+  async leave(): Promise<void> {
+    this.leaving = true
+    await Promise.allSettled([...this.#calls.values()].map(({ answer }) => answer))
   }
 
   /** Whether it has ended. */
   get over(): boolean {
-    return this.#cause !== undefined
+    return this.signal.aborted
   }
 
   /** Asks for a sign of life; without one in time the connection is over. */
   probe(timeout: number): void {
-    this.#heard = false
+    const since = Date.now()
     this.request({ type: 'ping' }).catch(() => {})
-    const timer = setTimeout(() => this.#heard || this.fail(new UnansweredError('the server is silent')), timeout)
-    void this.ended.then(() => clearTimeout(timer))
+    void sleep(timeout, this.signal).then(() => this.#heard >= since || this.fail(new UnansweredError('the server is silent')))
   }
 
   /** Ends the connection for a cause of ours. */
   fail(cause: Error): void {
-    this.#over(cause)
+    this.#finish(cause)
     this.#socket.close()
   }
 
   /** Closes the connection with 1000. */
   close(): void {
-    this.#over(new ClosedError(1000, ''))
+    this.#finish(new ClosedError(1000, ''))
     this.#socket.close(1000)
   }
 
-  #over(cause: Error): void {
-    if (this.#cause) return
-    this.#cause = cause
+  #finish(cause: Error): void {
+    if (this.over) return
     clearInterval(this.#watch)
-    this.#end(cause)
+    this.leaving = true
+    this.#over.abort(cause)
     for (const call of this.#calls.values()) {
       clearTimeout(call.timer)
-      call.reject(new UnansweredError('the connection was lost before the server answered', { cause }))
+      call.reject(lost(cause))
     }
     this.#calls.clear()
   }
 
   #receive(data: unknown): void {
-    if (this.#cause) return
-    this.#heard = true
+    if (this.over) return
+    this.#heard = Date.now()
     let message: Message
     try {
       message = JSON.parse(data as string)
     } catch {
-      return this.fail(new Error('not a notifyd server: a message is not JSON'))
+      return this.fail(new Error('not a notifyd server: no JSON'))
     }
-    const call = message.id === undefined ? undefined : this.#calls.get(message.id)
+    const call = this.#calls.get(message.id!)
     if (call) {
       this.#calls.delete(message.id!)
       clearTimeout(call.timer)
       if (message.type === 'error') call.reject(refusal(message))
       else call.resolve(message)
     } else if (message.type === 'welcome') {
-      this.#keepWatch((message.ping_interval ?? 0) * 1000)
+      this.node = message.node ?? ''
+      this.#most = message.max_message_bytes ?? Infinity
+      if (message.ping_interval) this.#keepWatch(message.ping_interval * 1000)
       this.#welcome()
+    } else if (message.type === 'restart') {
+      this.restarting = true
+      this.#leave(message.within ?? 0)
     } else {
       this.notify(message)
     }
   }
 
-  // A page is not told of the server's pings, so it sends its own when it has heard nothing for an interval. After two
-  // silent intervals the server, or the way to it, is gone.
+  // A page is not told of the server's pings, so it sends its own when it has heard nothing for an interval. After another
+  // one the server, or the way to it, is gone.
   #keepWatch(interval: number): void {
-    if (interval <= 0) return
-    this.#watch = setInterval(() => {
-      if (this.#heard) {
-        this.#heard = false
-        this.#silent = 0
-        return
-      }
-      if (++this.#silent === 2) return this.fail(new UnansweredError('the server is silent'))
-      this.request({ type: 'ping' }).catch(() => {})
-    }, interval)
-    ;(this.#watch as { unref?: () => void }).unref?.() // the socket keeps Node running, not the watch
+    this.#watch = setInterval(() => Date.now() - this.#heard >= interval && this.probe(interval), interval)
   }
 }
 
 /** The error that an error envelope stands for. */
 export function refusal(message: Message): RefusedError {
-  return new RefusedError(message.code ?? 'unknown', message.message ?? '', message.topic)
+  return new RefusedError(message.code!, message.message!, message.topic)
+}
+
+function lost(cause: Error): UnansweredError {
+  return new UnansweredError('connection lost before the answer', { cause })
+}
+
+// The length of text in UTF-8.
+function bytes(text: string): number {
+  return new TextEncoder().encode(text).length
 }

@@ -1,23 +1,66 @@
+'use client'
 import { useEffect, useRef, useState } from 'react'
-import type { Client, Event, Handler } from './index.js'
+import { Client } from './index.js'
+import type { Event, Handler, Options } from './index.js'
 
-/** Calls handler with each event of a topic or pattern while the component is mounted. Returns why it ended, if it did. */
-export function useSubscription<T = any>(client: Client, pattern: string, handler: Handler<T>): Error | undefined {
+/**
+ * A client that lives as long as the component; undefined before the first effect, and on a server. It is made anew when
+ * the url or the identity changes, such as when another user signs in. The options may be new ones at each rendering: the
+ * callbacks of the latest are used, the rest counts when a client is made.
+ */
+export function useClient(url: string, options: Options, identity?: unknown): Client | undefined {
+  const [client, setClient] = useState<Client>()
+  const latest = useLatestRef(options)
+  useEffect(() => {
+    const made = new Client(url, {
+      ...latest.current,
+      token: (request) => latest.current.token(request),
+      onState: (state, error) => latest.current.onState?.(state, error),
+      onError: (error) => latest.current.onError?.(error),
+    })
+    setClient(made)
+    return () => {
+      setClient(undefined)
+      made.close()
+    }
+  }, [url, identity])
+  return client
+}
+
+/**
+ * Calls handler with each event of a topic or pattern while the component is mounted and there is a client. Returns why it
+ * ended, if it did.
+ */
+export function useSubscription<T = any>(client: Client | undefined, pattern: string, handler: Handler<T>): Error | undefined {
   const [error, setError] = useState<Error>()
-  const latest = useRef(handler)
+  const latest = useLatestRef(handler)
   useEffect(() => {
-    latest.current = handler
-  })
-  useEffect(() => {
+    let mounted = true
     setError(undefined)
-    return client.subscribe<T>(pattern, (event) => latest.current(event), setError).unsubscribe
+    const subscription = client?.subscribe<T>(
+      pattern,
+      (event) => latest.current(event),
+      (error) => mounted && setError(error),
+    )
+    return () => {
+      mounted = false
+      subscription?.unsubscribe()
+    }
   }, [client, pattern])
   return error
 }
 
 /** The latest event of a topic or pattern, or undefined while there is none. */
-export function useLatest<T = any>(client: Client, pattern: string): Event<T> | undefined {
-  const [latest, setLatest] = useState<{ pattern: string; event: Event<T> }>()
-  useSubscription<T>(client, pattern, (event) => setLatest({ pattern, event }))
-  return latest?.pattern === pattern ? latest.event : undefined
+export function useLatest<T = any>(client: Client | undefined, pattern: string): Event<T> | undefined {
+  const [latest, setLatest] = useState<{ client: Client | undefined; pattern: string; event: Event<T> }>()
+  useSubscription<T>(client, pattern, (event) => setLatest({ client, pattern, event }))
+  return latest?.pattern === pattern && latest.client === client ? latest.event : undefined
+}
+
+function useLatestRef<T>(value: T) {
+  const latest = useRef(value)
+  useEffect(() => {
+    latest.current = value
+  })
+  return latest
 }

@@ -1,7 +1,9 @@
-import { pause, sleep } from './backoff.js'
+import { pause, refreshDelay, sleep } from './backoff.js'
 import type { Backoff } from './backoff.js'
 import type { Connection, Message } from './connection.js'
-import { RefusedError } from './errors.js'
+import type { Credential } from './credential.js'
+import { RefusedError, Refusals } from './errors.js'
+import { Overlap, overlapLag } from './overlap.js'
 
 /** What a subscriber receives. */
 export interface Event<T = unknown> {
@@ -13,14 +15,9 @@ export interface Event<T = unknown> {
 
 export type Handler<T = any> = (event: Event<T>) => void
 
-/** How often a refused token is asked for again before a subscription gives up. */
-const tokenAttempts = 3
-
 /** What a subscription needs of its client. */
 export interface Host {
   readonly backoff: Backoff
-  /** The token of a subscribe, or undefined where the connection has a credential. */
-  subscribeToken(pattern: string): Promise<string | undefined>
   report(error: unknown): void
   forget(subscription: Subscription): void
 }
@@ -36,13 +33,20 @@ export class Subscription {
 
   #resolve!: () => void
   #reject!: (error: Error) => void
-  #stop = new AbortController() // this round: a connection, or the wait for a refresh
-  #refresh: ReturnType<typeof setTimeout> | undefined
+  #round = new AbortController() // on one connection
+  #connection: Connection | undefined // of this round
+  #overlap: Overlap | undefined // while it moves to another connection
+  #refused = new Refusals()
+  #attempt = 0
+  #confirmed = 0 // when the server has accepted it last; 0: never
+  #noticed = 0 // the exp of the token that is about to be replaced
   #refreshed = 0 // the exp of the token that was replaced last
 
   constructor(
     readonly pattern: string,
     private readonly host: Host,
+    /** Presents the token of a subscribe; undefined where the connection has a credential. */
+    private readonly token: Credential | undefined,
   ) {
     this.ready = new Promise((resolve, reject) => {
       this.#resolve = resolve
@@ -51,31 +55,77 @@ export class Subscription {
     this.ready.catch(() => {})
   }
 
-  /** Subscribes on a connection, again and again until the server has accepted it, or has refused it for good. */
-  async start(connection: Connection): Promise<void> {
+  /**
+   * Subscribes on a connection, again and again until the server has accepted it, or has refused it for good. It returns
+   * then, or when another round begins. A subscription that the server has dropped begins with a pause.
+   */
+  async start(connection: Connection, dropped = false): Promise<void> {
     this.stop()
-    const { signal } = (this.#stop = new AbortController())
-    void connection.ended.then(() => this.#stop.signal === signal && this.stop())
-    for (let attempt = 0; !signal.aborted; attempt++) {
+    const round = (this.#round = new AbortController())
+    const { signal } = round
+    const before = this.#connection
+    if (before?.restarting && before !== connection && !before.over) this.#moveFrom(before)
+    this.#connection = connection
+    connection.signal.addEventListener('abort', () => round.abort(), { signal })
+    if (Date.now() - this.#confirmed >= this.host.backoff.max) this.#attempt = 0 // a new trouble, not the same one
+    const subscribe = async (token?: string) => {
+      if (!signal.aborted) await connection.request({ type: 'subscribe', topic: this.pattern, token })
+    }
+    for (let wait = dropped; ; wait = true) {
+      if (wait) await sleep(pause(this.#attempt++, this.host.backoff), signal)
+      if (signal.aborted || connection.over) return
       try {
-        const token = await this.host.subscribeToken(this.pattern)
+        await (this.token ? this.token(subscribe) : subscribe())
         if (signal.aborted) return
-        await connection.request({ type: 'subscribe', topic: this.pattern, ...(token === undefined ? {} : { token }) })
-        return this.#resolve()
+        connection.accepted = true
+        this.#confirmed = Date.now()
+        this.#refused.clear()
+        this.#resolve()
+        return await this.#arrive(connection)
       } catch (error) {
         if (signal.aborted) return
-        const again = !(error instanceof RefusedError) || error.heals || (error.expired && attempt + 1 < tokenAttempts)
-        if (!again) return this.end(error as Error)
+        if (this.#final(error)) return this.end(error as Error)
         this.host.report(error)
       }
-      await sleep(pause(attempt, this.host.backoff), signal)
     }
+  }
+
+  // Whether there is no point in asking again. A caller still waits for a subscription that was never confirmed, and must
+  // learn of all that does not heal by itself. Only a token that has expired is asked for once more, as for a publish.
+  #final(error: unknown): boolean {
+    if (!(error instanceof RefusedError) || error.heals) return false
+    if (!error.code.startsWith('token_')) return true
+    const count = this.#refused.add()
+    if (this.#confirmed === 0) return !error.expired || count > 1
+    return this.#refused.enough(this.host.backoff.max)
+  }
+
+  #moveFrom(old: Connection): void {
+    if (this.#overlap?.old !== old) this.#overlap = new Overlap(old, (message) => this.#hand(message))
+  }
+
+  // Ends the move to a connection that has accepted the subscription: that of the old one is given up.
+  async #arrive(connection: Connection): Promise<void> {
+    const overlap = this.#overlap
+    if (!overlap || overlap.old === connection) return
+    // Whatever the answer: all that is still wanted comes over the new connection.
+    await overlap.old.request({ type: 'unsubscribe', topic: this.pattern }).catch(() => {})
+    overlap.end()
+    setTimeout(() => this.#overlap === overlap && (this.#overlap = undefined), overlapLag)
   }
 
   /** Ends this round. The connection is gone, or another round begins. */
   stop(): void {
-    this.#stop.abort()
-    clearTimeout(this.#refresh)
+    this.#round.abort()
+    this.#noticed = 0
+  }
+
+  /** Ends the subscription at the wish of its last handler. */
+  leave(): void {
+    this.stop()
+    for (const connection of new Set([this.#connection, this.#overlap?.old])) {
+      connection?.request({ type: 'unsubscribe', topic: this.pattern }).catch(() => {})
+    }
   }
 
   /** Ends the subscription for good. */
@@ -87,7 +137,15 @@ export class Subscription {
     this.handlers.clear()
   }
 
-  deliver(message: Message): void {
+  /** Takes an event that came over a connection. */
+  deliver(from: Connection, message: Message): void {
+    // The next connection may bring what a node that restarts brings now.
+    if (from.restarting && from === this.#connection) this.#moveFrom(from)
+    if (this.#overlap) this.#overlap.push(from, message)
+    else this.#hand(message)
+  }
+
+  #hand(message: Message): void {
     const event = { topic: message.topic!, data: message.data } as Event
     if (message.pattern !== undefined) event.pattern = message.pattern
     for (const { handler } of [...this.handlers]) {
@@ -99,20 +157,15 @@ export class Subscription {
     }
   }
 
-  /**
-   * The server's notice that the token expires. The refresh is spread over the second quarter of the time that is left,
-   * since the tokens of many clients may expire together; a source that gives the same token again is not asked in a loop.
-   */
+  /** The server's notice that the token expires. A provider that gives the same token again is not asked in a loop. */
   expiring(exp: number, connection: Connection): void {
-    if (exp <= this.#refreshed) return
-    this.#refreshed = exp
-    clearTimeout(this.#refresh)
-    this.#refresh = setTimeout(() => void this.start(connection), refreshDelay(exp))
+    if (exp <= this.#refreshed || exp === this.#noticed) return
+    this.#noticed = exp
+    const { signal } = this.#round
+    void sleep(refreshDelay(exp), signal).then(() => {
+      if (signal.aborted || exp !== this.#noticed) return
+      this.#refreshed = exp
+      void this.start(connection)
+    })
   }
-}
-
-/** When to refresh a token that expires at exp (Unix seconds), in milliseconds from now. */
-export function refreshDelay(exp: number): number {
-  const quarter = Math.max(0, (exp * 1000 - Date.now()) / 4)
-  return quarter + Math.random() * quarter
 }

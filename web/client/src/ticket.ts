@@ -1,0 +1,38 @@
+import { RefusedError } from './errors.js'
+
+/** The longest Retry-After that is believed, in milliseconds. */
+const maxRetryAfter = 300_000
+
+/** Asks the server at url, such as wss://host/v1/ws, for a ticket that stands for the token (docs/protocol.md, section 7). */
+export async function askTicket(url: string, token: string, timeout: number, signal: AbortSignal): Promise<string> {
+  const place = new URL('tickets', url)
+  place.protocol = place.protocol.replace('ws', 'http')
+  const over = new AbortController()
+  const stop = () => over.abort()
+  const timer = setTimeout(stop, timeout)
+  signal.addEventListener('abort', stop, { signal: over.signal })
+  try {
+    signal.throwIfAborted()
+    const response = await fetch(place, { method: 'POST', headers: { Authorization: `Bearer ${token}` }, signal: over.signal })
+    const body = await response.json().catch(() => undefined)
+    if (response.ok && body?.ticket) return body.ticket
+    const message = body?.message ?? `status ${response.status}`
+    throw new RefusedError(body?.code ?? codeOf(response.status), message, undefined, readRetryAfter(response))
+  } finally {
+    clearTimeout(timer)
+    stop()
+  }
+}
+
+/** The code of an answer that has none, such as a proxy's. */
+function codeOf(status: number): string {
+  if (status === 401) return 'token_invalid'
+  return status >= 500 || status === 429 ? 'unavailable' : 'unknown'
+}
+
+/** Retry-After in milliseconds: seconds or a date (RFC 9110 §10.2.3). What is neither is 0. */
+function readRetryAfter({ headers }: Response): number {
+  const text = headers.get('Retry-After') ?? ''
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now()
+  return Math.min(Math.max(ms || 0, 0), maxRetryAfter)
+}
