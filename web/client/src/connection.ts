@@ -125,9 +125,9 @@ export class Connection {
 
   /** Asks for a sign of life; without one in time the connection is over. */
   probe(timeout: number): void {
-    const since = Date.now()
+    this.#heard = 0
     this.request({ type: 'ping' }).catch(() => {})
-    void sleep(timeout, this.signal).then(() => this.#heard >= since || this.fail(new UnansweredError('the server is silent')))
+    void sleep(timeout, this.signal).then(() => this.#heard > 0 || this.fail(new UnansweredError('the server is silent')))
   }
 
   /** Ends the connection for a cause of ours. */

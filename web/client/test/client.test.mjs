@@ -174,6 +174,7 @@ test('an onState that throws is reported and ends nothing', limit, async () => {
   })
   await client.publish('a', 1)
   server.sockets[0].socket.terminate()
+  await until(() => server.sockets.length === 2)
   await client.publish('a', 2)
   assert.match(client.errors[0].message, /onState/)
 })
