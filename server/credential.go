@@ -301,8 +301,10 @@ func (s *Server) redeem(c *loop.Conn, hs *handshake, o offer, r *loop.Request) (
 	if o.strategy == StrategyTicket {
 		ticket, addr := string(o.value), s.clientAddr(c, r)
 		return s.redeemByWorker(&s.tickets, c, hs, len(ticket), func() (pause time.Duration) {
-			hs.token, hs.code, hs.why = s.takeTicket(ticket, addr)
-			return 0
+			if hs.token, hs.code, hs.why = s.takeTicket(ticket, addr); hs.code == wire.TokenReplayed || hs.code == wire.TokenInvalid {
+				pause = s.penalties.pause(addr, time.Now().UnixNano(), s.opts.Penalty)
+			}
+			return min(pause, s.opts.Loop.HandshakeTimeout/2)
 		})
 	}
 	if hs.token = s.auth.Find(o.value); hs.token != nil {

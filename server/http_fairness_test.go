@@ -98,3 +98,25 @@ func TestForgedHandshakesArePenalised(t *testing.T) {
 		t.Errorf("%v have been answered", got)
 	}
 }
+
+// Each invented ticket costs the cluster a question. It is answered after the pause that a bad signature has, so that
+// one address cannot ask without end; a good ticket of another is not held up.
+func TestInventedTicketsArePenalised(t *testing.T) {
+	n := start(t, setup{server: server.Options{Penalty: hour, Loop: loop.Options{HandshakeTimeout: 2 * patience}}})
+	invented := head("?ticket=" + strings.Repeat("x", 32))
+	for range 4 { // 0, 10, 20, 40 ms
+		_ = n.askFrom(t, "127.0.0.2", invented).wantStatus(401).conn.Close()
+	}
+	// Twelve more at once: the last ones wait for 20 s and more, and nobody else does.
+	for range 12 {
+		c := n.dialFrom(t, "127.0.0.2")
+		if _, err := io.WriteString(c, invented); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ticket := n.ticket(t, n.all(t))
+	n.ask(t, head("?ticket="+ticket)).opened().fence()
+	if got := n.metrics(t)[`notifyd_handshakes_total{result="refused"}`]; got > 14 {
+		t.Errorf("%v have been answered", got)
+	}
+}

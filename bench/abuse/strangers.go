@@ -148,11 +148,11 @@ func proxyGarbage(a *attacker) error {
 	good := proxyHeader(attackerAddr)
 	kinds := [][]byte{
 		[]byte(shake("")), // no header at all
-		[]byte("PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n" + shake("")), // version 1
-		append(good[:13:13], 0x11, 0xff, 0xff),                   // endless
-		append(good[:12:12], 0x31, 0x11, 0, 12),                  // another version
-		append(good[:13:13], 0x11, 0, 0),                         // an address too short
-		good[:15],                                                // not complete
+		[]byte("PROXY TCP4 1.1.1.1\r\n" + shake("")), // half of version 1
+		append(good[:13:13], 0x11, 0xff, 0xff),       // endless
+		append(good[:12:12], 0x31, 0x11, 0, 12),      // another version
+		append(good[:13:13], 0x11, 0, 0),             // an address too short
+		good[:15],                                    // not complete
 	}
 	return a.crowd(64, func(i int) error {
 		c, err := a.dial()

@@ -94,7 +94,7 @@ type limitsConfig struct {
 	ConnectionsPerIP  int           `help:"Open connections of one IP address (IPv6: a /64). Behind a proxy set trusted_proxies too. 0: no limit." name:"connections-per-ip" default:"1000"`
 	BadEnvelopes      int           `help:"Bad envelopes in a row after which a connection is closed (4400)." default:"10"`
 	AuthFailures      int           `help:"Refused tokens in a row after which a connection is closed (4401)." default:"10"`
-	Penalty           time.Duration `help:"Longest pause before a client that sends bad signatures is read on. 0: none." default:"1s"`
+	Penalty           time.Duration `help:"Longest pause before a client that sends bad signatures or invented tickets is read on. 0: none." default:"1s"`
 	HandshakeTimeout  time.Duration `help:"Time for a whole handshake to arrive." default:"10s"`
 	MessageTimeout    time.Duration `help:"Time for a whole message to arrive, from its first byte." default:"30s"`
 	IdleTimeout       time.Duration `help:"Close a connection from which nothing, not even a pong, came for so long." default:"75s"`
