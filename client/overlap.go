@@ -9,6 +9,9 @@ import (
 // overlapLag is how far one node may be behind another. Two equal events that two connections bring within it are one.
 const overlapLag = 500 * time.Millisecond
 
+// arriveLag is how long a subscription stays with the old node after the new one has confirmed it.
+const arriveLag = overlapLag / 2
+
 // overlap is the time in which two connections bring the events of one subscription: that of a node which restarts, and
 // the one that takes its place. The handler sees each event once, in order: what the new connection brings is held back
 // until the old one brings no more, and goes on then without what the old one has brought.

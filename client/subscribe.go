@@ -243,6 +243,12 @@ func (s *Subscription) overlapWith(old *session) *overlap {
 // arrive ends the move to session, which has confirmed the subscription: that to the old connection is given up.
 func (s *Subscription) arrive(session *session) {
 	if o := s.overlap.Load(); o != nil && o.old != session {
+		// What NATS handed to the old node before it knew of the new subscription may still be on its way there.
+		select {
+		case <-time.After(arriveLag):
+		case <-o.old.down:
+		case <-s.ctx.Done():
+		}
 		call, err := o.old.send(s.ctx, wire.Unsubscribe, nil, func(id string) []byte {
 			return wire.AppendUnsubscribe(nil, id, s.pattern)
 		})
