@@ -204,7 +204,7 @@ func (b *bench) try(ctx context.Context, m *mutant) error {
 		fast, slow := b.byTime(tests)
 		for _, some := range [][]string{fast, slow} {
 			if result.status == survived && len(some) > 0 {
-				result = b.run(ctx, bin, "^("+strings.Join(some, "|")+")$", "-test.failfast")
+				result = b.runFor(ctx, b.limit(some), bin, "^("+strings.Join(some, "|")+")$", "-test.failfast")
 			}
 		}
 	}
@@ -272,14 +272,28 @@ func (o outcome) failed() string {
 	return ""
 }
 
-// run runs the tests that match a pattern, all of them if it is empty. They have a temporary folder of their own.
+// limit is how long some tests may run.
+func (b *bench) limit(tests []string) time.Duration {
+	var sum time.Duration
+	for _, test := range tests {
+		sum += b.took[test]
+	}
+	return min(b.timeout, slack+10*sum)
+}
+
+// run runs the tests that match a pattern, all of them if it is empty.
 func (b *bench) run(ctx context.Context, bin, pattern string, flags ...string) outcome {
+	return b.runFor(ctx, b.timeout, bin, pattern, flags...)
+}
+
+// runFor is run with a limit. The tests have a temporary folder of their own.
+func (b *bench) runFor(ctx context.Context, limit time.Duration, bin, pattern string, flags ...string) outcome {
 	temp, err := os.MkdirTemp(b.dir, "tests-")
 	if err != nil {
 		return outcome{output: []byte(err.Error())}
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
-	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	args := append([]string{"-test.count=1", "-test.timeout=0", "-test.run=" + pattern}, flags...)
 	if b.short {

@@ -191,3 +191,19 @@ func TestTheFastestTestsAreFirst(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitOfATestRun(t *testing.T) {
+	b := &bench{timeout: time.Minute, took: map[string]time.Duration{"a": time.Second, "b": 2 * time.Second, "c": time.Hour}}
+	for _, c := range []struct {
+		tests []string
+		want  time.Duration
+	}{
+		{[]string{"a"}, slack + 10*time.Second},
+		{[]string{"a", "b"}, slack + 30*time.Second},
+		{[]string{"a", "c"}, time.Minute},
+	} {
+		if got := b.limit(c.tests); got != c.want {
+			t.Errorf("%v may run for %v, want %v", c.tests, got, c.want)
+		}
+	}
+}
