@@ -233,3 +233,14 @@ func TestUnsent(t *testing.T) {
 		t.Error("nothing waits here")
 	}
 }
+
+func TestLoopsAreAsManyAsWanted(t *testing.T) {
+	s := start(t, Options{Loops: 3}, &hooks{})
+	seen := map[*Loop]bool{}
+	for _, l := range s.Loops() {
+		seen[l] = true
+	}
+	if len(seen) != 3 || seen[nil] {
+		t.Errorf("%d loops, want 3", len(seen))
+	}
+}
