@@ -39,7 +39,7 @@ var examples = map[string]func(*testing.T, *document){
 }
 
 // testedElsewhere are documents whose examples the tests in another file run, which names the document.
-var testedElsewhere = map[string]string{}
+var testedElsewhere = map[string]string{"docs/proxies.md": "proxies_test.go"}
 
 func TestExamples(t *testing.T) {
 	names := []string{"README.md"}
@@ -88,7 +88,7 @@ type document struct {
 // paragraph before it, if it ends with one: "Put this into `a.go`:".
 type block struct{ lang, file, text string }
 
-var fence = regexp.MustCompile("(?ms)(?:`([^`\n]+)`:\n\n)?^```(sh|go|js|html|json|yaml|text)\n(.*?)^```$")
+var fence = regexp.MustCompile("(?ms)(?:`([^`\n]+)`:\n\n)?^```(sh|go|js|html|json|yaml|text|nginx|haproxy|caddy|apache)\n(.*?)^```$")
 
 func readDocument(t *testing.T, name string) *document {
 	t.Helper()

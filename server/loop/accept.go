@@ -82,17 +82,32 @@ func (l *Loop) accept() {
 			addr = [16]byte{} // the proxy's; its header brings the client's
 		}
 		if response := l.eng.limits.admit(addr); response != "" {
-			l.stat.refused++
-			reason := RefusedConnections
-			if response == responseTooManyRequests {
-				reason = RefusedPerIP
-			}
-			l.onRefuse(addr, reason)
-			_, _ = writeSocket(fd, []byte(response))
-			closeSocket(fd)
+			l.turnAway(fd, addr, response)
 			continue
 		}
 		_ = l.eng.assign(l, fd, addr, func(to *Loop) { to.add(fd, addr) })
+	}
+}
+
+// turnAway answers a socket that is over a limit. Closed at once, it would send RST for
+// what its peer still sends, and the answer could be lost on its way (RFC 9112 §9.6):
+// a proxy would make a 502 of it. So a few of them linger, like others that are
+// refused. When there are more, it is a flood, and must not use up descriptors.
+func (l *Loop) turnAway(fd int32, addr [16]byte, response string) {
+	reason := RefusedConnections
+	if response == responseTooManyRequests {
+		reason = RefusedPerIP
+	}
+	if !l.eng.limits.mayLinger() {
+		l.stat.refused++
+		l.onRefuse(addr, reason)
+		_, _ = writeSocket(fd, []byte(response))
+		closeSocket(fd)
+		return
+	}
+	l.eng.load[l.index].Add(1)
+	if c := l.add(fd, turnedAway); c.state < stateLinger {
+		l.refuseFrom(c, addr, response, reason)
 	}
 }
 

@@ -22,6 +22,10 @@ func (l *Loop) head(c *Conn, b []byte) int {
 		l.refuse(c, tlsAlert, RefusedTLS)
 		return len(b)
 	}
+	if bytes.HasPrefix(b, []byte(proxySignature)) || bytes.HasPrefix(b, []byte(proxyPrefix1)) {
+		l.refuse(c, responseBadRequest, RefusedStrayProxy)
+		return len(b)
+	}
 	end := headEnd(b)
 	if end > l.eng.opts.HeadBytes || end == 0 && len(b) > l.eng.opts.HeadBytes {
 		l.refuse(c, responseHeadTooLarge, RefusedHead)

@@ -259,6 +259,56 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
+// A connection over a limit may go on sending, as a proxy does, and reads its answer all the same. When too many do so
+// they are closed at once.
+func TestTurnedAway(t *testing.T) {
+	for status, opts := range map[string]Options{"503": {Connections: 1}, "429": {ConnectionsPerIP: 1}} {
+		t.Run(status, func(t *testing.T) {
+			s := start(t, opts, &hooks{message: echo})
+			s.t = t
+			open := s.dial()
+			late := s.connect()
+			eventually(t, "it is answered", func() bool { return s.Stats().Refused == 1 })
+			for range 3 {
+				late.send([]byte(request))
+				s.Do(func(*Loop) {})
+			}
+			late.status(status)
+			late.wantEOF()
+
+			for range 2 * lingering {
+				s.connect()
+			}
+			eventually(t, "all are answered", func() bool { return s.Stats().Refused == 1+2*lingering })
+			if n := s.limits.lingering.Load(); n != lingering {
+				t.Errorf("%d linger, want %d", n, lingering)
+			}
+			s.advance(10 * time.Second)
+			eventually(t, "none lingers for ever", func() bool { return s.limits.lingering.Load() == 0 })
+			if n := s.Connections(); n != 1 {
+				t.Errorf("the loops have %d connections", n)
+			}
+			open.alive()
+			_ = open.Close()
+			eventually(t, "the place is free", func() bool { return s.limits.open.Load() == 0 })
+			s.dial().alive()
+		})
+	}
+}
+
+// Nobody comes from the address that stands for those who were turned away.
+func TestAddressOfTheTurnedAway(t *testing.T) {
+	s := start(t, Options{ProxyProtocol: true}, &hooks{message: echo})
+	c := s.connect()
+	c.send([]byte("PROXY TCP6 100::1 ::1 1 2\r\n" + request))
+	c.status("429")
+	_ = c.Close()
+	eventually(t, "it is counted out", func() bool { return s.limits.open.Load() == 0 })
+	if n := s.limits.lingering.Load(); n != 0 {
+		t.Errorf("%d linger", n)
+	}
+}
+
 // pagesMayRead stands in each answer of the engine's own: fetch shows a page no other.
 const pagesMayRead = "\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n"
 

@@ -96,6 +96,7 @@ const (
 	RefusedTLS         = "tls" // on a port that does not speak it
 	RefusedNoProxy     = "proxy_header_missing"
 	RefusedProxy       = "proxy_header_malformed"
+	RefusedStrayProxy  = "proxy_header_unexpected" // where Options.ProxyProtocol is off
 	RefusedConnections = "too_many_connections"
 	RefusedPerIP       = "too_many_of_address"
 	RefusedDraining    = "draining"

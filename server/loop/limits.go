@@ -14,10 +14,27 @@ type limits struct {
 	total, perIP int                   // 0: no bound
 	exempt       func(netip.Addr) bool // its address does not count; nil: none
 
-	open atomic.Int64
+	open      atomic.Int64
+	lingering atomic.Int64 // sockets that were turned away, beside open
 
 	mu     sync.Mutex
 	byAddr map[[16]byte]int // guarded by mu; used when perIP is set
+}
+
+// lingering is how many sockets over a limit may linger until their peers have the answer.
+const lingering = 32
+
+// turnedAway stands for the address of such a socket, which counts towards no limit. It
+// is of the discard prefix (RFC 6666), so nobody comes from there.
+var turnedAway = netip.MustParseAddr("100::1").As16()
+
+// mayLinger counts one in, unless there are too many already.
+func (x *limits) mayLinger() bool {
+	if x.lingering.Add(1) > lingering {
+		x.lingering.Add(-1)
+		return false
+	}
+	return true
 }
 
 // limitKey is what ConnectionsPerIP counts by: an IPv4 address, or the /64 of an
@@ -45,6 +62,9 @@ func (x *limits) admit(addr [16]byte) (response string) {
 
 // admitAddress counts a socket in at its address, unless that is over the limit.
 func (x *limits) admitAddress(addr [16]byte) bool {
+	if addr == turnedAway {
+		return false
+	}
 	if !x.counts(addr) {
 		return true
 	}
@@ -74,6 +94,10 @@ func (x *limits) counts(addr [16]byte) bool {
 
 // release counts a socket out.
 func (x *limits) release(addr [16]byte) {
+	if addr == turnedAway {
+		x.lingering.Add(-1)
+		return
+	}
 	x.open.Add(-1)
 	x.releaseAddress(addr)
 }

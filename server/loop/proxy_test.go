@@ -103,6 +103,28 @@ func TestProxyProtocol(t *testing.T) {
 	}
 }
 
+// A header where none is expected, or a second one, is named as what it is.
+func TestStrayProxyHeader(t *testing.T) {
+	why := make(chan string, 1)
+	opts := Options{HTTP: NewHandoffListener(), OnRefuse: func(_ netip.Addr, reason string) { why <- reason }}
+	const line = "PROXY TCP4 192.0.2.1 127.0.0.1 12345 8080\r\n"
+	for _, expected := range []bool{false, true} {
+		opts.ProxyProtocol = expected
+		s := start(t, opts, &hooks{})
+		for _, header := range []string{line, proxied(0x20, 0x00, "")} {
+			c := s.connect()
+			if expected {
+				c.send([]byte(line))
+			}
+			c.send([]byte(header + request))
+			c.status("400")
+			if got := <-why; got != RefusedStrayProxy {
+				t.Errorf("%q: refused for %s", header, got)
+			}
+		}
+	}
+}
+
 // A header may come in two parts, cut anywhere.
 func TestProxyHeaderInParts(t *testing.T) {
 	for _, header := range []string{
