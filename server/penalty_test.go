@@ -195,6 +195,56 @@ func TestPenalty(t *testing.T) {
 	}
 }
 
+// Behind a proxy bad signatures count at the client's address: another client of the same proxy, and the proxy itself,
+// are not held back for them.
+func TestPenaltyBehindAProxy(t *testing.T) {
+	for _, row := range []struct {
+		name, offender string
+		read           bool
+	}{
+		{"the client", "192.0.2.1", false},
+		{"another client", "192.0.2.2", true},
+		{"the proxy", "127.0.0.1", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			x := newStage(t, Options{Penalty: time.Hour, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+			for range 50 {
+				x.penalties.add(netip.MustParseAddr(row.offender), time.Now().UnixNano())
+			}
+			bad := x.tokens[0][:len(x.tokens[0])-20] + strings.Repeat("A", 20)
+			send := func(client string, tokens ...string) {
+				t.Helper()
+				d := ws.Dialer{Header: ws.HandshakeHeaderString("X-Forwarded-For: " + client + "\r\n")}
+				conn, _, _, err := d.Dial(t.Context(), x.url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				var turn bytes.Buffer
+				for _, token := range tokens {
+					_ = wsutil.WriteClientText(&turn, wire.AppendPublish(nil, "", "rooms.1", token, []byte("1"), ""))
+				}
+				if _, err := conn.Write(turn.Bytes()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			send("192.0.2.1", bad, x.tokens[0])
+			x.until(t, "the bad one is refused", func(st *loopState) bool { return st.counts.refused[wire.TokenInvalid] == 1 })
+			want := uint64(1)
+			if row.read {
+				want++
+			}
+			send("192.0.2.3", x.tokens[1]) // behind which the first one's would be
+			x.until(t, "the good ones are published", func(st *loopState) bool { return st.counts.published[wire.OK] >= want })
+			x.with(func(c *loop.Conn) {
+				if got := stateOf(c.Loop()).counts.published[wire.OK]; got != want {
+					t.Errorf("%d were published, want %d", got, want)
+				}
+			})
+		})
+	}
+}
+
 func (x *stage) until(t *testing.T, what string, ok func(*loopState) bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
