@@ -218,10 +218,10 @@ func TestWebClientJourney(t *testing.T) {
 	}
 }
 
-// The JavaScript client lives through restarts of the server while its tokens are refreshed: NOTIFYD_ROUNDS of them, or 3.
+// The JavaScript client lives through restarts of the server while its tokens are refreshed: E2E_ROUNDS of them, or 3.
 func TestWebClientRestarts(t *testing.T) {
 	count := 3
-	if text := os.Getenv("NOTIFYD_ROUNDS"); text != "" {
+	if text := os.Getenv("E2E_ROUNDS"); text != "" {
 		var err error
 		if count, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
