@@ -45,7 +45,8 @@ func (c *Client) elsewhere(s *session) *session {
 // move makes next the connection, and s one that is given up when nothing needs it any more. It reports false if the client
 // has ended.
 //
-// Publishes wait until those that went to s are answered, so that the order of one goroutine's publishes holds.
+// Publishes wait until those that went to s are answered, so that the order of one goroutine's publishes holds, and for
+// arriveLag more: a node acknowledges what it has handed to NATS, which may still be on its way there.
 // Subscriptions move by themselves, see Subscription.keep.
 func (c *Client) move(s, next *session) bool {
 	c.detach(s)
@@ -54,6 +55,9 @@ func (c *Client) move(s, next *session) bool {
 		case <-publish.done: // within Options.AckTimeout
 		case <-c.ctx.Done():
 		}
+	}
+	if wait := arriveLag - time.Since(time.Unix(0, s.lastPublish.Load())); wait > 0 {
+		sleep(c.ctx, wait)
 	}
 	moved := c.attach(next)
 	close(s.moved)

@@ -279,6 +279,10 @@ func TestRestartKeepsAcks(t *testing.T) {
 		if err := receive(t, before, "Publish"); err != nil {
 			t.Error(err)
 		}
+		time.Sleep(arriveLag - 1)
+		if synctest.Wait(); len(two.got) > 0 {
+			t.Error("a publish was sent while the one ahead of it may be on its way to NATS")
+		}
 		two.ack(t, two.next(t, wire.Publish))
 		if err := receive(t, behind, "Publish"); err != nil {
 			t.Error(err)

@@ -9,7 +9,8 @@ import (
 // overlapLag is how far one node may be behind another. Two equal events that two connections bring within it are one.
 const overlapLag = 500 * time.Millisecond
 
-// arriveLag is how long a subscription stays with the old node after the new one has confirmed it.
+// arriveLag is how long what a node has handed to NATS, or NATS to a node, may be on its way: so long a subscription stays
+// with the old node after the new one has confirmed it, and a publish on the new one waits for those on the old.
 const arriveLag = overlapLag / 2
 
 // overlap is the time in which two connections bring the events of one subscription: that of a node which restarts, and

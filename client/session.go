@@ -46,6 +46,7 @@ type session struct {
 	maxMessage   int           // bytes the server takes; 0: unknown
 	heard        atomic.Bool   // since the last tick of write
 	accepted     atomic.Bool   // the server has accepted a publish or a subscribe
+	lastPublish  atomic.Int64  // when the last publish was answered, in Unix nanoseconds
 	expiring     chan int64    // capacity 1: the server's notice, with the exp of the connection's credential
 
 	mu      sync.Mutex
@@ -311,6 +312,9 @@ func (s *session) answer(id string, err error) {
 	s.mu.Unlock()
 	if call == nil {
 		return
+	}
+	if call.kind == wire.Publish {
+		s.lastPublish.Store(time.Now().UnixNano())
 	}
 	if err == nil && (call.kind == wire.Publish || call.kind == wire.Subscribe) {
 		s.accepted.Store(true)
