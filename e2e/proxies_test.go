@@ -277,19 +277,23 @@ func (v *visitor) send(text string) {
 func (v *visitor) next() (message string, pings int, err error) {
 	_ = v.conn.SetDeadline(time.Now().Add(patience))
 	for {
-		f, err := ws.ReadFrame(v.r)
+		h, err := ws.ReadHeader(v.r)
 		if err != nil {
 			return "", pings, err
 		}
-		switch f.Header.OpCode {
+		payload, err := io.ReadAll(io.LimitReader(v.r, h.Length))
+		if err != nil {
+			return "", pings, err
+		}
+		switch h.OpCode {
 		case ws.OpText:
-			return string(f.Payload), pings, nil
+			return string(payload), pings, nil
 		case ws.OpClose:
-			code, _ := ws.ParseCloseFrameData(f.Payload)
+			code, _ := ws.ParseCloseFrameData(payload)
 			return fmt.Sprint("close ", uint16(code)), pings, nil
 		case ws.OpPing:
 			pings++
-			if err := ws.WriteFrame(v.conn, ws.MaskFrame(ws.NewPongFrame(f.Payload))); err != nil {
+			if err := ws.WriteFrame(v.conn, ws.MaskFrame(ws.NewPongFrame(payload))); err != nil {
 				return "", pings, err
 			}
 		}
