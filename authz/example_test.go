@@ -92,7 +92,7 @@ func ExampleKey_Public() {
 		return
 	}
 
-	keys, err := authz.LoadKeys(file)
+	keys, _, err := authz.ReadKeys(file)
 	fmt.Println(len(keys), keys[0].Algorithm(), keys[0].CanSign(), keys[0].ID() == private.ID(), err)
 	// Output: 1 ES256 false true <nil>
 }

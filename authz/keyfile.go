@@ -12,25 +12,9 @@ import (
 // device, a log) is an error instead of a full memory.
 const maxKeyFileBytes = 1 << 20
 
-// LoadKeys reads the keys of all files, each a JWK, a JWK Set or PEM. An error
-// names the file, the kid and the remedy, and never holds key material.
-func LoadKeys(files ...string) ([]Key, error) {
-	var keys []Key
-	for _, name := range files {
-		found, _, err := loadKeys(name)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, found...)
-	}
-	return keys, nil
-}
-
-// ReadKeys is LoadKeys for one file. skipped are the entries of a set that are not trusted, each with the reason.
-func ReadKeys(file string) (keys []Key, skipped []error, err error) { return loadKeys(file) }
-
-// loadKeys reads one file. skipped are the entries of a set that are not trusted.
-func loadKeys(name string) (keys []Key, skipped []error, err error) {
+// ReadKeys reads the keys of a file: a JWK, a JWK Set or PEM. skipped are the entries of a set that are not trusted, each
+// with the reason. An error names the file, the kid and the remedy, and never holds key material.
+func ReadKeys(name string) (keys []Key, skipped []error, err error) {
 	b, err := readKeyFile(name)
 	if err != nil {
 		return nil, nil, err

@@ -15,7 +15,7 @@ import (
 // The sets in testdata/jwks are made up after what issuers publish. Each holds one good
 // key, "good", beside what its name tells; testdata/jwks/good.jwk signs for it.
 func TestKeysAsIssuersPublishThem(t *testing.T) {
-	private, err := LoadKeys("testdata/jwks/good.jwk")
+	private, _, err := ReadKeys("testdata/jwks/good.jwk")
 	if err != nil {
 		t.Fatal(err)
 	}

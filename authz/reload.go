@@ -96,7 +96,7 @@ func (s *source) read() (r reading, err error) {
 	if r.info, err = os.Stat(s.file); err != nil {
 		return r, fmt.Errorf("key file: %w", err)
 	}
-	r.keys, r.skipped, err = loadKeys(s.file)
+	r.keys, r.skipped, err = ReadKeys(s.file)
 	return r, err
 }
 

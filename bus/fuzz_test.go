@@ -59,8 +59,8 @@ func FuzzEvent(f *testing.F) {
 // Whatever the embedded server writes is understood or refused, wherever a read cuts it.
 func FuzzLinkOperations(f *testing.F) {
 	for _, subject := range strange {
-		f.Add([]byte(fmt.Sprintf("MSG %s 2 1\r\nx\r\n", subject)), uint16(9))
-		f.Add([]byte(fmt.Sprintf("PING\r\nMSG %s 3 reply.to 2\r\nxy\r\nPONG\r\n", subject)), uint16(20))
+		f.Add(fmt.Appendf(nil, "MSG %s 2 1\r\nx\r\n", subject), uint16(9))
+		f.Add(fmt.Appendf(nil, "PING\r\nMSG %s 3 reply.to 2\r\nxy\r\nPONG\r\n", subject), uint16(20))
 	}
 	for _, text := range []string{
 		"\n", "\r\n", "M", "MSG", "MSG ", "MSG \r\n", "MSG  \r\n", "MSG a 1\r\n", "MSG a b c\r\n", "MSG a 1 -1\r\n", "MSG a 1 99999999999999999999\r\n",

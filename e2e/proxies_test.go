@@ -71,11 +71,12 @@ func startNginx(t *testing.T, _ *document, folder, _, text string) *exec.Cmd {
 			leftOut(t, "no nginx with the module stream here: "+err.Error())
 		}
 	}
-	temporary := "http {\naccess_log off;\n"
+	var temporary strings.Builder
+	temporary.WriteString("http {\naccess_log off;\n")
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-		temporary += fmt.Sprintf("%s_temp_path %s/%s;\n", kind, folder, kind)
+		fmt.Fprintf(&temporary, "%s_temp_path %s/%s;\n", kind, folder, kind)
 	}
-	config := write(t, folder, "nginx.conf", strings.Replace(text, "http {\n", temporary, 1))
+	config := write(t, folder, "nginx.conf", strings.Replace(text, "http {\n", temporary.String(), 1))
 	return exec.Command(program(t, "nginx"), "-p", folder, "-e", "stderr", "-c", config,
 		"-g", "daemon off; master_process off; error_log stderr; pid "+folder+"/pid;")
 }
@@ -94,20 +95,22 @@ func startCaddy(t *testing.T, _ *document, folder, _, text string) *exec.Cmd {
 // startApache loads the modules that the document enables.
 func startApache(t *testing.T, d *document, folder, listen, text string) *exec.Cmd {
 	apache := program(t, "apache2")
-	main := fmt.Sprintf("ServerRoot %[1]s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nServerName localhost\nListen %s\n", folder, listen)
+	var main strings.Builder
+	fmt.Fprintf(&main, "ServerRoot %[1]s\nDefaultRuntimeDir %[1]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nServerName localhost\nListen %s\n", folder, listen)
 	if os.Getuid() == 0 {
-		main += "User daemon\nGroup daemon\n"
+		main.WriteString("User daemon\nGroup daemon\n")
 	}
-	modules := "mpm_event authz_core"
+	var modules strings.Builder
+	modules.WriteString("mpm_event authz_core")
 	for _, b := range d.blocks {
 		if names, ok := strings.CutPrefix(b.text, "a2enmod "); ok {
-			modules += " " + names
+			modules.WriteString(" " + names)
 		}
 	}
-	for _, m := range strings.Fields(modules) {
-		main += fmt.Sprintf("LoadModule %s_module /usr/lib/apache2/modules/mod_%[1]s.so\n", m)
+	for m := range strings.FieldsSeq(modules.String()) {
+		fmt.Fprintf(&main, "LoadModule %s_module /usr/lib/apache2/modules/mod_%[1]s.so\n", m)
 	}
-	return exec.Command(apache, "-DFOREGROUND", "-f", write(t, folder, "httpd.conf", main+text))
+	return exec.Command(apache, "-DFOREGROUND", "-f", write(t, folder, "httpd.conf", main.String()+text))
 }
 
 // proxied is a notifyd behind a proxy.

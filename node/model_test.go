@@ -3,6 +3,7 @@ package node_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/notifyd/notifyd/wire"
@@ -60,11 +61,12 @@ func (k *modelToken) String() string {
 	if k == nil {
 		return "no token"
 	}
-	text := fmt.Sprintf("token %s of %s by key %d for %v and %v", k.id, k.subject, k.key, k.publish, k.subscribe)
+	var text strings.Builder
+	fmt.Fprintf(&text, "token %s of %s by key %d for %v and %v", k.id, k.subject, k.key, k.publish, k.subscribe)
 	for _, c := range k.causes {
-		text += fmt.Sprintf(", %v at %s", c.code, c.maybe.Format("05.000000"))
+		fmt.Fprintf(&text, ", %v at %s", c.code, c.maybe.Format("05.000000"))
 	}
-	return text
+	return text.String()
 }
 
 // verdict is what a request with the token may be answered, wire.OK if it may be accepted. granted says whether the

@@ -38,7 +38,8 @@ func TestBroken(t *testing.T) {
 	if !ok {
 		t.Fatal("no cases")
 	}
-	now := strings.TrimSpace(head) + "\n"
+	var now strings.Builder
+	now.WriteString(strings.TrimSpace(head) + "\n")
 	all := strings.Split(cases, "\n== ")
 	for _, c := range all {
 		name, body, _ := strings.Cut(c, "\n")
@@ -67,13 +68,13 @@ func TestBroken(t *testing.T) {
 		if !*update && strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("%s:\n%s\nwant:\n%s", name, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
-		now += "\n== " + name + "\n" + strings.Join(config, "\n") + "\n" + answer + strings.Join(got, "\n"+answer) + "\n"
+		now.WriteString("\n== " + name + "\n" + strings.Join(config, "\n") + "\n" + answer + strings.Join(got, "\n"+answer) + "\n")
 	}
 	if len(all) < 30 {
 		t.Errorf("%d cases", len(all))
 	}
 	if *update {
-		if err := os.WriteFile(golden, []byte(now), 0o644); err != nil {
+		if err := os.WriteFile(golden, []byte(now.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

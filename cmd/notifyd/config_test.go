@@ -385,8 +385,7 @@ func TestBusKeys(t *testing.T) {
 	fields := map[string]bool{}
 	var walk func(prefix string, options reflect.Type)
 	walk = func(prefix string, options reflect.Type) {
-		for i := range options.NumField() {
-			field := options.Field(i)
+		for field := range options.Fields() {
 			if field.Type.Kind() == reflect.Struct {
 				walk(prefix+field.Name+".", field.Type)
 				continue
