@@ -86,7 +86,7 @@ func startHAProxy(t *testing.T, _ *document, folder, _, text string) *exec.Cmd {
 }
 
 func startCaddy(t *testing.T, _ *document, folder, _, text string) *exec.Cmd {
-	config := write(t, folder, "Caddyfile", "{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n"+text)
+	config := write(t, folder, "Caddyfile", "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n"+text)
 	cmd := exec.Command(program(t, "caddy"), "run", "--config", config, "--adapter", "caddyfile")
 	cmd.Env = append(os.Environ(), "HOME="+folder, "XDG_DATA_HOME="+folder, "XDG_CONFIG_HOME="+folder)
 	return cmd
@@ -141,15 +141,16 @@ func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) s
 	write(t, folder, "cert.pem", certificate)
 	write(t, folder, "key.pem", key)
 	write(t, folder, "haproxy.pem", certificate+key)
-	listen := freeAddress(t)
-	_, port, _ := net.SplitHostPort(listen)
 	setting := settings[0]
 	if p.tcp {
 		setting = settings[1]
 	}
 	setting = strings.ReplaceAll(setting, "/etc/notifyd/keys/keys.json", keys.public)
-	x := &proxied{address: listen}
+	x := &proxied{}
 	x.node = serve(t, "notifyd behind "+p.name, nil, append([]string{"--config=" + write(t, folder, "notifyd.yaml", setting)}, args...)...)
+	listen := freeAddress(t) // behind the node's start, which takes two ports
+	x.address = listen
+	_, port, _ := net.SplitHostPort(listen)
 	sample = strings.NewReplacer(
 		"127.0.0.1:8080", x.node.address(), "/etc/ssl/push.example.com/", folder+"/",
 		"listen 443 ", "listen "+listen+" ", "bind :443 ", "bind "+listen+" ", "*:443", listen, "https://push.example.com", strings.Replace("https://push.example.com:PORT, https://127.0.0.1:PORT", "PORT", port, 2),
