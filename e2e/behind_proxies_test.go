@@ -193,7 +193,7 @@ func TestClientsBehindProxies(t *testing.T) {
 func TestFullBehindProxies(t *testing.T) {
 	keys := newIssuer(t)
 	eachProxy(t, true, func(t *testing.T, p proxySample) {
-		x := behind(t, p, keys, nil, "--limits.connections=2", "--limits.connections-per-ip=2")
+		x := behind(t, p, keys, nil, "--limits.connections=2")
 		for i := range 2 {
 			v := x.visit(t, "127.0.0.7")
 			if answer := v.upgrade("/v1/ws"); answer.StatusCode != http.StatusSwitchingProtocols {

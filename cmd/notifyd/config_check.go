@@ -191,10 +191,6 @@ func (l *limitsConfig) check(f *findings) {
 	if l.Burst > 0 && l.Rate == 0 {
 		f.add("limits.burst", l.Burst, "has no effect without limits.rate; set that, or leave this out")
 	}
-	if l.Connections > 0 && l.ConnectionsPerIP > l.Connections {
-		f.add("limits.connections_per_ip", l.ConnectionsPerIP, fmt.Sprintf(
-			"is more than limits.connections (%d) for all addresses together; lower it, or raise that", l.Connections))
-	}
 	if l.PendingBytes < l.MessageBytes {
 		f.add("limits.pending_bytes", l.PendingBytes, fmt.Sprintf(
 			"is less than one message of limits.message_bytes (%v); make it several times as large", l.MessageBytes))
