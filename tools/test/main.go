@@ -45,7 +45,8 @@ func main() {
 
 // run is one "go test" with the flags of this command and more. It returns the tests that were skipped.
 func run(more ...string) (skipped []string, err error) {
-	args := append([]string{"test", "-json"}, os.Args[1:]...)
+	// The end-to-end tests take ten minutes, which is all that go test grants by itself, and longer on a busy machine.
+	args := append([]string{"test", "-json", "-timeout=30m"}, os.Args[1:]...)
 	cmd := exec.Command("go", append(args, more...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
