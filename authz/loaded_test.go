@@ -84,7 +84,7 @@ func TestReloadOfKeysInMemory(t *testing.T) {
 	}
 }
 
-// Who starts a Verifier may give up while URLs do not answer, and all are asked at once.
+// The context of New ends a start whose key URLs do not answer. All URLs are asked at once.
 func TestNewContext(t *testing.T) {
 	asked, release := make(chan struct{}, 3), make(chan struct{})
 	var urls []string

@@ -253,7 +253,7 @@ func (c *config) checkNATS(f *findings) {
 func (c *config) privateKeys() []string {
 	var f findings
 	for key, file := range c.keyFiles() {
-		keys, _, _ := authz.ReadKeys(file) // what is wrong with it is told by check
+		keys, _, _ := authz.ReadKeys(file) // check reports what is wrong with the file
 		for _, k := range keys {
 			if k.CanSign() && k.Algorithm() != "HS256" { // a secret that is shared has no public part
 				f.add(key, file, fmt.Sprintf("holds the private %v, and with that anybody who gets into this server can make tokens; give it the public part: notifyd keys public < PRIVATE > PUBLIC", k))
