@@ -114,7 +114,11 @@ func (r *run) connect(ctx context.Context, stalled int) (*hdrhistogram.Histogram
 			topics = append(topics, r.names[t])
 		}
 		began := time.Now()
-		c, err := r.dialer.open(r.first+i, topics)
+		open := r.dialer.open
+		if r.Plan.Events {
+			open = r.dialer.openStream
+		}
+		c, err := open(r.first+i, topics)
 		if err != nil {
 			return err
 		}

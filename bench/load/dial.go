@@ -79,15 +79,20 @@ func (d *dialer) open(n int, topics []string) (*conn, error) {
 	return c, c.take(nc)
 }
 
-// dial shakes hands for the nth connection. early is what came along with the
-// answer.
-func (d *dialer) dial(ctx context.Context, n int) (nc net.Conn, early *bytes.Buffer, err error) {
-	var plain net.Dialer
+// plain dials the nth connection, from the address that is its own.
+func (d *dialer) plain(n int) (plain net.Dialer) {
 	if len(d.sources) > 0 {
 		if source := d.sources[n/portsPerSource%len(d.sources)]; source.IsValid() {
 			plain.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
 		}
 	}
+	return plain
+}
+
+// dial shakes hands for the nth connection. early is what came along with the
+// answer.
+func (d *dialer) dial(ctx context.Context, n int) (nc net.Conn, early *bytes.Buffer, err error) {
+	plain := d.plain(n)
 	shake := d.target.Dialer()
 	shake.NetDial, shake.Timeout = plain.DialContext, openTimeout
 	nc, br, _, err := shake.Dial(ctx, d.url.String())

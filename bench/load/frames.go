@@ -76,14 +76,19 @@ func readFrame(from io.Reader) (frame, error) {
 
 // splitter finds the frames of one connection's bytes, however they are cut.
 type splitter struct {
-	tail []byte // the beginning of a frame
+	next func([]byte) (frame, int, error) // nil: nextFrame
+	tail []byte                           // the beginning of a frame
 }
 
 // split hands each whole frame of b to visit and keeps the rest. b begins with
 // the tail of last time. need is how many bytes b must have room for next time.
 func (s *splitter) split(b []byte, visit func(frame) error) (need int, err error) {
+	next := s.next
+	if next == nil {
+		next = nextFrame
+	}
 	for {
-		f, size, err := nextFrame(b)
+		f, size, err := next(b)
 		if err != nil {
 			return 0, err
 		}

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -66,6 +67,21 @@ func (*Notifyd) Hello(dst []byte) ([]byte, bool) { return dst, true }
 // Subscribe asks for an ack.
 func (n *Notifyd) Subscribe(dst []byte, topic string) ([]byte, bool) {
 	return wire.AppendSubscribe(dst, "s", topic, n.Token), true
+}
+
+// StreamPath asks for all topics with one token.
+func (n *Notifyd) StreamPath(socket string, topics []string) (path, authorization string) {
+	return strings.TrimSuffix(socket, "ws") + "events?" + url.Values{"topic": topics}.Encode(), "Bearer " + n.Token
+}
+
+// Streaming looks for the ack of a topic.
+func (n *Notifyd) Streaming(event []byte) (bool, error) {
+	name, data, _ := bytes.Cut(event, []byte("\ndata: "))
+	if !bytes.HasPrefix(name, []byte("event: ")) {
+		return false, nil
+	}
+	answer, err := n.Answer(data)
+	return answer.Kind == Subscribed, err
 }
 
 // Publish sends no id: only a refusal is answered.

@@ -17,6 +17,8 @@ type Plan struct {
 	Subscriptions int // of each of them
 	Publishers    int // connections that publish
 	Stalled       int // of the subscribing connections: stop reading, in a second pass
+	// Events: those that subscribe are sent Server-Sent Events instead of frames.
+	Events bool
 	// Storm opens and drops the connections again and again; nothing is published.
 	Storm bool
 	// Flood has a second pass, in which one more client sends bad publishes.

@@ -7,7 +7,8 @@
 //
 // plan.go is who is connected to what, pace.go when they publish, engine.go the
 // loop that publishes and receives, frames.go and mark.go what it looks at.
-// traffic.go measures one load, measure.go reads what is measured. flood.go is a
+// events.go is
+// Server-Sent Events instead. traffic.go measures one load, measure.go reads what is measured. flood.go is a
 // client that disturbs. receivers.go and worker.go share the subscribers between
 // processes, which link.go joins.
 package load

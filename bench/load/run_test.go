@@ -25,6 +25,11 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
+func events(p Plan) Plan {
+	p.Name, p.Events = p.Name+" events", true
+	return p
+}
+
 // TestScenarios runs each against a real server.
 func TestScenarios(t *testing.T) {
 	bin, err := rig.Build(t.TempDir())
@@ -54,6 +59,10 @@ func TestScenarios(t *testing.T) {
 		{Flood(10), []Load{{Rate: 500}}, false, 1, 2, 1},
 		{Idle(30), nil, false, 1, 2, 0},
 		{Storm(30), nil, false, 1, 1, 0},
+		{events(Fanout(20)), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 1, 3, 20},
+		{events(ManySubscriptions(4, 5)), windows, false, 1, 2, 1},
+		{events(Slow(20)), []Load{{Rate: 100}}, false, 1, 2, 0},
+		{events(Idle(30)), nil, false, 1, 2, 0},
 
 		{Fanout(20), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 3, 3, 20},
 		{Fanout(2), []Load{{Window: 2}}, true, 5, 1, 2},
@@ -64,6 +73,7 @@ func TestScenarios(t *testing.T) {
 		{Flood(10), []Load{{Rate: 500}}, true, 3, 2, 1},
 		{Idle(30), nil, false, 3, 2, 0},
 		{Storm(30), nil, false, 3, 1, 0},
+		{events(Fanout(20)), []Load{{Window: 8}}, false, 3, 1, 20},
 	} {
 		t.Run(fmt.Sprintf("%s/%d", c.plan.Name, c.processes), func(t *testing.T) {
 			target, err := NewNotifyd(key, authz.Claims{Subject: "bench"}, time.Hour, c.fresh)

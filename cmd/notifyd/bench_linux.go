@@ -72,6 +72,7 @@ type trafficFlags struct {
 	Size   int           `help:"Bytes of data in each event." default:"128"`
 	Fresh  bool          `help:"Make a new token for each message."`
 	Warmup time.Duration `help:"How long to run before measuring." default:"1s"`
+	SSE    bool          `help:"Subscribe to Server-Sent Events instead of WebSocket." name:"sse"`
 }
 
 type fanoutCmd struct {
@@ -120,13 +121,16 @@ func (c *manySubscriptionsCmd) Run(p *process) error {
 }
 
 type idleCmd struct {
-	N          int `help:"Connections." short:"n" default:"15000"`
+	N          int  `help:"Connections." short:"n" default:"15000"`
+	SSE        bool `help:"Subscribe to Server-Sent Events instead of WebSocket." name:"sse"`
 	benchFlags `embed:""`
 }
 
 // Run measures.
 func (c *idleCmd) Run(p *process) error {
-	return c.run(p, load.Idle(c.N), nil)
+	plan := load.Idle(c.N)
+	plan.Events = c.SSE
+	return c.run(p, plan, nil)
 }
 
 type stormCmd struct {
@@ -178,6 +182,7 @@ func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
 		if err := t.options(&o); err != nil {
 			return err
 		}
+		o.Plan.Events = t.SSE
 	}
 	if err := c.setProcesses(p, &o); err != nil {
 		return err
