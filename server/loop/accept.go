@@ -81,34 +81,32 @@ func (l *Loop) accept() {
 		if l.eng.opts.ProxyProtocol {
 			addr = [16]byte{} // the proxy's; its header brings the client's
 		}
-		if response := l.eng.limits.admit(addr); response != "" {
-			l.turnAway(fd, addr, response)
+		if over, ok := l.eng.limits.admit(addr); !ok {
+			l.turnAway(fd, addr, over)
 			continue
 		}
 		_ = l.eng.assign(l, fd, addr, func(to *Loop) { to.add(fd, addr) })
 	}
 }
 
-// turnAway answers a socket that is over a limit. Closed at once, it would send RST for
-// what its peer still sends, and the answer could be lost on its way (RFC 9112 §9.6):
-// a proxy would make a 502 of it. So a few of them linger, like others that are
-// refused. When there are more, it is a flood, and must not use up descriptors.
-func (l *Loop) turnAway(fd int32, addr [16]byte, response string) {
+// turnAway refuses a socket that is over a limit. A proxy makes a 502 of an answer that
+// comes before its request, and of one that is lost on its way because the socket was
+// closed at once and sent RST for what still came (RFC 9112 §9.6). So a few of them
+// are answered when their request has come, and linger, like others that are refused.
+// When there are more, it is a flood, and must not use up descriptors.
+func (l *Loop) turnAway(fd int32, addr, over [16]byte) {
 	reason := RefusedConnections
-	if response == responseTooManyRequests {
+	if over == overPerIP {
 		reason = RefusedPerIP
 	}
+	l.refused(addr, reason)
 	if !l.eng.limits.mayLinger() {
-		l.stat.refused++
-		l.onRefuse(addr, reason)
-		_, _ = writeSocket(fd, []byte(response))
+		_, _ = writeSocket(fd, []byte(turnedAway(over)))
 		closeSocket(fd)
 		return
 	}
 	l.eng.load[l.index].Add(1)
-	if c := l.add(fd, turnedAway); c.state < stateLinger {
-		l.refuseFrom(c, addr, response, reason)
-	}
+	l.add(fd, over)
 }
 
 // assign has the loop with the fewest connections take a socket that was counted

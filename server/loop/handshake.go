@@ -34,6 +34,10 @@ func (l *Loop) head(c *Conn, b []byte) int {
 	if end == 0 {
 		return 0
 	}
+	if response := turnedAway(c.addr); response != "" {
+		l.answer(c, response)
+		return len(b)
+	}
 	kind := inspectHead(b[:end])
 	switch {
 	case kind == headHTTP && l.eng.opts.HTTP != nil:

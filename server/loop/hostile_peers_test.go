@@ -5,8 +5,10 @@ package loop
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -237,7 +239,7 @@ func TestConnectionLimits(t *testing.T) {
 			handshake := s.connect()
 			handshake.send([]byte("GET"))
 			for range 3 {
-				head := s.connect().status(status)
+				head := s.refused(status)
 				if !strings.Contains(head, "Retry-After") || !strings.Contains(head, pagesMayRead) {
 					t.Errorf("%q", head)
 				}
@@ -247,7 +249,7 @@ func TestConnectionLimits(t *testing.T) {
 			eventually(t, "room", func() bool { return s.limits.open.Load() == 2 })
 			again := s.dial()
 			again.alive()
-			s.connect().status(status)
+			s.refused(status)
 			_ = handshake.Close()
 			eventually(t, "room", func() bool { return s.limits.open.Load() == 2 })
 			s.dial().alive()
@@ -259,8 +261,8 @@ func TestConnectionLimits(t *testing.T) {
 	}
 }
 
-// A connection over a limit may go on sending, as a proxy does, and reads its answer all the same. When too many do so
-// they are closed at once.
+// A connection over a limit is answered when its request has come, as a proxy expects it, may go on sending, and reads
+// its answer all the same. When there are too many they are answered and closed at once.
 func TestTurnedAway(t *testing.T) {
 	for status, opts := range map[string]Options{"503": {Connections: 1}, "429": {ConnectionsPerIP: 1}} {
 		t.Run(status, func(t *testing.T) {
@@ -268,22 +270,29 @@ func TestTurnedAway(t *testing.T) {
 			s.t = t
 			open := s.dial()
 			late := s.connect()
-			eventually(t, "it is answered", func() bool { return s.Stats().Refused == 1 })
+			eventually(t, "it is counted", func() bool { return s.Stats().Refused == 1 })
+			half := len(request) / 2
+			late.send([]byte(request[:half]))
+			s.Do(func(*Loop) {})
+			late.unanswered()
 			for range 3 {
-				late.send([]byte(request))
+				late.send([]byte(request[half:]))
 				s.Do(func(*Loop) {})
 			}
 			late.status(status)
 			late.wantEOF()
 
+			var silent []*client
 			for range 2 * lingering {
-				s.connect()
+				silent = append(silent, s.connect())
 			}
-			eventually(t, "all are answered", func() bool { return s.Stats().Refused == 1+2*lingering })
+			eventually(t, "all are counted", func() bool { return s.Stats().Refused == 1+2*lingering })
 			if n := s.limits.lingering.Load(); n != lingering {
 				t.Errorf("%d linger, want %d", n, lingering)
 			}
-			s.advance(10 * time.Second)
+			silent[len(silent)-1].status(status)
+			silent[0].unanswered()
+			s.advance(12 * time.Second)
 			eventually(t, "none lingers for ever", func() bool { return s.limits.lingering.Load() == 0 })
 			if n := s.Connections(); n != 1 {
 				t.Errorf("the loops have %d connections", n)
@@ -299,13 +308,62 @@ func TestTurnedAway(t *testing.T) {
 // Nobody comes from the address that stands for those who were turned away.
 func TestAddressOfTheTurnedAway(t *testing.T) {
 	s := start(t, Options{ProxyProtocol: true}, &hooks{message: echo})
-	c := s.connect()
-	c.send([]byte("PROXY TCP6 100::1 ::1 1 2\r\n" + request))
-	c.status("429")
-	_ = c.Close()
-	eventually(t, "it is counted out", func() bool { return s.limits.open.Load() == 0 })
-	if n := s.limits.lingering.Load(); n != 0 {
-		t.Errorf("%d linger", n)
+	for _, addr := range []string{"100::1", "100::2"} {
+		c := s.connect()
+		c.send([]byte("PROXY TCP6 " + addr + " ::1 1 2\r\n" + request))
+		c.status("429")
+		_ = c.Close()
+		eventually(t, "it is counted out", func() bool { return s.limits.open.Load() == 0 && s.limits.lingering.Load() == 0 })
+	}
+}
+
+// Behind a proxy that names the client first, an answer waits for the client's request too.
+func TestTurnedAwayBehindAProxy(t *testing.T) {
+	for status, opts := range map[string]Options{"503": {Connections: 1}, "429": {ConnectionsPerIP: 1}} {
+		t.Run(status, func(t *testing.T) {
+			opts.ProxyProtocol = true
+			var mu sync.Mutex
+			var named []string
+			opts.OnRefuse = func(addr netip.Addr, reason string) {
+				mu.Lock()
+				defer mu.Unlock()
+				named = append(named, addr.String()+" "+reason)
+			}
+			s := start(t, opts, &hooks{message: echo})
+			const header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+			open := s.connect()
+			open.send([]byte(header + request))
+			open.status("101")
+			var late []*client
+			for range lingering + 1 {
+				c := s.connect()
+				c.send([]byte(header))
+				late = append(late, c)
+				eventually(t, "it is counted", func() bool { return s.Stats().Refused == uint64(len(late)) })
+			}
+			if n, open := s.limits.lingering.Load(), s.limits.open.Load(); n != lingering || open > 2 {
+				t.Errorf("%d linger, %d are open", n, open)
+			}
+			late[lingering].status(status) // one too many
+			late[0].unanswered()
+			late[0].send([]byte(request))
+			late[0].status(status)
+			for _, c := range append(late, open) {
+				_ = c.Close()
+			}
+			eventually(t, "all are counted out", func() bool { return s.limits.open.Load() == 0 && s.limits.lingering.Load() == 0 })
+			again := s.connect()
+			again.send([]byte(header + request))
+			again.status("101")
+			mu.Lock()
+			defer mu.Unlock()
+			want := map[string]string{"503": ":: " + RefusedConnections, "429": "192.0.2.1 " + RefusedPerIP}[status]
+			for _, got := range named {
+				if got != want {
+					t.Errorf("named %q, want %q", got, want)
+				}
+			}
+		})
 	}
 }
 

@@ -280,6 +280,24 @@ func (s *server) connect() *client {
 	return c
 }
 
+// refused asks for a WebSocket and requires a response with this status; it returns its head.
+func (s *server) refused(status string) string {
+	s.t.Helper()
+	c := s.connect()
+	c.send([]byte(request))
+	return c.status(status)
+}
+
+// unanswered requires that c has been sent nothing.
+func (c *client) unanswered() {
+	c.t.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if b, err := c.br.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Errorf("%q, %v", b, err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+}
+
 // dial opens a WebSocket.
 func (s *server) dial() *client {
 	s.t.Helper()

@@ -106,20 +106,30 @@ const (
 
 // refuse answers a request that cannot become a WebSocket, and closes.
 func (l *Loop) refuse(c *Conn, response, reason string) {
+	if turnedAway(c.addr) != "" { // counted as refused already
+		l.answer(c, response)
+		return
+	}
 	l.refuseFrom(c, c.addr, response, reason)
 }
 
 // refuseFrom is refuse for a connection that does not count at the address to log.
 func (l *Loop) refuseFrom(c *Conn, addr [16]byte, response, reason string) {
-	l.stat.refused++
-	l.onRefuse(addr, reason)
+	l.refused(addr, reason)
+	l.answer(c, response)
+}
+
+// answer sends an HTTP response, and closes.
+func (l *Loop) answer(c *Conn, response string) {
 	l.cork.hold(c)
 	l.cork.frames = append(l.cork.frames, response...)
 	c.since = l.sec
 	c.linger()
 }
 
-func (l *Loop) onRefuse(addr [16]byte, reason string) {
+// refused counts and reports a refusal.
+func (l *Loop) refused(addr [16]byte, reason string) {
+	l.stat.refused++
 	if f := l.eng.opts.OnRefuse; f != nil && reason != byHandler {
 		f(netip.AddrFrom16(addr).Unmap(), reason)
 	}

@@ -21,12 +21,28 @@ type limits struct {
 	byAddr map[[16]byte]int // guarded by mu; used when perIP is set
 }
 
-// lingering is how many sockets over a limit may linger until their peers have the answer.
+// lingering is how many sockets over a limit may wait for their request, and linger
+// until their peers have the answer.
 const lingering = 32
 
-// turnedAway stands for the address of such a socket, which counts towards no limit. It
-// is of the discard prefix (RFC 6666), so nobody comes from there.
-var turnedAway = netip.MustParseAddr("100::1").As16()
+// Such a socket counts towards no limit. One of these stands for its address, and says
+// what the answer is. They are of the discard prefix (RFC 6666), so nobody comes from
+// there.
+var (
+	overTotal = netip.MustParseAddr("100::1").As16()
+	overPerIP = netip.MustParseAddr("100::2").As16()
+)
+
+// turnedAway returns the answer for a socket that is over a limit, and "" for others.
+func turnedAway(addr [16]byte) (response string) {
+	switch addr {
+	case overTotal:
+		return responseUnavailable
+	case overPerIP:
+		return responseTooManyRequests
+	}
+	return ""
+}
 
 // mayLinger counts one in, unless there are too many already.
 func (x *limits) mayLinger() bool {
@@ -46,23 +62,33 @@ func limitKey(addr [16]byte) [16]byte {
 	return addr
 }
 
-// admit counts a new socket in, unless that is over a limit; then it returns
-// the response to refuse it with.
-func (x *limits) admit(addr [16]byte) (response string) {
+// admit counts a new socket in, unless that is over a limit; then it returns what
+// stands for its address.
+func (x *limits) admit(addr [16]byte) (over [16]byte, ok bool) {
 	if x.open.Add(1) > int64(x.total) && x.total > 0 {
 		x.open.Add(-1)
-		return responseUnavailable
+		return overTotal, false
 	}
 	if !x.admitAddress(addr) {
 		x.open.Add(-1)
-		return responseTooManyRequests
+		return overPerIP, false
 	}
-	return ""
+	return over, true
+}
+
+// turnAway counts a socket without an address out as one that is over its address's
+// limit, and in again as one that lingers, unless there are too many already.
+func (x *limits) turnAway() bool {
+	if !x.mayLinger() {
+		return false
+	}
+	x.open.Add(-1)
+	return true
 }
 
 // admitAddress counts a socket in at its address, unless that is over the limit.
 func (x *limits) admitAddress(addr [16]byte) bool {
-	if addr == turnedAway {
+	if turnedAway(addr) != "" {
 		return false
 	}
 	if !x.counts(addr) {
@@ -94,7 +120,7 @@ func (x *limits) counts(addr [16]byte) bool {
 
 // release counts a socket out.
 func (x *limits) release(addr [16]byte) {
-	if addr == turnedAway {
+	if turnedAway(addr) != "" {
 		x.lingering.Add(-1)
 		return
 	}

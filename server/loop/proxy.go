@@ -38,11 +38,17 @@ func (l *Loop) proxyHeader(c *Conn, b []byte) int {
 		return len(b)
 	case n == 0:
 		return 0
+	case turnedAway(c.addr) != "":
 	case !l.eng.limits.admitAddress(addr):
-		l.refuseFrom(c, addr, responseTooManyRequests, RefusedPerIP)
-		return len(b)
+		if !l.eng.limits.turnAway() {
+			l.refuseFrom(c, addr, responseTooManyRequests, RefusedPerIP)
+			return len(b)
+		}
+		l.refused(addr, RefusedPerIP)
+		c.addr = overPerIP
+	default:
+		c.addr = addr
 	}
-	c.addr = addr
 	c.state = stateHead
 	return n
 }
