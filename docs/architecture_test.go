@@ -69,7 +69,7 @@ func TestArchitectureNamesWhatExists(t *testing.T) {
 // Packages import what the table of docs/architecture.md permits, and no more; and it permits nothing that none needs.
 func TestImports(t *testing.T) {
 	const module = "github.com/notifyd/notifyd/"
-	permitted := map[string][]string{"internal/testkit": nil, "tools": nil}
+	permitted := map[string][]string{"internal/testkit": {"wire"}, "tools": nil}
 	for _, m := range rowOfPackage.FindAllStringSubmatch(read(t, "docs/architecture.md"), -1) {
 		for _, row := range submatches(span, m[1]) {
 			permitted[strings.TrimSuffix(row, "/")] = submatches(span, m[2])

@@ -45,7 +45,7 @@ const (
 // bytes is the memory that the envelope's parts take.
 func (w *waiting) bytes() int {
 	e := &w.env
-	return len(e.ID) + len(e.Topic) + len(e.Token) + len(e.Data) + len(e.MsgID)
+	return len(e.ID) + len(e.Topic) + len(e.Token) + len(e.Data) + len(e.MsgID) + len(e.Since.Epoch)
 }
 
 // awaiting is the request as something that waits: a copy of its envelope or,
@@ -55,7 +55,7 @@ func (r *request) awaiting(at waitStage) *waiting {
 	if w == nil {
 		w = &waiting{conn: r.conn, env: r.env}
 		buf := make([]byte, 0, w.bytes())
-		for _, part := range []*[]byte{&w.env.ID, &w.env.Topic, &w.env.Token, &w.env.Data, &w.env.MsgID} {
+		for _, part := range []*[]byte{&w.env.ID, &w.env.Topic, &w.env.Token, &w.env.Data, &w.env.MsgID, &w.env.Since.Epoch} {
 			if *part == nil {
 				continue // an absent member stays absent
 			}

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -50,7 +51,26 @@ func goldens() []golden {
 		{"subscribe", AppendSubscribe(nil, "8", "rooms.*", "eyJ")},
 		{"unsubscribe", AppendUnsubscribe(nil, "9", `quo"ted\.*`)},
 		{"ping", AppendPing(nil, "2")},
+		{"publish-ttl", AppendPublishTTL(nil, "7", "orders.7", "eyJ", data, "order-991", 3600)},
+		{"subscribe-seq", AppendSubscribeSince(nil, "8", "orders.*", "eyJ", Since{Kind: SinceSeq, N: 1042, Epoch: []byte("k3x9")})},
+		{"subscribe-last", AppendSubscribeSince(nil, "8", "orders.*", "eyJ", Since{Kind: SinceLast, N: 1})},
+		{"subscribe-time", AppendSubscribeSince(nil, "8", "orders.*", "", Since{Kind: SinceTime, Time: 1770000000_500000000})},
+		{"stored", AppendStoredEvent(nil, "", storedExample())},
+		{"stored-pattern", AppendStoredEvent(nil, "orders.*", &StoredEvent{Topic: "orders.7", Data: data, Seq: 1, Time: 1770000000_000000000, From: `se"rvice`})},
+		{"stored-unchained", AppendStoredEvent(nil, "", &StoredEvent{Topic: "orders.7", Data: data, Seq: math.MaxUint64, Prev: PrevUnknown})},
+		{"stored-ack", AppendStoredAck(nil, []byte("7"), 1042, false)},
+		{"stored-duplicate", AppendStoredAck(nil, []byte("7"), 1042, true)},
+		{"stored-result", AppendStoredResult(nil, []byte("7"), 1042, false)},
+		{"stored-result-duplicate", AppendStoredResult(nil, nil, 1042, true)},
+		{"resumed", AppendResumeAck(nil, []byte("8"), 1770000000, &Resumption{Stream: "orders", Epoch: "k3x9", Seq: 1042, Recovered: 3, Complete: true})},
+		{"resumed-in-part", AppendResumeAck(nil, []byte("8"), 1770000000, &Resumption{Stream: "orders", Epoch: "k3x9", Seq: 1042, Recovered: 3, First: 1000})},
+		{"gap", AppendGap(nil, "orders.*", "", 1042, 2000)},
+		{"gap-epoch", AppendGap(nil, "orders.*", "k3xa", 0, 1)},
 	}
+}
+
+func storedExample() *StoredEvent {
+	return &StoredEvent{Topic: "orders.7", Data: []byte(`{"a":1}`), Seq: 1042, Prev: 1038, Time: 1770000000_007999999}
 }
 
 func TestGolden(t *testing.T) {
@@ -85,9 +105,9 @@ func TestServerRoundTrip(t *testing.T) {
 		frame []byte
 		want  Message
 	}{
-		{AppendWelcome(nil, nasty, "n", time.Unix(0, 0), 1500*time.Millisecond, 1000), Message{Kind: MessageWelcome, Conn: []byte(nasty), Node: []byte("n"), PingInterval: 2, MaxMessageBytes: 1000}},
-		{AppendWelcome(nil, "c", "n", time.Unix(0, 0), time.Second, 1000), Message{Kind: MessageWelcome, Conn: []byte("c"), Node: []byte("n"), PingInterval: 1, MaxMessageBytes: 1000}},
-		{AppendWelcome(nil, "c", "n", time.Unix(0, 0), time.Second+1, 1000), Message{Kind: MessageWelcome, Conn: []byte("c"), Node: []byte("n"), PingInterval: 2, MaxMessageBytes: 1000}},
+		{AppendWelcome(nil, nasty, "n", time.Unix(0, 0), 1500*time.Millisecond, 1000), Message{Kind: MessageWelcome, Conn: []byte(nasty), Node: []byte("n"), Time: []byte("1970-01-01T00:00:00.000Z"), PingInterval: 2, MaxMessageBytes: 1000}},
+		{AppendWelcome(nil, "c", "n", time.Unix(0, 0), time.Second, 1000), Message{Kind: MessageWelcome, Conn: []byte("c"), Node: []byte("n"), Time: []byte("1970-01-01T00:00:00.000Z"), PingInterval: 1, MaxMessageBytes: 1000}},
+		{AppendWelcome(nil, "c", "n", time.Unix(0, 0), time.Second+1, 1000), Message{Kind: MessageWelcome, Conn: []byte("c"), Node: []byte("n"), Time: []byte("1970-01-01T00:00:00.000Z"), PingInterval: 2, MaxMessageBytes: 1000}},
 		{AppendAck(nil, id), Message{Kind: MessageAck, ID: id}},
 		{AppendSubscribeAck(nil, id, 5), Message{Kind: MessageAck, ID: id, Exp: 5}},
 		{AppendEvent(nil, nasty, "", data), Message{Kind: MessageEvent, Topic: []byte(nasty), Data: data}},
@@ -103,7 +123,15 @@ func TestServerRoundTrip(t *testing.T) {
 		{[]byte(`{"type":"error","code":"from_the_future","new":{}}`), Message{Kind: MessageError, Code: UnknownCode}},
 		{[]byte(`{"type":"error"}`), Message{Kind: MessageError, Code: UnknownCode}},
 		{[]byte(`{"type":"from_the_future","x":1}`), Message{}},
-		{[]byte(`{"type":"ack","seq":1042,"recovered":3,"complete":true}`), Message{Kind: MessageAck}},
+		{AppendStoredEvent(nil, "", storedExample()), Message{Kind: MessageEvent, Topic: []byte("orders.7"), Data: []byte(`{"a":1}`), Seq: 1042, Prev: 1038, Time: []byte("2026-02-02T02:40:00.007Z")}},
+		{AppendStoredEvent(nil, nasty, &StoredEvent{Topic: "a", Data: data, Seq: 1, From: nasty}), Message{Kind: MessageEvent, Topic: []byte("a"), Pattern: id, Data: data, Seq: 1, Time: []byte("1970-01-01T00:00:00.000Z"), From: id}},
+		{AppendStoredEvent(nil, "", &StoredEvent{Topic: "a", Data: data, Seq: 2, Prev: PrevUnknown}), Message{Kind: MessageEvent, Topic: []byte("a"), Data: data, Seq: 2, Prev: PrevUnknown, Time: []byte("1970-01-01T00:00:00.000Z")}},
+		{AppendStoredAck(nil, id, math.MaxUint64, true), Message{Kind: MessageAck, ID: id, Seq: math.MaxUint64, Duplicate: true}},
+		{AppendStoredAck(nil, nil, 1, false), Message{Kind: MessageAck, Seq: 1}},
+		{AppendResumeAck(nil, id, 5, &Resumption{Stream: nasty, Epoch: nasty, Seq: 1042, Recovered: 3, Complete: true}), Message{Kind: MessageAck, ID: id, Exp: 5, Stream: id, Epoch: id, Seq: 1042, Recovered: 3, Complete: true}},
+		{AppendResumeAck(nil, id, 5, &Resumption{Stream: "s", Epoch: "e", Seq: 1042, First: 7}), Message{Kind: MessageAck, ID: id, Exp: 5, Stream: []byte("s"), Epoch: []byte("e"), Seq: 1042, First: 7}},
+		{AppendGap(nil, nasty, nasty, 7, 9), Message{Kind: MessageGap, Topic: id, Epoch: id, After: 7, First: 9}},
+		{[]byte(`{"type":"ack","prev":7,"duplicate":false}`), Message{Kind: MessageAck}},
 	} {
 		var m Message
 		if err := ParseMessage(bytes.Clone(c.frame), &m); err != nil {
@@ -117,7 +145,8 @@ func TestServerRoundTrip(t *testing.T) {
 func TestParseMessageRefuses(t *testing.T) {
 	for _, frame := range []string{
 		``, `[]`, `{"type":"ack"} x`, `{"type":1}`, `{"exp":-1}`, `{"exp":9223372036854775808}`, `{"ping_interval":2147483648}`,
-		`{"max_message_bytes":1.5}`, `{"id":null}`, `{"within":2147483648}`, `{"within":-1}`, `{"code":7}`, "{\"topic\":\"\xff\"}", `{"Topic":"a"}`, `{"id":"1","id":"2"}`,
+		`{"max_message_bytes":1.5}`, `{"id":null}`, `{"seq":-1}`, `{"seq":18446744073709551616}`, `{"prev":"1"}`, `{"prev":18446744073709551615}`, `{"time":1}`, `{"from":null}`, `{"duplicate":1}`,
+		`{"duplicate":"true"}`, `{"stream":1}`, `{"epoch":1}`, `{"recovered":1.5}`, `{"complete":null}`, `{"first":[]}`, `{"after":{}}`, `{"Seq":1}`, `{"within":2147483648}`, `{"within":-1}`, `{"code":7}`, "{\"topic\":\"\xff\"}", `{"Topic":"a"}`, `{"id":"1","id":"2"}`,
 	} {
 		var m Message
 		if ParseMessage([]byte(frame), &m) == nil {
@@ -167,6 +196,11 @@ func TestClientRoundTrip(t *testing.T) {
 		{AppendPublish(nil, "", "a", "", []byte("1"), ""), Envelope{Kind: Publish, Topic: []byte("a"), Data: []byte("1")}},
 		{AppendSubscribe(nil, nasty, nasty, nasty), Envelope{Kind: Subscribe, ID: b, Topic: b, Token: b}},
 		{AppendUnsubscribe(nil, nasty, nasty), Envelope{Kind: Unsubscribe, ID: b, Topic: b}},
+		{AppendPublishTTL(nil, "", "a", "", []byte("1"), "", MaxTTL), Envelope{Kind: Publish, Topic: []byte("a"), Data: []byte("1"), TTL: MaxTTL}},
+		{AppendSubscribeSince(nil, "", "a", "", Since{}), Envelope{Kind: Subscribe, Topic: []byte("a")}},
+		{AppendSubscribeSince(nil, "", "a", "", Since{Kind: SinceSeq, N: math.MaxUint64, Epoch: b}), Envelope{Kind: Subscribe, Topic: []byte("a"), Since: Since{Kind: SinceSeq, N: math.MaxUint64, Epoch: b}}},
+		{AppendSubscribeSince(nil, "", "a", "", Since{Kind: SinceLast, N: 3}), Envelope{Kind: Subscribe, Topic: []byte("a"), Since: Since{Kind: SinceLast, N: 3}}},
+		{AppendSubscribeSince(nil, "", "a", "", Since{Kind: SinceTime, Time: 1770000000_123456789}), Envelope{Kind: Subscribe, Topic: []byte("a"), Since: Since{Kind: SinceTime, Time: 1770000000_123456789}}},
 		{AppendPing(nil, nasty), Envelope{Kind: Ping, ID: b}},
 		{AppendPing(nil, ""), Envelope{Kind: Ping}},
 	} {
@@ -192,6 +226,7 @@ func TestStringsThatAreNotUTF8(t *testing.T) {
 func TestEncodersAllocateNothing(t *testing.T) {
 	dst := make([]byte, 0, 4096)
 	id, data, now := []byte(nasty), []byte(strings.Repeat("1", 128)), time.Now()
+	stored, resumed := storedExample(), &Resumption{Stream: nasty, Epoch: "e"}
 	for name, encode := range map[string]func(){
 		"welcome":     func() { AppendWelcome(dst, "c", "n", now, time.Second, 1) },
 		"ack":         func() { AppendAck(dst, id) },
@@ -207,6 +242,12 @@ func TestEncodersAllocateNothing(t *testing.T) {
 		"subscribe":   func() { AppendSubscribe(dst, nasty, nasty, token300) },
 		"unsubscribe": func() { AppendUnsubscribe(dst, nasty, nasty) },
 		"ping":        func() { AppendPing(dst, nasty) },
+		"since":       func() { AppendSubscribeSince(dst, nasty, nasty, token300, Since{Kind: SinceTime, Epoch: id}) },
+		"stored":      func() { AppendStoredEvent(dst, "a.*", stored) },
+		"stored ack":  func() { AppendStoredAck(dst, id, 1, true) },
+		"stored line": func() { AppendStoredResult(dst, id, 1, true) },
+		"resumed":     func() { AppendResumeAck(dst, id, 1, resumed) },
+		"gap":         func() { AppendGap(dst, nasty, nasty, 1, 2) },
 	} {
 		if n := testing.AllocsPerRun(100, encode); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

@@ -35,9 +35,11 @@ var (
 	errToken      = bad("token must be a string")
 	errNoData     = bad("data is missing")
 	errMsgID      = bad("msg_id must be a string of 1 to 64 bytes")
+	errTTL        = bad("ttl must be an integer from 1 to 2147483647, in seconds")
 	errSince      = bad("since must be an object with exactly one of seq, last and time")
 	errSinceSeq   = bad("since.seq must be an integer from 0 to 18446744073709551615")
 	errSinceLast  = bad("since.last must be an integer from 0 to 18446744073709551615")
+	errSinceEpoch = bad("since.epoch must be a string of 1 to 32 bytes")
 	errSinceTime  = bad("since.time must be an RFC 3339 time between the years 1678 and 2261")
 
 	errMessage = bad("a member of the message has the wrong type")

@@ -111,7 +111,7 @@ func reference(frame []byte) (env Envelope, err error) {
 	if deep(frame, MaxDepth) {
 		return env, errReference
 	}
-	if err := onlyOnce(members, "type", "id", "topic", "token", "data", "msg_id", "since"); err != nil {
+	if err := onlyOnce(members, "type", "id", "topic", "token", "data", "msg_id", "ttl", "since"); err != nil {
 		return env, err
 	}
 	for _, m := range members {
@@ -151,6 +151,10 @@ func (env *Envelope) reference(m member) error {
 	case "msg_id":
 		env.MsgID = text
 		bad = bad || len(text) == 0 || len(text) > 64
+	case "ttl":
+		n, err := strconv.ParseUint(string(m.value), 10, 31)
+		env.TTL = uint32(n)
+		bad = err != nil || n == 0
 	case "since":
 		return env.Since.reference(m.value)
 	default:
@@ -173,7 +177,7 @@ func (s *Since) reference(value jsontext.Value) error {
 	if err != nil {
 		return err
 	}
-	if err := onlyOnce(members, "seq", "last", "time"); err != nil {
+	if err := onlyOnce(members, "seq", "last", "time", "epoch"); err != nil {
 		return err
 	}
 	for _, m := range members {
@@ -197,6 +201,15 @@ func (s *Since) reference(value jsontext.Value) error {
 			if y := at.UTC().Year(); y < 1678 || y > 2261 {
 				return errReference
 			}
+		case "epoch":
+			if m.value.Kind() != '"' {
+				return errReference
+			}
+			s.Epoch, _ = jsontext.AppendUnquote([]byte{}, m.value)
+			if len(s.Epoch) == 0 || len(s.Epoch) > 32 {
+				return errReference
+			}
+			continue
 		default:
 			continue
 		}
@@ -256,7 +269,7 @@ func compare(t rapid.TB, frame []byte) {
 // envelopes together from pieces that are each nearly right.
 func TestParseIsTheReference(t *testing.T) {
 	names := rapid.SampledFrom([]string{
-		"type", "id", "topic", "token", "data", "msg_id", "since", "seq", "last", "time", "x", "",
+		"type", "id", "topic", "token", "data", "msg_id", "ttl", "since", "seq", "last", "time", "epoch", "x", "",
 		"Topic", `to\u0070ic`, "to\u212Aen", `\u017fince`, `\ud800`, "\xff",
 	})
 	leaves := rapid.SampledFrom([]string{
@@ -315,7 +328,7 @@ func FuzzParseMessage(f *testing.F) {
 		if err == nil && !jsontext.Value(frame).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) {
 			t.Fatal("accepted what is not JSON")
 		}
-		if total := len(m.ID) + len(m.Topic) + len(m.Pattern) + len(m.Data) + len(m.Detail) + len(m.Conn) + len(m.Node); total > len(frame) {
+		if total := len(m.ID) + len(m.Topic) + len(m.Pattern) + len(m.Data) + len(m.Detail) + len(m.Conn) + len(m.Node) + len(m.Time) + len(m.From) + len(m.Stream) + len(m.Epoch); total > len(frame) {
 			t.Fatalf("%d bytes from %d", total, len(frame))
 		}
 	})

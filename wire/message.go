@@ -17,6 +17,7 @@ const (
 	MessageError
 	MessagePong
 	MessageRestart
+	MessageGap
 )
 
 // Message is what a server sent. Its slices are parts of the frame that was
@@ -35,12 +36,28 @@ type Message struct {
 	PingInterval    int // seconds
 	MaxMessageBytes int
 	Within          int // seconds
+
+	// Of durable topics. Seq is that of an event, of an ack of a publish, or where a
+	// subscription begins.
+	Seq       uint64
+	Prev      uint64 // of an event; PrevUnknown if Prev was absent and Seq was not
+	Time      []byte // of an event: when it was stored, RFC 3339; of a welcome, too
+	From      []byte
+	Duplicate bool
+	Stream    []byte // of an ack: the subscription is to durable topics
+	Epoch     []byte
+	Recovered uint64
+	Complete  bool
+	First     uint64 // of an ack that is not complete, or of a gap
+	After     uint64 // of a gap
 }
 
 var messageNames = [][]byte{
 	[]byte("type"), []byte("id"), []byte("topic"), []byte("pattern"), []byte("data"),
 	[]byte("code"), []byte("message"), []byte("exp"), []byte("conn"), []byte("node"),
 	[]byte("ping_interval"), []byte("max_message_bytes"), []byte("within"),
+	[]byte("seq"), []byte("prev"), []byte("time"), []byte("from"), []byte("duplicate"), []byte("stream"),
+	[]byte("epoch"), []byte("recovered"), []byte("complete"), []byte("first"), []byte("after"),
 }
 
 // ParseMessage reads one envelope from a server. Unknown members and types are
@@ -49,7 +66,7 @@ var messageNames = [][]byte{
 // holds escapes. It allocates nothing for what a server of this version sends.
 // On error m is of no use.
 func ParseMessage(frame []byte, m *Message) *Error {
-	*m = Message{}
+	*m = Message{Prev: PrevUnknown}
 	var o object
 	i := space(frame, 0)
 	if !o.open(frame, i, MaxDepth-1) {
@@ -69,6 +86,9 @@ func ParseMessage(frame []byte, m *Message) *Error {
 	}
 	if end := space(frame, o.i); end != len(frame) {
 		return stop(frame, end, errTrailing)
+	}
+	if m.Kind != MessageEvent || m.Seq == 0 {
+		m.Prev = 0
 	}
 	if m.Kind == MessageError && m.Code == OK {
 		m.Code = UnknownCode
@@ -113,6 +133,37 @@ func (m *Message) member(o *object, name []byte) (err *Error) {
 		n, err = o.uint(math.MaxInt32, errMessage)
 		m.Within = int(n)
 	default:
+		err = m.stored(o, name)
+	}
+	return err
+}
+
+// stored reads a member that only messages of durable topics have.
+func (m *Message) stored(o *object, name []byte) (err *Error) {
+	switch string(name) {
+	case "seq":
+		m.Seq, err = o.uint(math.MaxUint64, errMessage)
+	case "prev":
+		m.Prev, err = o.uint(math.MaxUint64-1, errMessage)
+	case "time":
+		m.Time, err = o.text(errMessage)
+	case "from":
+		m.From, err = o.text(errMessage)
+	case "duplicate":
+		m.Duplicate, err = o.bool(errMessage)
+	case "stream":
+		m.Stream, err = o.text(errMessage)
+	case "epoch":
+		m.Epoch, err = o.text(errMessage)
+	case "recovered":
+		m.Recovered, err = o.uint(math.MaxUint64, errMessage)
+	case "complete":
+		m.Complete, err = o.bool(errMessage)
+	case "first":
+		m.First, err = o.uint(math.MaxUint64, errMessage)
+	case "after":
+		m.After, err = o.uint(math.MaxUint64, errMessage)
+	default:
 		err = o.unknown(name, messageNames)
 	}
 	return err
@@ -136,6 +187,8 @@ func messageKindOf(name []byte) MessageKind {
 		return MessagePong
 	case "restart":
 		return MessageRestart
+	case "gap":
+		return MessageGap
 	default:
 		return MessageUnknown
 	}

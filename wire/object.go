@@ -134,6 +134,19 @@ func (o *object) uint(limit uint64, wrong *Error) (uint64, *Error) {
 	return n, nil
 }
 
+// bool reads a value that must be true or false; of another value wrong is noted.
+func (o *object) bool(wrong *Error) (bool, *Error) {
+	raw, err := o.raw(false)
+	if err != nil {
+		return false, err
+	}
+	is := string(raw) == "true"
+	if !is && string(raw) != "false" {
+		o.note(wrong)
+	}
+	return is, nil
+}
+
 // raw reads any value and returns its bytes as they came.
 func (o *object) raw(lone bool) ([]byte, *Error) {
 	start := o.i

@@ -35,12 +35,13 @@ type Envelope struct {
 	Token []byte // not yet checked at all; nil: answer TokenMissing
 	Data  []byte // one JSON value, byte for byte as it came
 	MsgID []byte // 1 to MaxMsgIDBytes bytes, or nil
+	TTL   uint32 // of a publish: seconds; 0: not given
 	Since Since
 }
 
 var envelopeNames = [][]byte{
 	[]byte("type"), []byte("id"), []byte("topic"), []byte("token"),
-	[]byte("data"), []byte("msg_id"), []byte("since"),
+	[]byte("data"), []byte("msg_id"), []byte("ttl"), []byte("since"),
 }
 
 // Parse reads one envelope from a client, strictly (docs/protocol.md, section
@@ -123,6 +124,8 @@ func (env *Envelope) member(o *object, name []byte) (err *Error) {
 		env.Data, err = o.raw(true)
 	case "msg_id":
 		env.MsgID, err = o.short(MaxMsgIDBytes, errMsgID)
+	case "ttl":
+		env.TTL, err = o.ttl()
 	case "since":
 		err = env.Since.parse(o)
 	default:
@@ -140,6 +143,15 @@ func (o *object) short(limit int, wrong *Error) ([]byte, *Error) {
 		return nil, nil
 	}
 	return s, err
+}
+
+// ttl reads a number of seconds.
+func (o *object) ttl() (uint32, *Error) {
+	n, err := o.uint(MaxTTL, errTTL)
+	if err == nil && n == 0 {
+		o.note(errTTL)
+	}
+	return uint32(n), err
 }
 
 // complete checks that what the Kind needs is there. The token is left to the

@@ -49,14 +49,14 @@ func TestParsePublish(t *testing.T) {
 func TestParse(t *testing.T) {
 	hour := time.Date(2026, 2, 1, 10, 0, 0, 0, time.UTC)
 	since := func(kind SinceKind, n uint64, at int64) Envelope {
-		return Envelope{Kind: Subscribe, Topic: []byte("rooms.>"), Since: Since{kind, n, at}}
+		return Envelope{Kind: Subscribe, Topic: []byte("rooms.>"), Since: Since{Kind: kind, N: n, Time: at}}
 	}
 	want := []Envelope{
 		{Kind: Publish, ID: []byte("7"), Topic: []byte("rooms.42"), Token: []byte("eyJ.e30.x"), Data: []byte(`{"any":["JSON",1,-0.5e+3,true,false,null,{}]}`), MsgID: []byte("order-991")},
 		{Kind: Subscribe, ID: []byte("8"), Topic: []byte("rooms.*"), Token: []byte("eyJ.e30.x"), Since: Since{Kind: SinceSeq, N: 1041}},
 		since(SinceLast, 10, 0),
 		since(SinceTime, 0, hour.UnixNano()+5e8),
-		since(SinceTime, 0, hour.Add(-time.Hour).UnixNano()),
+		{Kind: Subscribe, Topic: []byte("rooms.>"), Since: Since{Kind: SinceTime, Time: hour.Add(-time.Hour).UnixNano(), Epoch: []byte("x")}},
 		{Kind: Unsubscribe, ID: []byte("9"), Topic: []byte("rooms.*")},
 		{Kind: Auth, ID: []byte("1"), Token: []byte("eyJ")},
 		{Kind: Ping, ID: []byte("2")},
@@ -80,7 +80,8 @@ func TestParse(t *testing.T) {
 // sameEnvelope compares members, and nil with nil: absent is not empty.
 func sameEnvelope(a, b Envelope) bool {
 	same := func(a, b []byte) bool { return bytes.Equal(a, b) && (a == nil) == (b == nil) }
-	return a.Kind == b.Kind && a.Since == b.Since && same(a.ID, b.ID) && same(a.Topic, b.Topic) &&
+	return a.Kind == b.Kind && a.TTL == b.TTL && a.Since.Kind == b.Since.Kind && a.Since.N == b.Since.N &&
+		a.Since.Time == b.Since.Time && same(a.Since.Epoch, b.Since.Epoch) && same(a.ID, b.ID) && same(a.Topic, b.Topic) &&
 		same(a.Token, b.Token) && same(a.Data, b.Data) && same(a.MsgID, b.MsgID)
 }
 
@@ -258,7 +259,22 @@ func TestParseRefuses(t *testing.T) {
 		{"subscribe without topic", `{"type":"subscribe","token":"x"}`, errNoTopic},
 		{"unsubscribe without topic", `{"type":"unsubscribe"}`, errNoTopic},
 
+		// TTL.
+		{"ttl null", publish(`"ttl":null`), errTTL},
+		{"ttl string", publish(`"ttl":"60"`), errTTL},
+		{"ttl zero", publish(`"ttl":0`), errTTL},
+		{"ttl negative", publish(`"ttl":-1`), errTTL},
+		{"ttl fraction", publish(`"ttl":1.5`), errTTL},
+		{"ttl over 31 bits", publish(`"ttl":2147483648`), errTTL},
+
 		// Since.
+		{"epoch null", since(`{"seq":1,"epoch":null}`), errSinceEpoch},
+		{"epoch number", since(`{"epoch":1,"seq":1}`), errSinceEpoch},
+		{"epoch empty", since(`{"seq":1,"epoch":""}`), errSinceEpoch},
+		{"epoch of 33 bytes", since(`{"seq":1,"epoch":"` + strings.Repeat("x", 33) + `"}`), errSinceEpoch},
+		{"epoch alone", since(`{"epoch":"x"}`), errSince},
+		{"epoch twice", since(`{"seq":1,"epoch":"x","epoch":"x"}`), errDuplicate},
+		{"Epoch", since(`{"seq":1,"Epoch":"x"}`), errCase},
 		{"since null", since(`null`), errSince},
 		{"since array", since(`[1]`), errSince},
 		{"since empty", since(`{}`), errSince},

@@ -21,9 +21,12 @@ type Since struct {
 	Kind SinceKind
 	N    uint64 // SinceSeq: everything after N; SinceLast: the last N
 	Time int64  // SinceTime: Unix time in nanoseconds
+	// Epoch is the life of the stream that N is a position of: 1 to MaxEpochBytes
+	// bytes, a part of the frame, or nil.
+	Epoch []byte
 }
 
-var sinceNames = [][]byte{[]byte("seq"), []byte("last"), []byte("time")}
+var sinceNames = [][]byte{[]byte("seq"), []byte("last"), []byte("time"), []byte("epoch")}
 
 // parse reads the value of since. Faults are noted in o.
 func (s *Since) parse(o *object) *Error {
@@ -51,6 +54,9 @@ func (s *Since) parse(o *object) *Error {
 			case "time":
 				s.Kind = SinceTime
 				err = s.time(&in)
+			case "epoch":
+				forms--
+				s.Epoch, err = in.short(MaxEpochBytes, errSinceEpoch)
 			default:
 				forms--
 				err = in.unknown(name, sinceNames)

@@ -6,8 +6,9 @@
 // What a client sends is read by [Parse] and written by AppendPublish,
 // AppendSubscribe, AppendUnsubscribe and AppendPing. What a server sends is
 // written by AppendWelcome, AppendAck, AppendSubscribeAck, AppendEvent,
-// AppendExpiring, AppendExpired, AppendError, AppendPong and AppendRestart, and read by
-// [ParseMessage]. Everything else serves these.
+// AppendExpiring, AppendExpired, AppendError, AppendPong and AppendRestart, and for
+// durable topics by AppendStoredEvent, AppendStoredAck, AppendResumeAck and AppendGap; it
+// is read by [ParseMessage]. Everything else serves these.
 package wire
 
 const (
@@ -30,6 +31,11 @@ const (
 	// MaxMsgIDBytes bounds the key of a stream's duplicate window, counted after
 	// unescaping.
 	MaxMsgIDBytes = 64
+	// MaxEpochBytes bounds the name of a stream's life that a client may send back,
+	// counted after unescaping.
+	MaxEpochBytes = 32
+	// MaxTTL is the longest life of an event that a publish may ask for, in seconds.
+	MaxTTL = 1<<31 - 1
 	// MaxDepth bounds nesting; the envelope itself is level 1.
 	MaxDepth = 64
 	// MaxMembers bounds the members of an envelope, so that the search for
