@@ -113,3 +113,33 @@ func appendNumber(dst []byte, name string, n uint64) []byte {
 	dst = append(dst, '"', ':')
 	return strconv.AppendUint(dst, n, 10)
 }
+
+// ToStore is an event on its way into a stream.
+type ToStore struct {
+	Topic, Data []byte
+	MsgID       []byte // nil: none
+	TTL         uint32 // seconds; 0: as long as the stream keeps it
+	From, JTI   string // of the publisher's token; "": not stored
+}
+
+// A Receipt hears what became of an event that was handed to a stream. It may be used
+// again afterwards.
+type Receipt interface {
+	// Stored is called once, from a goroutine of the bus, and must not block. With OK the
+	// event is in the stream at seq, or was there before (duplicate).
+	Stored(seq uint64, duplicate bool, code Code)
+}
+
+// A StreamHead is how far a stream has come, as its leader says.
+type StreamHead struct {
+	Epoch       string
+	First, Last uint64 // seq; First is Last+1 while it is empty
+}
+
+// A StreamPage is a part of a stream that was read.
+type StreamPage struct {
+	Events  []StoredEvent
+	End     bool   // nothing follows, up to the stream's last event, as its leader says
+	Pending uint64 // how many follow, as far as the server that answered knows
+	First   uint64 // the oldest seq of the stream
+}

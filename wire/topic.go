@@ -106,3 +106,26 @@ func Covers[P, S ~string | ~[]byte](pattern P, sub S) bool {
 	}
 	return false
 }
+
+// Overlap reports whether some topic is matched by both patterns. Both must be
+// valid. It allocates nothing.
+func Overlap[A, B ~string | ~[]byte](a A, b B) bool {
+	i, j := 0, 0
+	for i < len(a) && j < len(b) {
+		if a[i] == '>' || b[j] == '>' {
+			return true
+		}
+		endA, endB := i, j
+		for endA < len(a) && a[endA] != '.' {
+			endA++
+		}
+		for endB < len(b) && b[endB] != '.' {
+			endB++
+		}
+		if a[i] != '*' && b[j] != '*' && string(a[i:endA]) != string(b[j:endB]) {
+			return false
+		}
+		i, j = endA+1, endB+1
+	}
+	return i >= len(a) && j >= len(b)
+}

@@ -153,3 +153,34 @@ func TestTopicsAllocateNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// Two patterns overlap exactly if some topic is matched by both: some of all topics of a few
+// tokens.
+func TestOverlapByDefinition(t *testing.T) {
+	var topics []string
+	for depth, last := 0, []string{""}; depth < 5; depth++ {
+		var next []string
+		for _, start := range last {
+			for _, token := range []string{"a", "b", "c"} {
+				next = append(next, strings.TrimPrefix(start+"."+token, "."))
+			}
+		}
+		topics, last = append(topics, next...), next
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		pattern := func(name string) string {
+			p := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "*"}), 0, 4).Draw(t, name)
+			if len(p) == 0 || rapid.Bool().Draw(t, "full") {
+				p = append(p, ">")
+			}
+			return strings.Join(p, ".")
+		}
+		a, b, want := pattern("a"), pattern("b"), false
+		for _, topic := range topics {
+			want = want || Covers(a, topic) && Covers(b, topic)
+		}
+		if Overlap(a, b) != want || Overlap([]byte(b), a) != want {
+			t.Fatalf("%s and %s: not %v", a, b, want)
+		}
+	})
+}
