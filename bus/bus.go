@@ -70,6 +70,9 @@ type Bus struct {
 	events   events
 	shards   []*shard // of a remote
 
+	streams     []*Stream
+	streamsLook chan struct{} // wake-up of keepStreams, capacity 1
+
 	maxPayload int
 	watchers   watchers
 
@@ -110,7 +113,10 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 		group:      nuid.Next(),
 		closed:     make(chan struct{}),
 		quit:       make(chan struct{}),
+
+		streamsLook: make(chan struct{}, 1),
 	}
+	b.declare(&o)
 	b.interest.init()
 	var err error
 	if o.URL == "" {
@@ -126,6 +132,15 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	}
 	b.running.Go(b.confirm)
 	b.running.Go(b.reap)
+	if len(b.streams) > 0 {
+		if b.connected.Load() {
+			err = b.makeStreams(ctx)
+		}
+		b.running.Go(b.keepStreams)
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.Close(ctx))
+	}
 	return b, nil
 }
 

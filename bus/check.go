@@ -54,6 +54,7 @@ func (o Options) Problems() []*OptionError {
 			p.add(b.field, strconv.Itoa(b.v), errors.New("out of range"), fmt.Sprintf("use 1 to %d", b.limit))
 		}
 	}
+	o.checkStreams(&p)
 	if o.URL == "" {
 		o.checkEmbedded(&p)
 	} else {

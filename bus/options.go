@@ -26,6 +26,9 @@ type Options struct {
 	// message notify.ev.rooms.42. One or more tokens, at most MaxPrefixBytes. Default DefaultPrefix.
 	Prefix string
 
+	// Streams are the durable topics.
+	Streams []StreamOptions
+
 	// DataDir holds what the embedded server stores. It belongs to one process at a time.
 	// Empty: a private temporary directory, removed by Close; nothing outlives the process.
 	DataDir string

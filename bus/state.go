@@ -65,6 +65,7 @@ func (b *Bus) onConnected(c *nats.Conn) {
 		defer close(b.up)
 	}
 	b.setConnected(true)
+	b.lookAtStreams()
 	if !c.IsConnected() { // lost again already; onDisconnected may have come before us
 		b.setConnected(false)
 		return

@@ -377,7 +377,7 @@ func TestOptions(t *testing.T) {
 
 // Every option of the bus that an error can be about has a key here, and every such key exists.
 func TestBusKeys(t *testing.T) {
-	noKey := map[string]bool{"Shards": true, "Buffer": true, "OnState": true} // not in the configuration
+	noKey := map[string]bool{"Shards": true, "Buffer": true, "OnState": true, "Streams": true} // not in the configuration
 	known := map[string]bool{}
 	for _, k := range keys {
 		known[yamlKey(k.flag)] = true

@@ -1,0 +1,258 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// A Stream keeps the events of some topics in JetStream. All methods may be called from any goroutine.
+type Stream struct {
+	bus    *Bus
+	number int // in Bus.streams
+	opts   StreamOptions
+	want   jetstream.StreamConfig
+
+	// made says that JetStream has the stream, as it is to be, since this node looked; problem, if not nil, why not.
+	made    atomic.Bool
+	problem atomic.Pointer[error]
+}
+
+const (
+	// streamTimeout bounds each question about a stream.
+	streamTimeout = 5 * time.Second
+	// streamRetry is how long after a stream could not be made this is tried again.
+	streamRetry = time.Second
+)
+
+// Name is that of the configuration.
+func (s *Stream) Name() string { return s.opts.Name }
+
+// AllowsTTL says whether an event may have a time to live of its own.
+func (s *Stream) AllowsTTL() bool { return s.opts.TTL }
+
+// Ready says whether JetStream has the stream; if not, err is what was the matter last, or nil: nobody has looked yet.
+func (s *Stream) Ready() (ready bool, err error) {
+	if p := s.problem.Load(); p != nil {
+		err = *p
+	}
+	return s.made.Load(), err
+}
+
+// Streams are those that were declared, in their order.
+func (b *Bus) Streams() []*Stream { return b.streams }
+
+// StreamOf gives the stream that keeps topic, nil: none. It allocates nothing.
+func (b *Bus) StreamOf(topic []byte) *Stream {
+	for _, s := range b.streams {
+		for _, pattern := range s.opts.Topics {
+			if wire.Covers(pattern, topic) {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// StreamAround gives the stream in whose topics all topics lie that pattern matches. Where there is none, outside says
+// to a client why.
+func (b *Bus) StreamAround(pattern []byte) (s *Stream, outside string) {
+	for _, s := range b.streams {
+		for _, topics := range s.opts.Topics {
+			if wire.Covers(topics, pattern) {
+				return s, ""
+			}
+		}
+		for _, topics := range s.opts.Topics {
+			if wire.Overlap(topics, pattern) {
+				return nil, fmt.Sprintf("only the part of it that %s matches has a history", topics)
+			}
+		}
+	}
+	return nil, "no topic of it has a history"
+}
+
+// declare takes over the streams of the options.
+func (b *Bus) declare(o *Options) {
+	for i, so := range o.Streams {
+		so.setDefaults()
+		so.Topics = slices.Clone(so.Topics)
+		b.streams = append(b.streams, &Stream{bus: b, number: i, opts: so, want: so.config(o.Prefix)})
+	}
+}
+
+// makeStreams makes the streams, or changes them, as they were declared. An error that only the operator can mend
+// ends the start; what may pass (NATS is away, its cluster has no leader yet) is tried again by keepStreams.
+func (b *Bus) makeStreams(ctx context.Context) error {
+	for _, s := range b.streams {
+		var option *OptionError
+		if err := s.make(ctx); errors.As(err, &option) {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepStreams runs for the life of the bus, if it has streams: it makes what could not be made at the start, and looks
+// again after each new connection.
+func (b *Bus) keepStreams() {
+	timer := time.NewTimer(streamRetry)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-b.streamsLook:
+		case <-b.quit:
+			return
+		}
+		timer.Reset(streamRetry)
+		if !b.connected.Load() {
+			continue
+		}
+		for _, s := range b.streams {
+			if s.made.Load() {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), streamTimeout)
+			if err := s.make(ctx); err != nil && b.errors.allow() {
+				b.log.Error("a stream is not there; its topics cannot be published to", zap.String("stream", s.Name()), zap.Error(err))
+			}
+			cancel()
+		}
+	}
+}
+
+// make has JetStream keep the stream as it is declared.
+func (s *Stream) make(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, streamTimeout)
+	defer cancel()
+	err := s.makeNow(ctx)
+	if err != nil {
+		s.problem.Store(&err)
+	} else {
+		s.problem.Store(nil)
+	}
+	s.made.Store(err == nil)
+	return err
+}
+
+func (s *Stream) makeNow(ctx context.Context) error {
+	js, err := jetstream.New(s.bus.conn)
+	if err != nil {
+		return err
+	}
+	there, err := js.Stream(ctx, s.want.Name)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		_, err = js.CreateStream(ctx, s.want)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return err // another node has just made it, a little different: look again
+		}
+		if err == nil {
+			s.bus.log.Info("made a stream", zap.String("stream", s.Name()), zap.Strings("topics", s.opts.Topics))
+		}
+		return s.explain(err)
+	case err != nil:
+		return s.explain(err)
+	}
+	has := there.CachedInfo().Config
+	if err := s.compare(&has); err != nil {
+		return err
+	}
+	if s.same(&has) {
+		return nil
+	}
+	if _, err = js.UpdateStream(ctx, s.want); err == nil {
+		s.bus.log.Info("changed a stream", zap.String("stream", s.Name()), zap.Strings("topics", s.opts.Topics))
+	}
+	return s.explain(err)
+}
+
+// compare says what of the stream that is there cannot be changed to what was declared.
+func (s *Stream) compare(has *jetstream.StreamConfig) error {
+	for _, subject := range has.Subjects {
+		if !strings.HasPrefix(subject, s.bus.subject) {
+			return s.option("Name", s.Name(), fmt.Errorf("NATS has a stream %s of something else (%s)", has.Name, subject), "use another name, or another %s", "Prefix")
+		}
+	}
+	if has.Storage != s.want.Storage {
+		return s.option("Storage", s.opts.Storage, errors.New("the stream that is there is of the other kind, and NATS cannot change that"), "use another name, or remove the stream with its events (nats stream rm "+has.Name+")")
+	}
+	if has.AllowMsgTTL && !s.want.AllowMsgTTL {
+		return s.option("TTL", "false", errors.New("the stream that is there has it, and NATS cannot switch it off"), "switch it on, or use another name")
+	}
+	return nil
+}
+
+// same says whether the stream that is there is as it was declared.
+func (s *Stream) same(has *jetstream.StreamConfig) bool {
+	w := &s.want
+	return slices.Equal(has.Subjects, w.Subjects) && has.MaxAge == w.MaxAge && has.MaxMsgsPerSubject == w.MaxMsgsPerSubject &&
+		has.MaxBytes == w.MaxBytes && has.Replicas == w.Replicas && has.Duplicates == w.Duplicates &&
+		has.AllowDirect == w.AllowDirect && has.AllowMsgTTL == w.AllowMsgTTL &&
+		has.RePublish != nil && *has.RePublish == *w.RePublish
+}
+
+// Codes of JetStream's errors (errors.json of nats-server).
+const (
+	errReplicasNotSupported = 10074
+	errNoPeers              = 10005
+	errSubjectOverlap       = 10065
+	errStorageExceeded      = 10047
+	errMemoryExceeded       = 10028
+	errNotEnabled           = 10076
+	errNotEnabledForAccount = 10039
+	errMaxBytesRequired     = 10113
+)
+
+// explain says of an error of JetStream which option is behind it.
+func (s *Stream) explain(err error) error {
+	var api *jetstream.APIError
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return fmt.Errorf("stream %s: JetStream does not answer; is it enabled, and for this account? %w", s.Name(), err)
+	}
+	if !errors.As(err, &api) {
+		if err != nil {
+			err = fmt.Errorf("stream %s: %w", s.Name(), err)
+		}
+		return err
+	}
+	switch api.ErrorCode {
+	case errReplicasNotSupported:
+		return s.option("Replicas", strconv.Itoa(s.opts.Replicas), errors.New("this NATS is one server"), "use 1, or a cluster")
+	case errSubjectOverlap:
+		return s.option("Topics", strings.Join(s.opts.Topics, " "), errors.New("another stream of this NATS account has some of these topics"), "find it (nats stream ls), and leave its topics out here or there")
+	case errMaxBytesRequired:
+		return s.option("MaxBytes", "0", errors.New("this NATS account demands a bound"), "set it")
+	case errStorageExceeded, errMemoryExceeded:
+		return s.option("MaxBytes", strconv.FormatInt(s.opts.MaxBytes, 10), fmt.Errorf("NATS has no room for it: %s", api.Description), "use less, or give NATS more")
+	case errNotEnabled, errNotEnabledForAccount:
+		return s.option("Name", s.Name(), errors.New("JetStream is not enabled in this NATS, or not for this account"), "enable it")
+	case errNoPeers:
+		return fmt.Errorf("stream %s: the NATS cluster has too few members with room for %d replicas now: %w", s.Name(), s.opts.Replicas, err)
+	}
+	return fmt.Errorf("stream %s: %w", s.Name(), err)
+}
+
+func (s *Stream) option(field, value string, err error, remedy string, others ...string) error {
+	return optionError(fmt.Sprintf("Streams[%d].%s", s.number, field), value, err, remedy, others...)
+}
+
+// lookAtStreams has keepStreams look at all of them again, after a new connection.
+func (b *Bus) lookAtStreams() {
+	for _, s := range b.streams {
+		s.made.Store(false)
+	}
+	wake(b.streamsLook)
+}
