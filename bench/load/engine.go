@@ -67,6 +67,7 @@ type engine struct {
 	received int64 // bytes
 
 	pace
+	pinger  *pinger // nil: nobody pings
 	count   counters
 	dropped map[string]int // of them, by close code
 	latency *hdrhistogram.Histogram
@@ -326,6 +327,8 @@ func (e *engine) frame(f frame) error {
 		return nil
 	case ws.OpPing:
 		return e.send(c, appendFrame(nil, ws.OpPong, p))
+	case ws.OpPong:
+		e.pong(c, p)
 	case ws.OpClose:
 		code, reason := ws.ParseCloseFrameData(p)
 		return &closeError{code, reason}

@@ -4,6 +4,7 @@ package load
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -71,6 +72,9 @@ func (e *engine) begin(load Load, expect []int) {
 	}
 	e.count, e.dropped = counters{}, map[string]int{}
 	e.latency.Reset()
+	if e.pinger != nil {
+		e.pinger.begin(e.now)
+	}
 }
 
 // arrived counts what a topic of the closed loop waits for.
@@ -101,6 +105,9 @@ func (e *engine) publishDue(patient bool) error {
 	if e.ended || e.writers == nil {
 		return nil
 	}
+	if err := e.ping(); err != nil {
+		return err
+	}
 	if e.Window > 0 {
 		return e.batches(patient)
 	}
@@ -128,8 +135,11 @@ func (e *engine) publishDue(patient bool) error {
 }
 
 // due is when the next event of the open loop is to be sent.
-func (e *engine) due() int64 {
-	return e.began + int64(float64(e.sent)/e.Rate*float64(time.Second))
+func (e *engine) due() int64 { return dueAt(e.began, e.sent, e.Rate) }
+
+// dueAt is when the nth event is due of so many a second.
+func dueAt(began int64, n uint64, rate float64) int64 {
+	return began + int64(float64(n)/rate*float64(time.Second))
 }
 
 // batchTime is how long batches are made before events are read again. With a
@@ -188,14 +198,20 @@ func (e *engine) published(topic, n int) {
 	e.publishedTo[topic] += n
 }
 
-// arm sets the timer to the next event of the open loop: epoll_wait counts in
+// arm sets the timer to the next event or ping of an open loop: epoll_wait counts in
 // milliseconds.
 func (e *engine) arm() error {
-	if e.ended || e.Rate == 0 || e.writers == nil {
+	if e.ended || e.writers == nil {
 		return nil
 	}
-	due := e.due()
-	if due == e.armed {
+	due := int64(math.MaxInt64)
+	if e.Rate > 0 {
+		due = e.due()
+	}
+	if e.pinger != nil {
+		due = min(due, e.pinger.due())
+	}
+	if due == math.MaxInt64 || due == e.armed {
 		return nil
 	}
 	e.armed = due

@@ -23,6 +23,9 @@ type Plan struct {
 	Storm bool
 	// Flood has a second pass, in which one more client sends bad publishes.
 	Flood bool
+	// Beside has a second pass, beside a fan-out to so many connections. In both an idle
+	// connection pings.
+	Beside int
 }
 
 // maxShared is how many publishers a plan has at most where topics may share
@@ -78,12 +81,22 @@ func Flood(n int) Plan {
 	return p
 }
 
+// Beside is pairs, and then once more beside a fan-out to many others, of ten events a
+// second. In both passes an idle connection pings.
+func Beside(n, many int) Plan {
+	p := Pairs(n)
+	p.Name, p.Beside = "beside", many
+	return p
+}
+
 func (p Plan) check() error {
 	switch {
 	case p.Topics < 1 || p.Connections < 1 || p.Subscriptions < 1 || p.Publishers < 0:
 		return fmt.Errorf("%s: needs at least one of everything", p.Name)
 	case p.Topics > maxTopics:
 		return fmt.Errorf("%s: %d topics; %d can be told apart", p.Name, p.Topics, maxTopics)
+	case p.Name == "beside" && p.Beside < 1:
+		return fmt.Errorf("%s: needs at least one in the fan-out", p.Name)
 	case p.Name == "slow" && p.Stalled < 1:
 		return fmt.Errorf("%s: needs ten subscribers or more, so that a tenth is one", p.Name)
 	}
@@ -98,10 +111,18 @@ func (p Plan) warm() int {
 	return min(p.Connections, p.Topics)
 }
 
+// others is how many connections there are besides those that the plan measures.
+func (p Plan) others() int {
+	if p.Beside == 0 {
+		return 0
+	}
+	return p.Beside + 2 // what publishes to them, and what pings
+}
+
 // Processes is how many processes the limit of descriptors demands: 1 where this
 // one may have enough, else so many that each has its share of the subscribers.
 func (p Plan) Processes() int {
-	own := p.Publishers + p.warm()
+	own := p.Publishers + p.warm() + p.others()
 	if enoughDescriptors(p.Connections+own) == nil || enoughDescriptors(own) != nil {
 		return 1 // if that is not enough either, Run says what is missing
 	}

@@ -18,6 +18,7 @@ func TestPlans(t *testing.T) {
 		{Pairs(3), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{Pairs(2500), map[int][]int{0: {0}, 999: {999}, 1000: {0}, 2499: {499}}, map[int][]int{2499: {2499}}},
 		{ManyPublishers(3), map[int][]int{0: {0, 1, 2}}, map[int][]int{0: {0}}},
+		{Beside(3, 100), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{Flood(3), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{ManySubscriptions(2, 3), map[int][]int{0: {0}, 1: {1}, 5: {1}}, map[int][]int{0: {0, 1, 2}, 1: {3, 4, 5}}},
 	} {
@@ -55,6 +56,7 @@ func TestPlansThatCannotBe(t *testing.T) {
 		want string
 	}{
 		{Fanout(0), "at least one"},
+		{Beside(3, 0), "at least one in the fan-out"},
 		{Slow(9), "ten subscribers"},
 		{ManySubscriptions(1<<13, 1<<12), "can be told apart"},
 	} {

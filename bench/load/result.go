@@ -40,6 +40,7 @@ type Result struct {
 	// DroppedBy is how many of them got which close code, or "no close frame".
 	DroppedBy map[string]int `json:"dropped_by,omitempty"`
 	Flooded   *Flooded       `json:"flooded,omitempty"` // nil: nobody floods
+	Beside    *Crowd         `json:"beside,omitempty"`  // nil: nothing else was published
 
 	PublishesPerSecond  float64 `json:"publishes_per_second"`
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
@@ -56,6 +57,9 @@ type Result struct {
 	// Latency is from when an event was sent, or was due, until it was read, in
 	// microseconds; for a storm from dial to subscribed.
 	Latency Latency `json:"latency_us"`
+	// Pong is how long after a ping of an idle connection was due its pong came, in
+	// microseconds; nil: nobody pinged.
+	Pong *Latency `json:"pong_us,omitempty"`
 }
 
 // Flooded is what a client did that floods the server with bad publishes.
@@ -63,6 +67,15 @@ type Flooded struct {
 	Sent     uint64 `json:"sent"`     // some of them behind the last that the server looked at before it closed
 	Refused  uint64 `json:"refused"`  // answered by the server
 	Connects uint64 `json:"connects"` // how often it came back
+}
+
+// Crowd is a fan-out to many that a load ran beside.
+type Crowd struct {
+	Connections int     `json:"connections"`
+	Published   uint64  `json:"published"`
+	Delivered   uint64  `json:"delivered"`
+	Lost        uint64  `json:"lost"`
+	Latency     Latency `json:"latency_us"`
 }
 
 // Latency is a distribution in microseconds.
@@ -111,7 +124,7 @@ func each[N int | uint64](micros *float64, count N) *float64 {
 func WriteTable(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(t, "server\tscenario\tload\tconns\tsize\tpublishes/s\tdeliveries/s\tCPU\tµs/delivery\tµs/publish\tµs/connect\town µs/del.\tRSS\tB/conn\tp50 ms\tp99 ms\tp99.9 ms\tmax ms\tlost\t")
-	for _, r := range results {
+	for _, r := range withOthers(results) {
 		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n",
 			r.Server, r.Scenario, r.Label(), r.Connections, r.Size,
 			number(&r.PublishesPerSecond, 0), number(&r.DeliveriesPerSecond, 0), percent(r.ServerCores),
@@ -122,11 +135,28 @@ func WriteTable(w io.Writer, results []Result) error {
 	return t.Flush()
 }
 
+// withOthers adds a row for what else was measured in each: the pongs, and the fan-out
+// beside it.
+func withOthers(results []Result) (all []Result) {
+	for _, r := range results {
+		all = append(all, r)
+		if r.Pong != nil {
+			all = append(all, Result{Server: r.Server, Scenario: r.Scenario, Load: "pong", Connections: 1, Latency: *r.Pong})
+		}
+		if b := r.Beside; b != nil {
+			all = append(all, Result{Server: r.Server, Scenario: r.Scenario, Load: "the fan-out", Connections: b.Connections, Size: r.Size, Latency: b.Latency, Lost: b.Lost})
+		}
+	}
+	return all
+}
+
 // Label is the load, and which connections did not read or flooded.
 func (r Result) Label() string {
 	switch {
 	case r.Stalled > 0:
 		return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)
+	case r.Beside != nil:
+		return fmt.Sprintf("%s, beside a fan-out to %d", r.Load, r.Beside.Connections)
 	case r.Flooded != nil:
 		return fmt.Sprintf("%s, flooded (%d sent, %d refused)", r.Load, r.Flooded.Sent, r.Flooded.Refused)
 	}

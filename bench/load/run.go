@@ -9,7 +9,7 @@
 // loop that publishes and receives, frames.go and mark.go what it looks at.
 // events.go is
 // Server-Sent Events instead. traffic.go measures one load, measure.go reads what is measured. flood.go is a
-// client that disturbs. receivers.go and worker.go share the subscribers between
+// client that disturbs, beside.go a fan-out to many. receivers.go and worker.go share the subscribers between
 // processes, which link.go joins.
 package load
 
@@ -96,15 +96,20 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 		return r.idle(ctx)
 	}
 	var f *flooder
-	if o.Plan.Flood {
-		if f, err = newFlooder(r); err != nil {
-			return nil, err
-		}
+	var crowd *crowd
+	switch {
+	case o.Plan.Flood:
+		f, err = newFlooder(r)
+	case o.Plan.Beside > 0:
+		crowd, err = newCrowd(r)
 	}
-	if results, err = r.traffic(ctx, 0); err != nil || o.Plan.Stalled == 0 && f == nil {
+	if err != nil {
+		return nil, err
+	}
+	if results, err = r.traffic(ctx, 0); err != nil || o.Plan.Stalled == 0 && f == nil && crowd == nil {
 		return results, err
 	}
-	r.flooder = f
+	r.flooder, r.crowd = f, crowd
 	// Clients that were cut off are gone: each load begins with new ones.
 	for _, l := range o.Loads {
 		r.Loads = []Load{l}
@@ -125,6 +130,7 @@ type run struct {
 	first, end int        // the subscribing connections of this process: from first up to end
 	receivers  *receivers // has them instead, if not nil
 	flooder    *flooder   // disturbs each load, if not nil
+	crowd      *crowd     // as does this
 }
 
 func newRun(o Options, id string) (*run, error) {
@@ -137,7 +143,7 @@ func newRun(o Options, id string) (*run, error) {
 
 // descriptors is how many this process needs for connections and pipes.
 func (r *run) descriptors() int {
-	n := r.end - r.first + r.Plan.Publishers + r.Plan.warm()
+	n := r.end - r.first + r.Plan.Publishers + r.Plan.warm() + r.Plan.others()
 	if r.receivers != nil {
 		n += 2 * len(r.receivers.all)
 	}

@@ -4,6 +4,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -42,7 +43,7 @@ func (r *run) traffic(ctx context.Context, stalled int) (results []Result, err e
 		defer r.flooder.start()()
 	}
 	for _, load := range r.Loads {
-		res, err := r.load(ctx, e, load, stalled)
+		res, err := r.crowded(ctx, e, load, stalled)
 		if err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", r.Plan.Name, load, err)
 		}
@@ -96,7 +97,31 @@ func (r *run) publishers(e *engine) error {
 		publishers[i] = c
 	}
 	e.writers = r.Plan.writers(publishers)
-	return nil
+	if r.Plan.Beside == 0 {
+		return nil
+	}
+	c, err := r.dialer.open(r.Plan.Connections+r.Plan.Publishers, nil)
+	if err != nil {
+		return err
+	}
+	e.pinger = newPinger(c)
+	return e.add(c)
+}
+
+// crowded is load, beside the crowd if there is one.
+func (r *run) crowded(ctx context.Context, e *engine, load Load, stalled int) (Result, error) {
+	if r.crowd == nil {
+		return r.load(ctx, e, load, stalled)
+	}
+	if err := r.crowd.start(ctx); err != nil {
+		return Result{}, err
+	}
+	res, err := r.load(ctx, e, load, stalled)
+	found, ended := r.crowd.stop()
+	res.Beside = found
+	// The processor time is for the most part that of the others.
+	res.CPUPerDelivery, res.CPUPerPublish = nil, nil
+	return res, errors.Join(err, ended)
 }
 
 // load measures one load.
@@ -126,6 +151,10 @@ func (r *run) load(ctx context.Context, e *engine, load Load, stalled int) (Resu
 	}
 	res := r.result(load.String(), from, until)
 	res.Latency = newLatency(e.latency)
+	if e.pinger != nil {
+		pong := newLatency(e.pinger.latency)
+		res.Pong = &pong
+	}
 	res.Lost = e.count.awaited - min(e.count.delivered, e.count.awaited)
 	res.Stalled, res.Dropped, res.DroppedBy = stalled, e.count.dropped, e.dropped
 	return res, nil

@@ -23,6 +23,7 @@ type benchCmd struct {
 	Storm             stormCmd             `cmd:"" help:"Connect, subscribe and drop, as fast as it goes."`
 	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
 	Flood             floodCmd             `cmd:"" help:"Like pairs; in a second pass a client floods with bad tokens."`
+	Beside            besideCmd            `cmd:"" help:"Like pairs; in a second pass beside a fan-out to many."`
 	Abuse             abuseCmd             `cmd:"" help:"Attack a server in many ways; see what two honest clients notice."`
 	Worker            workerCmd            `cmd:"" hidden:"" help:"Receive for another bench, which started this process."`
 	Abuser            abuserCmd            `cmd:"" hidden:"" help:"Attack for another bench, which started this process."`
@@ -37,6 +38,7 @@ func (benchCmd) Help() string {
     notifyd bench pairs --rate 1000,3000 --json > pairs.json
     notifyd bench slow --rate 30 --serve=--limits.pending-bytes=4MiB
     notifyd bench flood --rate 3000
+    notifyd bench beside --rate 200
     notifyd bench fanout --fresh --alg ES256
     notifyd bench abuse --only tickets,close-storm
     notifyd bench idle --url ws://10.0.0.7:8080/v1/ws --key key.jwk
@@ -170,6 +172,25 @@ func (c *floodCmd) Run(p *process) error {
 		c.Rate = []float64{floodRate}
 	}
 	return c.run(p, load.Flood(c.N), &c.trafficFlags)
+}
+
+// besideRate is the load of beside, unless one is given: with a window, those that
+// wait for others would publish less.
+const besideRate = 200
+
+type besideCmd struct {
+	N            int `help:"Topics." short:"n" default:"10"`
+	Many         int `help:"Subscribers of the fan-out, to which ten events a second go." default:"8000"`
+	trafficFlags `embed:"" set:"load=--rate 200"`
+	benchFlags   `embed:""`
+}
+
+// Run measures.
+func (c *besideCmd) Run(p *process) error {
+	if len(c.Window)+len(c.Rate) == 0 {
+		c.Rate = []float64{besideRate}
+	}
+	return c.run(p, load.Beside(c.N, c.Many), &c.trafficFlags)
 }
 
 // run measures a plan; t is nil where nothing is published.

@@ -11,7 +11,7 @@ import (
 
 func TestBenchHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench abuse"} {
+	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench beside", "bench abuse"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -35,6 +35,7 @@ func TestBenchUsageErrors(t *testing.T) {
 		{"fanout --url ws://127.0.0.1:1/ --token x --fresh", "--key"},
 		{"flood --url ws://127.0.0.1:1/", "--key"},
 		{"flood --rate 0", "--rate"},
+		{"beside --rate 0", "--rate"},
 		{"abuse --duration 0s", "--duration"},
 		{"abuse --only politeness", "politeness"},
 	} {
@@ -57,6 +58,7 @@ func TestBenchElsewhere(t *testing.T) {
 	for _, args := range [][]string{
 		{"fanout", "-n", "5", "-w", "2", "-r", "100", "--key", keyFile, "--fresh", "--json"},
 		{"flood", "-n", "5", "--key", keyFile, "--json"},
+		{"beside", "-n", "5", "--many", "20", "--key", keyFile, "--json"},
 		{"pairs", "-n", "5", "-w", "2,4", "--token", strings.TrimSpace(token.stdout), "--json"},
 	} {
 		r := invoke(t, nil, "", append(append([]string{"bench"}, args...), "--url", url, "-d", "300ms", "--warmup", "0s")...)
