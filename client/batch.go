@@ -10,16 +10,10 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/notifyd/notifyd/wire"
 )
-
-// Publication is an event for PublishBatch.
-type Publication struct {
-	Topic string
-	Data  []byte // one JSON value, without line breaks
-	Token string // that grants it; "": the token of the batch does
-}
 
 // BatchError says that some events of a batch were not published, or perhaps not.
 type BatchError struct {
@@ -41,25 +35,27 @@ func (e *BatchError) Unwrap() []error { return e.Errs }
 
 // PublishBatch publishes events by one HTTP request, in their order and without a connection, which suits a backend
 // that publishes now and then, or much at once. rawURL is that of Dial; hc may be nil for http.DefaultClient. nil means
-// that the server has acknowledged every event; any other result is a *BatchError. The slices are not kept.
-func PublishBatch(ctx context.Context, hc *http.Client, rawURL, token string, events []Publication) error {
+// that the server has acknowledged every event; any other error is a *BatchError. The first result says for each event
+// where its stream has put it, if its topic is durable. The slices are not kept.
+func PublishBatch(ctx context.Context, hc *http.Client, rawURL, token string, events []Publication) ([]Stored, error) {
+	stored := make([]Stored, len(events))
 	if len(events) == 0 {
-		return nil
+		return stored, nil
 	}
 	batch := &BatchError{Errs: make([]error, len(events))}
 	body, lines := encodeBatch(events, batch.Errs)
 	if len(lines) > 0 {
-		answered, err := postLines(ctx, hc, rawURL, token, body, lines, batch.Errs)
+		answered, err := postLines(ctx, hc, rawURL, token, body, lines, stored, batch.Errs)
 		for _, i := range lines[answered:] {
 			batch.Errs[i] = err
 		}
 	}
 	for _, err := range batch.Errs {
 		if err != nil {
-			return batch
+			return stored, batch
 		}
 	}
-	return nil
+	return stored, nil
 }
 
 // encodeBatch makes lines of the events that can be lines, and says of which. The others get their error.
@@ -69,6 +65,9 @@ func encodeBatch(events []Publication, errs []error) (body []byte, lines []int) 
 		case !wire.ValidJSON(e.Data):
 			errs[i] = &wire.Error{Code: wire.BadEnvelope, Detail: "the data is not JSON"}
 			continue
+		case e.TTL < 0 || e.TTL > wire.MaxTTL*time.Second:
+			errs[i] = &wire.Error{Code: wire.BadEnvelope, Detail: errTTL}
+			continue
 		case bytes.ContainsAny(e.Data, "\r\n"):
 			errs[i] = &wire.Error{Code: wire.BadEnvelope, Detail: "the data holds line breaks: json.Compact removes them"}
 			continue
@@ -76,7 +75,9 @@ func encodeBatch(events []Publication, errs []error) (body []byte, lines []int) 
 		line, err := json.Marshal(struct {
 			Topic string `json:"topic"`
 			Token string `json:"token,omitempty"`
-		}{e.Topic, e.Token})
+			MsgID string `json:"msg_id,omitempty"`
+			TTL   uint32 `json:"ttl,omitempty"`
+		}{e.Topic, e.Token, e.MsgID, e.ttl()})
 		if err != nil {
 			errs[i] = err
 			continue
@@ -92,7 +93,7 @@ func encodeBatch(events []Publication, errs []error) (body []byte, lines []int) 
 
 // postLines sends body, and takes a result for each of lines. It returns for how many there was one, and the error
 // that the others have.
-func postLines(ctx context.Context, hc *http.Client, rawURL, token string, body []byte, lines []int, errs []error) (answered int, err error) {
+func postLines(ctx context.Context, hc *http.Client, rawURL, token string, body []byte, lines []int, stored []Stored, errs []error) (answered int, err error) {
 	if hc == nil {
 		hc = http.DefaultClient
 	}
@@ -113,10 +114,12 @@ func postLines(ctx context.Context, hc *http.Client, rawURL, token string, body 
 		var r struct {
 			OK            bool
 			Code, Message string
+			Stored
 		}
 		if err := json.Unmarshal(results.Bytes(), &r); err != nil {
 			return answered, fmt.Errorf("the server's result: %w", err)
 		}
+		stored[lines[answered]] = r.Stored
 		if !r.OK {
 			code, _ := wire.ParseCode(r.Code)
 			errs[lines[answered]] = &wire.Error{Code: code, Detail: r.Message}

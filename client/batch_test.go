@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/notifyd/notifyd/wire"
 )
@@ -100,7 +102,7 @@ func TestPublishBatch(t *testing.T) {
 			}))
 			defer s.Close()
 			url := "ws" + strings.TrimPrefix(s.URL, "http") + "/push" + wire.Path
-			err := PublishBatch(t.Context(), nil, url, "t", x.events)
+			_, err := PublishBatch(t.Context(), nil, url, "t", x.events)
 			var batch *BatchError
 			if !errors.As(err, &batch) {
 				batch = &BatchError{Errs: make([]error, len(x.want))}
@@ -117,26 +119,55 @@ func TestPublishBatch(t *testing.T) {
 	}
 }
 
+// Lines say what a stream is to do with an event, and results where it has put it.
+func TestPublishBatchToStreams(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if want := `{"topic":"a","msg_id":"m","ttl":2,"data":1}` + "\n" + `{"topic":"b","data":2}` + "\n" + `{"topic":"c","data":3}` + "\n"; string(body) != want {
+			t.Errorf("%s, want %s", body, want)
+		}
+		lines := wire.AppendStoredResult(nil, nil, 7, true)
+		lines = wire.AppendResult(lines, nil, wire.Unavailable, "")
+		_, _ = w.Write(wire.AppendStoredResult(lines, nil, 8, false))
+	}))
+	defer s.Close()
+	stored, err := PublishBatch(t.Context(), nil, s.URL+wire.Path, "t", []Publication{
+		{Topic: "a", Data: []byte("1"), MsgID: "m", TTL: 1500 * time.Millisecond},
+		{Topic: "b", Data: []byte("2")},
+		{Topic: "c", Data: []byte("3")},
+		{Topic: "d", Data: []byte("4"), TTL: -1},
+	})
+	var batch *BatchError
+	if !errors.As(err, &batch) || batch.Errs[0] != nil || !errors.Is(batch.Errs[1], wire.Unavailable) || batch.Errs[2] != nil || !errors.Is(batch.Errs[3], wire.BadEnvelope) {
+		t.Error(err)
+	}
+	if want := []Stored{{7, true}, {}, {8, false}, {}}; !slices.Equal(stored, want) {
+		t.Errorf("%v, want %v", stored, want)
+	}
+}
+
 func TestPublishBatchFails(t *testing.T) {
 	event := []Publication{{Topic: "a", Data: []byte("1")}}
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	s.Close() // nobody listens there now
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	for name, f := range map[string]func() error{
-		"nobody listens": func() error {
-			return PublishBatch(t.Context(), nil, "ws"+strings.TrimPrefix(s.URL, "http")+wire.Path, "secret", event)
-		},
-		"no URL":         func() error { return PublishBatch(t.Context(), nil, "ws://%", "secret", event) },
-		"another scheme": func() error { return PublishBatch(t.Context(), nil, "ftp://x"+wire.Path, "secret", event) },
-		"ctx has ended":  func() error { return PublishBatch(ended, http.DefaultClient, s.URL+wire.Path, "secret", event) },
+	for name, x := range map[string]struct {
+		ctx context.Context
+		hc  *http.Client
+		url string
+	}{
+		"nobody listens": {t.Context(), nil, "ws" + strings.TrimPrefix(s.URL, "http") + wire.Path},
+		"no URL":         {t.Context(), nil, "ws://%"},
+		"another scheme": {t.Context(), nil, "ftp://x" + wire.Path},
+		"ctx has ended":  {ended, http.DefaultClient, s.URL + wire.Path},
 	} {
 		var batch *BatchError
-		if err := f(); !errors.As(err, &batch) || len(batch.Errs) != 1 || batch.Errs[0] == nil || strings.Contains(err.Error(), "secret") {
+		if _, err := PublishBatch(x.ctx, x.hc, x.url, "secret", event); !errors.As(err, &batch) || len(batch.Errs) != 1 || batch.Errs[0] == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := PublishBatch(ended, nil, "ws://127.0.0.1:1"+wire.Path, "", event); !errors.Is(err, context.Canceled) {
+	if _, err := PublishBatch(ended, nil, "ws://127.0.0.1:1"+wire.Path, "", event); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v does not unwrap to why", err)
 	}
 }

@@ -20,6 +20,9 @@ var (
 	ErrSubscribed = errors.New("already subscribed")
 	// ErrSlowHandler: events were dropped since the handler did not keep up.
 	ErrSlowHandler = errors.New("handler too slow, events dropped")
+	// ErrBehind: events of a durable topic found no room in the queue. They are read from the stream when the handler has
+	// caught up, so that it gets them all.
+	ErrBehind = errors.New("handler too slow, the events that follow are read from the stream later")
 )
 
 // CloseError says that the server closed the connection, and how.

@@ -17,7 +17,8 @@ import (
 )
 
 // server starts a server for the examples: it acks all but what concerns the topic "secrets", and brings each connection
-// what it publishes under the pattern that it has subscribed to last.
+// what it publishes under the pattern that it has subscribed to last. Topics that begin with "orders." are durable: the last
+// event is 1041, and the next one is 1042.
 func server() (url string, stop func()) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{wire.Subprotocol}})
@@ -43,6 +44,15 @@ func server() (url string, stop func()) {
 			switch {
 			case string(e.Topic) == "secrets":
 				frame = wire.AppendError(nil, e.ID, e.Topic, wire.Forbidden, "")
+			case e.Kind == wire.Subscribe && strings.HasPrefix(string(e.Topic), "orders."):
+				pattern = string(e.Topic)
+				frame = wire.AppendResumeAck(nil, e.ID, 1<<40, &wire.Resumption{Stream: "orders", Epoch: "k3x9", Seq: 1041, Complete: true})
+			case e.Kind == wire.Publish && strings.HasPrefix(string(e.Topic), "orders."):
+				event := wire.StoredEvent{Topic: string(e.Topic), Data: e.Data, Seq: 1042, Prev: 1038}
+				if pattern != "" && conn.Write(ctx, websocket.MessageText, wire.AppendStoredEvent(nil, pattern, &event)) != nil {
+					return
+				}
+				frame = wire.AppendStoredAck(nil, e.ID, event.Seq, false)
 			case e.Kind == wire.Subscribe:
 				pattern = string(e.Topic)
 			case e.Kind == wire.Publish && pattern != "":

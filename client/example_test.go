@@ -100,6 +100,42 @@ func ExampleClient_PublishAsync() {
 	// Output: 100 events were taken
 }
 
+// A subscription to durable topics goes on where the application was, also after the program has ended.
+func ExampleClient_SubscribeWith() {
+	url, stop := server()
+	defer stop()
+	ctx := context.Background()
+	c, err := client.Dial(ctx, url, client.Options{Token: client.StaticToken("eyJ…")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	kept, err := client.ParsePosition("k3x9.1041") // what the application has stored
+	if err != nil {
+		log.Fatal(err)
+	}
+	opts := client.SubscribeOptions{
+		Since: client.After(kept), // client.Everything() the first time
+		OnGap: func(g client.Gap) { fmt.Println("gone:", g.After, g.First) },
+	}
+	sub, err := c.SubscribeWith(ctx, "orders.*", opts, func(e client.Event) { fmt.Printf("%d %s %s\n", e.Seq, e.Topic, e.Data) })
+	if err != nil {
+		log.Fatal(err)
+	}
+	stored, err := c.PublishEvent(ctx, client.Publication{Topic: "orders.7", Data: []byte(`{"paid":true}`), MsgID: "order-7-paid"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for sub.Position().Seq < stored.Seq { // until the handler has returned
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("go on from", sub.Position()) // to be stored
+	// Output:
+	// 1042 orders.7 {"paid":true}
+	// go on from k3x9.1042
+}
+
 // A refusal has a code, which errors.Is compares.
 func ExampleClient_Publish_refused() {
 	url, stop := server()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -41,7 +42,9 @@ type peer struct {
 type request struct {
 	kind             wire.Kind
 	id, topic, token string
-	data             string
+	data, msgID      string
+	ttl              uint32
+	since            wire.Since
 }
 
 func newFake(t *testing.T) *fake {
@@ -172,7 +175,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = conn.Close(websocket.StatusCode(wire.CloseBadEnvelopes), err.Error())
 			return
 		}
-		p.got <- request{env.Kind, string(env.ID), string(env.Topic), string(env.Token), string(env.Data)}
+		r := request{env.Kind, string(env.ID), string(env.Topic), string(env.Token), string(env.Data), string(env.MsgID), env.TTL, env.Since}
+		r.since.Epoch = bytes.Clone(r.since.Epoch)
+		p.got <- r
 	}
 }
 

@@ -43,7 +43,8 @@ type Options struct {
 	// InFlight bounds the publishes that wait for their answer; PublishAsync waits at the bound. Default: 1024.
 	InFlight int
 	// QueueBytes bounds the events of one subscription that wait for its handler; further ones are dropped, counted
-	// and reported to OnError as ErrSlowHandler. Default: 8 MiB.
+	// and reported to OnError as ErrSlowHandler. Those of durable topics are read from the stream later instead, and
+	// reported as ErrBehind. Default: 8 MiB.
 	QueueBytes int
 	// ReadLimit bounds one message from the server, in bytes; over it the connection is lost. Default: 2 MiB.
 	ReadLimit int

@@ -69,8 +69,8 @@ func TestOverlap(t *testing.T) {
 					}
 				}
 				var got []string
-				for _, e := range q.events {
-					got = append(got, string(e.Data))
+				for _, e := range q.items {
+					got = append(got, string(e.event.Data))
 				}
 				if fmt.Sprint(got) != fmt.Sprint(strings.Fields(c.want)) || q.dropped != c.dropped {
 					t.Errorf("%v, %d dropped, want %s, %d dropped", got, q.dropped, c.want, c.dropped)

@@ -12,31 +12,60 @@ type queue struct {
 	wake  chan struct{} // capacity 1: there may be something to take
 
 	mu      sync.Mutex
-	events  []Event
-	bytes   int
+	items   []item
+	bytes   int    // of the events
+	busy    bool   // serve is at work on one that it has taken
 	dropped uint64 // since the last take
 	closed  bool
+	idle    chan struct{} // closed when there is nothing left to do; nil: nobody waits
+}
+
+// item is what the handler's goroutine has to do next.
+type item struct {
+	event Event
+	is    bool     // there is an event
+	gap   *Gap     // to be told before it
+	at    Position // where the subscription is afterwards; zero: not known
 }
 
 func newQueue(limit int) *queue { return &queue{limit: limit, wake: make(chan struct{}, 1)} }
 
-func (e *Event) size() int { return eventOverhead + len(e.Topic) + len(e.Data) }
+func (e *Event) size() int { return eventOverhead + len(e.Topic) + len(e.Data) + len(e.From) }
 
+// push queues an event, or counts it as dropped.
 func (q *queue) push(e Event) {
+	if !q.hasRoom(&e) {
+		q.drop()
+		return
+	}
+	q.add(item{event: e, is: true})
+}
+
+// hasRoom reports whether an event may be added. There is room for one of any size.
+func (q *queue) hasRoom(e *Event) bool {
 	q.mu.Lock()
-	switch {
-	case q.closed:
-	case len(q.events) > 0 && q.bytes+e.size() > q.limit:
-		q.dropped++
-	default:
-		q.events = append(q.events, e)
-		q.bytes += e.size()
+	defer q.mu.Unlock()
+	return q.bytes == 0 || q.bytes+e.size() <= q.limit
+}
+
+func (q *queue) add(i item) {
+	q.mu.Lock()
+	if !q.closed {
+		q.items = append(q.items, i)
+		q.bytes += i.size()
 	}
 	q.mu.Unlock()
 	q.signal()
 }
 
-// drop counts an event that found no room before it came here.
+func (i *item) size() int {
+	if !i.is {
+		return 0
+	}
+	return i.event.size()
+}
+
+// drop counts an event that found no room.
 func (q *queue) drop() {
 	q.mu.Lock()
 	q.dropped++
@@ -47,7 +76,7 @@ func (q *queue) drop() {
 // close drops what is queued.
 func (q *queue) close() {
 	q.mu.Lock()
-	q.closed, q.events = true, nil
+	q.closed, q.items = true, nil
 	q.mu.Unlock()
 	q.signal()
 }
@@ -59,8 +88,21 @@ func (q *queue) signal() {
 	}
 }
 
-// serve calls handle for each event and lost for each run of dropped ones, until the queue is closed.
-func (q *queue) serve(handle func(Event), lost func(n uint64)) {
+// whenIdle gives a channel that is closed when all that is queued has been handled.
+func (q *queue) whenIdle() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	idle := make(chan struct{})
+	if q.closed || len(q.items) == 0 && !q.busy {
+		close(idle)
+	} else {
+		q.idle = idle
+	}
+	return idle
+}
+
+// serve calls do for each item and lost for each run of dropped events, until the queue is closed.
+func (q *queue) serve(do func(*item), lost func(n uint64)) {
 	for range q.wake {
 		for {
 			q.mu.Lock()
@@ -70,22 +112,25 @@ func (q *queue) serve(handle func(Event), lost func(n uint64)) {
 			}
 			dropped := q.dropped
 			q.dropped = 0
-			var e Event
-			some := len(q.events) > 0
-			if some {
-				e = q.events[0]
-				q.events[0] = Event{}
-				q.events = q.events[1:]
-				q.bytes -= e.size()
+			var next item
+			if q.busy = len(q.items) > 0; q.busy {
+				next = q.items[0]
+				q.items[0] = item{}
+				q.items = q.items[1:]
+				q.bytes -= next.size()
+			} else if q.idle != nil {
+				close(q.idle)
+				q.idle = nil
 			}
+			busy := q.busy
 			q.mu.Unlock()
 			if dropped > 0 {
 				lost(dropped)
 			}
-			if !some {
+			if !busy {
 				break
 			}
-			handle(e)
+			do(&next)
 		}
 	}
 }

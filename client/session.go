@@ -58,10 +58,11 @@ type session struct {
 // call is a request that waits for its answer. The code that takes it out of session.calls answers it.
 type call struct {
 	kind  wire.Kind
-	done  chan struct{} // closed after err was set
+	done  chan struct{} // closed after what follows was set
 	err   error
+	ack   Stored // of a publish
 	timer *time.Timer
-	after func() // run once, with the answer; may be nil
+	after func(ack *wire.Message) // run once, with the answer; nil: there is no ack. May be nil itself
 }
 
 // connect makes a connection and waits for the welcome.
@@ -157,7 +158,7 @@ func (s *session) read() {
 	s.mu.Unlock()
 	s.c.detach(s) // first: a caller that learns of the loss must not find this session again
 	for _, call := range calls {
-		call.answer(fmt.Errorf("%w: %w", ErrDisconnected, cause))
+		call.answer(nil, fmt.Errorf("%w: %w", ErrDisconnected, cause))
 	}
 	close(s.down)
 }
@@ -166,10 +167,10 @@ func (s *session) read() {
 func (s *session) handle(m *wire.Message) {
 	switch m.Kind {
 	case wire.MessageAck:
-		s.answer(string(m.ID), nil)
+		s.answer(string(m.ID), m, nil)
 	case wire.MessageError:
 		if len(m.ID) > 0 {
-			s.answer(string(m.ID), &wire.Error{Code: m.Code, Detail: string(m.Detail)})
+			s.answer(string(m.ID), nil, &wire.Error{Code: m.Code, Detail: string(m.Detail)})
 			break
 		}
 		// All requests of this client have an id, so the server has dropped a subscription by itself, such as when the
@@ -182,6 +183,10 @@ func (s *session) handle(m *wire.Message) {
 		}
 		if sub := s.c.subscription(key); sub != nil {
 			sub.push(s, sub.event(m))
+		}
+	case wire.MessageGap:
+		if sub := s.c.subscription(m.Topic); sub != nil {
+			sub.gap(s, m)
 		}
 	case wire.MessageExpiring:
 		if len(m.Topic) == 0 {
@@ -201,6 +206,7 @@ func (s *session) handle(m *wire.Message) {
 
 func (s *session) dropped(pattern []byte) {
 	if sub := s.c.subscription(pattern); sub != nil {
+		sub.lose(s)
 		replace(sub.dropped, struct{}{})
 	}
 }
@@ -280,7 +286,7 @@ func (s *session) over() bool {
 
 // send queues the request that encode makes and registers a call for its answer. An error means that nothing was sent,
 // and errOver that nothing can be.
-func (s *session) send(ctx context.Context, kind wire.Kind, after func(), encode func(id string) []byte) (*call, error) {
+func (s *session) send(ctx context.Context, kind wire.Kind, after func(ack *wire.Message), encode func(id string) []byte) (*call, error) {
 	id := s.c.newID()
 	call := &call{kind: kind, done: make(chan struct{}), after: after}
 	frame := encode(id)
@@ -294,18 +300,19 @@ func (s *session) send(ctx context.Context, kind wire.Kind, after func(), encode
 		return nil, errOver
 	}
 	s.calls[id] = call
-	call.timer = time.AfterFunc(s.c.opts.AckTimeout, func() { s.answer(id, ErrTimeout) })
+	call.timer = time.AfterFunc(s.c.opts.AckTimeout, func() { s.answer(id, nil, ErrTimeout) })
 	s.mu.Unlock()
 	select {
 	case s.out <- frame:
 	case <-s.down: // read has answered the call
 	case <-ctx.Done():
-		s.answer(id, ctx.Err())
+		s.answer(id, nil, ctx.Err())
 	}
 	return call, nil
 }
 
-func (s *session) answer(id string, err error) {
+// answer ends the call with an ack or an error.
+func (s *session) answer(id string, ack *wire.Message, err error) {
 	s.mu.Lock()
 	call := s.calls[id]
 	delete(s.calls, id)
@@ -319,14 +326,17 @@ func (s *session) answer(id string, err error) {
 	if err == nil && (call.kind == wire.Publish || call.kind == wire.Subscribe) {
 		s.accepted.Store(true)
 	}
-	call.answer(err)
+	call.answer(ack, err)
 }
 
-func (c *call) answer(err error) {
+func (c *call) answer(ack *wire.Message, err error) {
 	c.timer.Stop()
 	c.err = err
+	if ack != nil {
+		c.ack = Stored{Seq: ack.Seq, Duplicate: ack.Duplicate}
+	}
 	if c.after != nil {
-		c.after()
+		c.after(ack)
 	}
 	close(c.done)
 }

@@ -18,18 +18,38 @@ type Event struct {
 	Pattern string
 	// Data is one JSON value, byte for byte as it was published.
 	Data []byte
+
+	// Of durable topics: the position in the stream, that of the topic's event before (0: there is none;
+	// wire.PrevUnknown: the server did not say), and when the event was stored.
+	Seq, Prev uint64
+	Time      time.Time
+	// From is the verified sub of the publisher's token, where the operator has it told.
+	From string
+}
+
+// SubscribeOptions are what a subscription may want besides events from now on.
+type SubscribeOptions struct {
+	// Since is from where on durable topics are read. The topic or pattern must lie inside one stream then.
+	Since Since
+	// OnGap is told of events that are gone, in its place between those that the handler gets, from the same goroutine.
+	// Where it is nil, Options.OnError gets the *Gap.
+	OnGap func(Gap)
 }
 
 // Subscription is one topic or pattern that the client is subscribed to, on each connection anew.
 type Subscription struct {
 	c       *Client
 	pattern string
+	opts    SubscribeOptions
+	handle  func(Event)
 	queue   *queue
+	durable durable
 	ctx     context.Context // ends with the subscription
 	cancel  context.CancelFunc
 
 	expiring chan int64    // capacity 1: the server's notice, with the token's exp
 	dropped  chan struct{} // capacity 1: the server has dropped the subscription
+	full     chan struct{} // capacity 1: the queue has no room for what comes from a stream
 	first    chan struct{} // closed with the first ack
 	done     chan struct{}
 	err      error // set before done is closed
@@ -45,17 +65,23 @@ type Subscription struct {
 // and may use the Client. ctx bounds the wait, not the subscription. When the server says that its refusal heals,
 // Subscribe tries again, with back-off, until ctx ends.
 //
-// The subscription lives on across reconnects and token refreshes; events that are published while there is no
+// The subscription lives on across reconnects and token refreshes. One to durable topics, all in one stream, goes on from
+// its position: the handler sees each event once, in order. Of other topics, events that are published while there is no
 // connection are missed. It ends by Unsubscribe, with the client, or when the server refuses a token for good: see
 // Done.
 func (c *Client) Subscribe(ctx context.Context, pattern string, handle func(Event)) (*Subscription, error) {
+	return c.SubscribeWith(ctx, pattern, SubscribeOptions{}, handle)
+}
+
+// SubscribeWith is Subscribe with options. It returns when the server has answered; what the stream has kept follows.
+func (c *Client) SubscribeWith(ctx context.Context, pattern string, opts SubscribeOptions, handle func(Event)) (*Subscription, error) {
 	if !wire.ValidPattern(pattern) {
 		return nil, &wire.Error{Code: wire.BadTopic}
 	}
 	life, cancel := context.WithCancel(c.ctx)
 	s := &Subscription{
-		c: c, pattern: pattern, queue: newQueue(c.opts.QueueBytes), ctx: life, cancel: cancel,
-		expiring: make(chan int64, 1), dropped: make(chan struct{}, 1),
+		c: c, pattern: pattern, opts: opts, handle: handle, queue: newQueue(c.opts.QueueBytes), ctx: life, cancel: cancel,
+		expiring: make(chan int64, 1), dropped: make(chan struct{}, 1), full: make(chan struct{}, 1),
 		first: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.mu.Lock()
@@ -71,7 +97,10 @@ func (c *Client) Subscribe(ctx context.Context, pattern string, handle func(Even
 		cancel()
 		return nil, err
 	}
-	go s.queue.serve(handle, func(n uint64) {
+	if since := opts.Since.wire; since.Kind == wire.SinceSeq {
+		s.durable.handled = Position{Seq: since.N, Epoch: string(since.Epoch)}
+	}
+	go s.queue.serve(s.do, func(n uint64) {
 		c.report(fmt.Errorf("%s: %w: %d", pattern, ErrSlowHandler, n))
 	})
 	go s.run()
@@ -116,6 +145,23 @@ func (s *Subscription) Err() error {
 		return s.err
 	default:
 		return nil
+	}
+}
+
+// do is what the goroutine of the handler does next.
+func (s *Subscription) do(i *item) {
+	if i.gap != nil {
+		if s.opts.OnGap != nil {
+			s.opts.OnGap(*i.gap)
+		} else {
+			s.c.report(i.gap)
+		}
+	}
+	if i.is {
+		s.handle(i.event)
+	}
+	if i.at != (Position{}) {
+		s.durable.setHandled(i.at)
 	}
 }
 
@@ -168,6 +214,8 @@ func (s *Subscription) keep() error {
 		case errors.Is(err, ErrDisconnected), errors.Is(err, errOver):
 			<-session.down
 			continue // the next connection, which has its own back-off
+		case errors.Is(err, wire.HistoryUnavailable) && s.durable.forget():
+			continue // from now on, and the handler learns of the gap
 		case s.ctx.Err() != nil, s.final(err, &refused, confirmed):
 			return err
 		default:
@@ -216,6 +264,9 @@ func (s *Subscription) subscribe(session *session) error {
 
 // push takes an event that came over a connection to the handler's queue.
 func (s *Subscription) push(from *session, e Event) {
+	if s.pushStored(from, e) {
+		return
+	}
 	o := s.overlap.Load()
 	if o == nil && from.restarting {
 		o = s.overlapWith(from) // the next connection may bring what this one brings now
@@ -249,18 +300,17 @@ func (s *Subscription) arrive(session *session) {
 		case <-o.old.down:
 		case <-s.ctx.Done():
 		}
-		call, err := o.old.send(s.ctx, wire.Unsubscribe, nil, func(id string) []byte {
-			return wire.AppendUnsubscribe(nil, id, s.pattern)
-		})
-		if err == nil {
-			_ = call.wait(s.ctx) // in any case, all that is still wanted comes over the new connection
-		}
+		s.leave(o.old)
 		o.end(s.queue)
 		time.AfterFunc(overlapLag, func() { s.overlap.CompareAndSwap(o, nil) })
 	}
 	s.c.mu.Lock()
+	old := s.session
 	s.session = session
 	s.c.mu.Unlock()
+	if old != nil && old != session && s.durable.isOn() {
+		s.leave(old)
+	}
 }
 
 // ask sends the subscribe and waits for the answer.
@@ -272,8 +322,13 @@ func (s *Subscription) ask(session *session, token string) error {
 	case <-s.dropped: // tells of what is replaced now
 	default:
 	}
-	call, err := session.send(s.ctx, wire.Subscribe, nil, func(id string) []byte {
-		return wire.AppendSubscribe(nil, id, s.pattern, token)
+	since, renewal := s.durable.since(session, s.opts.Since.wire)
+	call, err := session.send(s.ctx, wire.Subscribe, func(ack *wire.Message) {
+		if ack != nil && !renewal {
+			s.begin(session, since, ack)
+		}
+	}, func(id string) []byte {
+		return wire.AppendSubscribeSince(nil, id, s.pattern, token, since)
 	})
 	if err != nil {
 		return err
@@ -296,10 +351,15 @@ func (s *Subscription) hold(session *session, refreshed int64) (exp int64, dropp
 			return exp, false
 		case <-s.dropped:
 			return refreshed, true
+		case <-s.full:
+			s.catchUp(session)
+			return refreshed, false
 		case <-session.down:
 			return refreshed, false
 		case <-session.moved:
-			s.overlapWith(session)
+			if !s.durable.isOn() {
+				s.overlapWith(session)
+			}
 			return refreshed, false
 		case <-s.ctx.Done():
 			return refreshed, false
@@ -341,7 +401,10 @@ func (c *Client) subscription(key []byte) *Subscription {
 }
 
 func (s *Subscription) event(m *wire.Message) Event {
-	e := Event{Topic: s.pattern, Data: bytes.Clone(m.Data)}
+	e := Event{Topic: s.pattern, Data: bytes.Clone(m.Data), Seq: m.Seq, Prev: m.Prev, From: string(m.From)}
+	if m.Seq > 0 {
+		e.Time, _ = time.Parse(time.RFC3339, string(m.Time))
+	}
 	if len(m.Pattern) > 0 {
 		e.Topic, e.Pattern = string(m.Topic), s.pattern
 	}

@@ -222,7 +222,7 @@ func TestBurstsWithinTheBoundLoseNothing(t *testing.T) {
 		e := Event{Topic: "a", Data: []byte("1")}
 		q := newQueue(burst * e.size())
 		next, handled := make(chan struct{}), 0
-		go q.serve(func(Event) { <-next; handled++ }, func(n uint64) { t.Errorf("%d events were lost", n) })
+		go q.serve(func(*item) { <-next; handled++ }, func(n uint64) { t.Errorf("%d events were lost", n) })
 		for round := 1; round <= 3; round++ {
 			for range burst {
 				q.push(e)

@@ -150,7 +150,7 @@ func (c *pubCmd) postLines(ctx context.Context, before int, lines [][]byte) erro
 			numbers = append(numbers, before+i+1)
 		}
 	}
-	err := client.PublishBatch(ctx, nil, c.URL, c.Token, events)
+	_, err := client.PublishBatch(ctx, nil, c.URL, c.Token, events)
 	var batch *client.BatchError
 	if !errors.As(err, &batch) {
 		return err
