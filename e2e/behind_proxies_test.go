@@ -18,6 +18,7 @@ const everyStrategy = "--auth.strategies=message,first-message,header,subprotoco
 // other requests and on one that has not; so do refusals, with what they say. A browser that speaks HTTP/2 with the
 // proxy gets its ticket and its socket, and runs the README's example.
 func TestCredentialsBehindProxies(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	home := website(t)
 	long := keys.tokenFor(t, fmt.Sprintf(`{"sub":"ann","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]},"filler":%q}`, strings.Repeat("x", 5820)))
@@ -137,6 +138,7 @@ func browserBehind(t *testing.T, x *proxied, keys issuer, home string) {
 // What counts by address counts the clients of a proxy, each by itself, whatever they write into the headers
 // themselves; the log names them.
 func TestClientsBehindProxies(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	token := keys.subscriber(t, time.Hour, "rooms.>")
 	forged := []string{"X-Forwarded-For: 192.0.2.66", "Forwarded: for=192.0.2.66", "X-Real-IP: 192.0.2.66"}
@@ -190,6 +192,7 @@ func TestClientsBehindProxies(t *testing.T) {
 
 // A node that is full says so through each proxy.
 func TestFullBehindProxies(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	eachProxy(t, true, func(t *testing.T, p proxySample) {
 		x := behind(t, p, keys, nil, "--limits.connections=2")
@@ -214,9 +217,9 @@ var seconds = strings.NewReplacer("60s", "3s", "Timeout 60", "Timeout 3")
 // A silent connection outlives the proxy's idle timeout because of the pings, and not without them. Then the node
 // restarts: its notice and the close code arrive.
 func TestSilenceBehindProxies(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	eachProxy(t, true, func(t *testing.T, p proxySample) {
-		t.Parallel()
 		x := behind(t, p, keys, seconds.Replace, "--ping-interval=1s", "--drain-window=4s")
 		rare := behind(t, p, keys, seconds.Replace, "--ping-interval=50s", "--limits.idle-timeout=150s")
 		v := x.visit(t, "127.0.0.7")
@@ -257,6 +260,7 @@ func TestSilenceBehindProxies(t *testing.T) {
 
 // With a prefix that the proxy leaves on the path, everything is below it.
 func TestPrefixBehindProxies(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	token := keys.subscriber(t, time.Hour, "rooms.>")
 	eachProxy(t, false, func(t *testing.T, p proxySample) {
@@ -277,6 +281,7 @@ func TestPrefixBehindProxies(t *testing.T) {
 
 // A proxy that writes Forwarded instead (RFC 7239).
 func TestForwardedBehindProxies(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	x := behind(t, proxySamples[0], keys, func(sample string) string {
 		return strings.Replace(sample, "X-Forwarded-For $remote_addr", `Forwarded "for=$remote_addr;proto=https"`, 1)

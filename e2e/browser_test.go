@@ -52,6 +52,7 @@ func website(t *testing.T) string {
 // TestBrowserCredentials opens WebSockets from pages in the ways that a browser has, since it can set no headers for
 // them: the token as a subprotocol item, and a ticket that fetch got for it. Pages of another origin get neither.
 func TestBrowserCredentials(t *testing.T) {
+	t.Parallel()
 	home, foreign := website(t), website(t)
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--auth.require=connection", "--origins="+home)

@@ -13,9 +13,10 @@ import (
 // TestTwoNodes has a publisher on one node and a subscriber on another, with NATS in a third process that dies and
 // comes back. Neither client may notice more than "unavailable".
 func TestTwoNodes(t *testing.T) {
+	t.Parallel()
 	const topic = "two.nodes"
 	keys := newIssuer(t)
-	natsServer, address := natsProcess(t, "127.0.0.1:0")
+	natsServer, address := natsProcess(t, ownHost()+":0")
 	var nodes [2]*server
 	for i := range nodes {
 		nodes[i] = serve(t, fmt.Sprintf("node %d", i), nil, "--nats.url=nats://"+address, "--auth.keys="+keys.public)

@@ -46,6 +46,7 @@ func (p *peer) subscribeAs(t *testing.T, topic string) message {
 
 // TestHeaderCredential opens a connection as backends do, with npm ws and an Authorization header.
 func TestHeaderCredential(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--auth.require=connection")
 	token := keys.subscriber(t, time.Hour, "header.>")
@@ -77,8 +78,9 @@ func TestHeaderCredential(t *testing.T) {
 
 // TestTicketOnAnotherNode gets a ticket on one node and uses it on another, once.
 func TestTicketOnAnotherNode(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
-	_, address := natsProcess(t, "127.0.0.1:0")
+	_, address := natsProcess(t, ownHost()+":0")
 	var nodes [2]*server
 	for i := range nodes {
 		nodes[i] = serve(t, fmt.Sprintf("node %d", i), nil, "--nats.url=nats://"+address, "--auth.keys="+keys.public, "--auth.require=connection")

@@ -19,6 +19,7 @@ import (
 // TestDescriptorsExhausted takes all descriptors of a server that may have 64. It must not spin on an accept that
 // cannot succeed, must go on serving the clients it has, and must accept again when descriptors are free.
 func TestDescriptorsExhausted(t *testing.T) {
+	t.Parallel()
 	const topic = "descriptors"
 	keys := newIssuer(t)
 	node := serve(t, "notifyd with 64 descriptors", []string{"sh", "-c", `ulimit -n 64 && exec "$0" "$@"`},
@@ -82,6 +83,7 @@ func TestDescriptorsExhausted(t *testing.T) {
 // TestConnectionStorm opens far more connections than a server has descriptors for. It keeps some back: the health check
 // answers, a new key is fetched, and NATS, which goes away and comes back, is reached again, while the storm lasts.
 func TestConnectionStorm(t *testing.T) {
+	t.Parallel()
 	const topic = "storm"
 	keys, later := newIssuer(t), newIssuer(t)
 	var set atomic.Pointer[string]
@@ -96,7 +98,7 @@ func TestConnectionStorm(t *testing.T) {
 	publish(keys.public)
 	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, *set.Load()) }))
 	defer issuer.Close()
-	nats, natsAt := natsProcess(t, "127.0.0.1:0")
+	nats, natsAt := natsProcess(t, ownHost()+":0")
 	node := serve(t, "notifyd with 80 descriptors", []string{"sh", "-c", `ulimit -n 80 && exec "$0" "$@"`},
 		"--auth.keys="+issuer.URL, "--auth.jwks-refresh=1s", "--auth.jwks-cooldown=1s", "--nats.url=nats://"+natsAt,
 		"--limits.connections=10000", "--limits.handshake-timeout=10m")

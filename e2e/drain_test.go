@@ -43,9 +43,10 @@ func acked(t *testing.T, who int, frames []string) (values []string) {
 
 // TestDrain ends one of two nodes with SIGTERM while clients publish and subscribe on it as fast as they can.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	const topic, publisherCount, subscriberCount = "drain.load", 4, 8
 	keys := newIssuer(t)
-	_, address := natsProcess(t, "127.0.0.1:0")
+	_, address := natsProcess(t, ownHost()+":0")
 	args := []string{"--nats.url=nats://" + address, "--auth.keys=" + keys.public, "--drain-window=2s", "--log.level=info"}
 	draining := serve(t, "draining node", nil, args...)
 	staying := serve(t, "staying node", nil, args...)
@@ -139,6 +140,7 @@ func contains(t *testing.T, who string, got map[string]bool, want []string, what
 // TestDrainDelay sends SIGTERM to a node with a drain_delay: /readyz says no at once, and connections from before and new
 // ones are served for as long; then they are told of the restart and sent away, and nobody comes in any more.
 func TestDrainDelay(t *testing.T) {
+	t.Parallel()
 	const topic = "drain.delay"
 	keys := newIssuer(t)
 	node := serve(t, "node", nil, "--auth.keys="+keys.public, "--drain-delay=8s", "--drain-window=2s")

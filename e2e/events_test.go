@@ -12,6 +12,7 @@ import (
 
 // Clients for Server-Sent Events that others wrote read a stream, from its welcome to its end.
 func TestEventSourceClients(t *testing.T) {
+	t.Parallel()
 	needScripts(t)
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public)
@@ -58,6 +59,7 @@ func TestEventSourceClients(t *testing.T) {
 
 // A page of another origin reads events as the protocol's page shows it, and publishes by HTTP.
 func TestEventSourceInABrowser(t *testing.T) {
+	t.Parallel()
 	var example string
 	for _, b := range readDocument(t, "docs/protocol.md").blocks {
 		if b.lang == "js" && strings.Contains(b.text, "new EventSource(") {

@@ -10,8 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +40,7 @@ var examples = map[string]func(*testing.T, *document){
 var testedElsewhere = map[string]string{"docs/proxies.md": "proxies_test.go"}
 
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	names := []string{"README.md"}
 	pages, err := filepath.Glob("../docs/*.md")
 	if err != nil {
@@ -481,6 +480,7 @@ func shape(t *testing.T, frame string) string {
 
 // TestScriptExamples runs the examples for browsers and Node.js, each time on a new server.
 func TestScriptExamples(t *testing.T) {
+	t.Parallel()
 	inBrowser := map[string]int{"README.md": 1, "docs/protocol.md": 1, "docs/authentication.md": 4}
 	var sources []block
 	for _, name := range slices.Sorted(maps.Keys(inBrowser)) {
@@ -617,12 +617,4 @@ func tutorialSteps(t *testing.T, d *document) {
 		}
 		return len(ends) >= 3
 	})
-}
-
-// freeAddress is an address of this machine on which nothing listens now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l := httptest.NewServer(http.NotFoundHandler())
-	defer l.Close()
-	return strings.TrimPrefix(l.URL, "http://")
 }

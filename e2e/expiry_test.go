@@ -29,6 +29,7 @@ func expiry(t *testing.T, token string) time.Time {
 // sent at or after exp must be refused, what was answered before exp must be acked. In between lies the one frame that
 // was under way at that moment.
 func TestExpiryInbound(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--limits.auth-failures=1000")
 	streaming := dialCoder(t, "streaming publisher", node.url)
@@ -67,6 +68,7 @@ func TestExpiryInbound(t *testing.T) {
 // TestExpiryOutbound lets a subscriber's token expire while events flow. Each event carries the time when it was sent:
 // none that was sent at or after exp may arrive, and none at all behind "expired".
 func TestExpiryOutbound(t *testing.T) {
+	t.Parallel()
 	const topic = "expiry.out"
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--auth.expiry-notice=1s")

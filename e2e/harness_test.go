@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,10 +15,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // natsAddress makes this test binary a nats-server that listens there and keeps its files in natsStore.
@@ -35,7 +39,17 @@ func TestMain(m *testing.M) {
 	if address := os.Getenv(natsAddress); address != "" {
 		runNATS(address)
 	}
-	var err error
+	// Most tests wait most of the time, so more of them run at once than there are processors.
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	err := testkit.EndAtOnce()
+	if err == nil && !given {
+		err = flag.Set("test.parallel", "6")
+	}
+	if err != nil {
+		panic(err)
+	}
 	if scratch, err = os.MkdirTemp("", "notifyd-e2e-"); err != nil {
 		panic(err)
 	}
@@ -126,6 +140,11 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 	}()
 	t.Cleanup(func() {
 		p.kill()
+		for _, line := range p.output.all() {
+			if strings.Contains(line, "WARNING: DATA RACE") {
+				t.Errorf("%s has a data race", name)
+			}
+		}
 		if t.Failed() {
 			t.Logf("the last lines of %s (%v):\n%s", name, cmd.ProcessState, p.output.tail())
 		}
@@ -194,7 +213,27 @@ func (s *server) get(path string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-// natsProcess starts nats-server in a process of its own, on address ("127.0.0.1:0" for any port). The next one of the
+var hosts atomic.Int32
+
+// ownHost is an address of this machine that nobody else uses: a port of it that was free stays so, and a server can
+// come back to one.
+func ownHost() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>8&63, pid&255, 1+hosts.Add(1)%254)
+}
+
+// freeAddress is an address and a port on which nothing listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", ownHost()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// natsProcess starts nats-server in a process of its own, on address (port 0 for any). The next one of the
 // same test finds its files.
 func natsProcess(t *testing.T, address string) (p *process, bound string) {
 	t.Helper()

@@ -92,6 +92,7 @@ func claimsFor(topic string, from, to time.Duration) func() authz.Claims {
 // TestRefusalsThatHeal has the tokens of 110 Go clients refused for some seconds, for reasons that are nobody's fault.
 // None of them may end, and each has to receive events when it is over.
 func TestRefusalsThatHeal(t *testing.T) {
+	t.Parallel()
 	const topic = "heal.all"
 	const cooldown = 8 * time.Second
 	binary(t) // built once, before the four begin together

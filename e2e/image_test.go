@@ -7,12 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -26,8 +24,8 @@ type image struct {
 	entrypoint, cmd, health []string
 }
 
-// unpack makes the image. The test is left out without root, which chroot needs.
-func unpack(t *testing.T) *image {
+// unpack makes the image, with env as what --build-arg gives. The test is left out without root, which chroot needs.
+func unpack(t *testing.T, env ...string) *image {
 	t.Helper()
 	if os.Getuid() != 0 {
 		leftOut(t, "only root may chroot")
@@ -52,7 +50,7 @@ func unpack(t *testing.T) *image {
 		word, rest, _ := strings.Cut(lines.Text(), " ")
 		switch word {
 		case "COPY":
-			im.copy(t, build, strings.Fields(rest))
+			im.copy(t, build, strings.Fields(rest), env)
 			copies++
 		case "USER":
 			im.user = rest
@@ -80,7 +78,7 @@ func list(t *testing.T, text string) (words []string) {
 }
 
 // copy does one COPY --from=build.
-func (im *image) copy(t *testing.T, build string, words []string) {
+func (im *image) copy(t *testing.T, build string, words, env []string) {
 	t.Helper()
 	uid := 0
 	for ; strings.HasPrefix(words[0], "--"); words = words[1:] {
@@ -102,7 +100,7 @@ func (im *image) copy(t *testing.T, build string, words []string) {
 		}
 		line, _, _ = strings.Cut(line, "\n")
 		cmd := exec.Command("sh", "-c", "CGO_ENABLED=0 go build "+strings.Replace(line, "-o bin/notifyd", "-o '"+to+"'", 1))
-		cmd.Dir = ".."
+		cmd.Dir, cmd.Env = "..", append(os.Environ(), env...)
 		var out []byte
 		if out, err = cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -156,16 +154,6 @@ func (im *image) mount(t *testing.T) {
 	}
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-}
-
 // The image runs as it is meant to be run, and as the message on other systems says; its health check says yes.
 func TestImage(t *testing.T) {
 	t.Parallel()
@@ -180,12 +168,12 @@ func TestImage(t *testing.T) {
 		"no data folder": {"serve", "--data-dir", "", "--auth.keys", "/etc/notifyd/keys/keys.json"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			admin := freePort(t)
-			env := []string{"NOTIFYD_LISTEN=127.0.0.1:0", "NOTIFYD_ADMIN_LISTEN=127.0.0.1:" + admin, "NOTIFYD_LOG_FORMAT=json"}
+			admin := freeAddress(t)
+			env := []string{"NOTIFYD_LISTEN=127.0.0.1:0", "NOTIFYD_ADMIN_LISTEN=" + admin, "NOTIFYD_LOG_FORMAT=json"}
 			p := start(t, "notifyd", im.command(env, args...))
 			p.output.await(t, "log line", 0, func(line string) bool { return strings.Contains(line, `"msg":"listening"`) })
 			check := append([]string{}, im.health[1:]...)
-			check[len(check)-1] = strings.Replace(check[len(check)-1], ":9090", ":"+admin, 1)
+			check[len(check)-1] = strings.Replace(check[len(check)-1], "127.0.0.1:9090", admin, 1)
 			if out, err := im.command(nil, check...).CombinedOutput(); err != nil {
 				t.Errorf("%v: %v %s", check, err, out)
 			}
@@ -195,9 +183,8 @@ func TestImage(t *testing.T) {
 
 // The image says what it was built from, in its program and in its labels.
 func TestImageVersion(t *testing.T) {
-	t.Setenv("VERSION", "v9.8.7") // as --build-arg does
-	t.Setenv("REVISION", "0123456789abcdef")
-	im := unpack(t)
+	t.Parallel()
+	im := unpack(t, "VERSION=v9.8.7", "REVISION=0123456789abcdef")
 	if out, err := im.command(nil, "version").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "notifyd v9.8.7 0123456789ab ") {
 		t.Errorf("%v %s", err, out)
 	}

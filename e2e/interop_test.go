@@ -64,6 +64,7 @@ var values = []string{
 func value(i int) string { return fmt.Sprintf("[%d,%s]", i, values[i%len(values)]) }
 
 func TestInterop(t *testing.T) {
+	t.Parallel()
 	const topic, n = "interop.main", 400
 	publish := func(i int) map[string]any {
 		return map[string]any{"sub": "pub", "jti": fmt.Sprint(i), "notify": map[string]any{"publish": []string{"interop.*"}}}
@@ -80,7 +81,7 @@ func TestInterop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, natsURL := natsProcess(t, "127.0.0.1:0")
+	_, natsURL := natsProcess(t, ownHost()+":0")
 	natsURL = "nats://" + natsURL
 	node := serve(t, "notifyd", nil, "--nats.url="+natsURL, "--limits.auth-failures=1000", "--origins=*",
 		"--auth.keys="+keyFile(t, "jwks.json", string(jwks)),

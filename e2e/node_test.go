@@ -12,9 +12,10 @@ import (
 // TestNodeDies has one of two nodes killed while events flow: the clients of the other lose nothing and stay, and a
 // node that takes its place gets events at once.
 func TestNodeDies(t *testing.T) {
+	t.Parallel()
 	const topic = "node.dies"
 	keys := newIssuer(t)
-	_, address := natsProcess(t, "127.0.0.1:0")
+	_, address := natsProcess(t, ownHost()+":0")
 	node := func(name string) *server {
 		return serve(t, name, nil, "--nats.url=nats://"+address, "--auth.keys="+keys.public)
 	}

@@ -85,6 +85,7 @@ func decodeBody(t *testing.T, resp *http.Response, err error, to any) {
 // first is withdrawn. A valid token is never refused, and works at once with the new key; with the retired key
 // everything is refused from the moment that the server has the set without it.
 func TestKeyRotation(t *testing.T) {
+	t.Parallel()
 	const topic, audience = "oidc.rotation", "urn:example:notifyd"
 	idp := startProvider(t, "ES256", audience, `{"notify":{"publish":["oidc.>"],"subscribe":["oidc.>"]}}`)
 	node := serve(t, "notifyd", nil, "--auth.keys="+idp.jwksURL, "--auth.issuer="+idp.issuer, "--auth.audience="+audience,

@@ -13,6 +13,7 @@ import (
 
 // A client that others' tools make from the OpenAPI document publishes, and reads why it was refused.
 func TestOpenAPIClient(t *testing.T) {
+	t.Parallel()
 	needScripts(t)
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public)

@@ -85,8 +85,9 @@ func startHAProxy(t *testing.T, _ *document, folder, _, text string) *exec.Cmd {
 	return exec.Command(program(t, "haproxy"), "-db", "-f", write(t, folder, "haproxy.cfg", text))
 }
 
-func startCaddy(t *testing.T, _ *document, folder, _, text string) *exec.Cmd {
-	config := write(t, folder, "Caddyfile", "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n"+text)
+func startCaddy(t *testing.T, _ *document, folder, listen, text string) *exec.Cmd {
+	host, _, _ := net.SplitHostPort(listen)
+	config := write(t, folder, "Caddyfile", "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n\tdefault_bind "+host+"\n\tservers {\n\t\tprotocols h1 h2\n\t}\n}\n"+text)
 	cmd := exec.Command(program(t, "caddy"), "run", "--config", config, "--adapter", "caddyfile")
 	cmd.Env = append(os.Environ(), "HOME="+folder, "XDG_DATA_HOME="+folder, "XDG_CONFIG_HOME="+folder)
 	return cmd
@@ -148,12 +149,12 @@ func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) s
 	setting = strings.ReplaceAll(setting, "/etc/notifyd/keys/keys.json", keys.public)
 	x := &proxied{}
 	x.node = serve(t, "notifyd behind "+p.name, nil, append([]string{"--config=" + write(t, folder, "notifyd.yaml", setting)}, args...)...)
-	listen := freeAddress(t) // behind the node's start, which takes two ports
+	listen := freeAddress(t)
 	x.address = listen
 	_, port, _ := net.SplitHostPort(listen)
 	sample = strings.NewReplacer(
 		"127.0.0.1:8080", x.node.address(), "/etc/ssl/push.example.com/", folder+"/",
-		"listen 443 ", "listen "+listen+" ", "bind :443 ", "bind "+listen+" ", "*:443", listen, "https://push.example.com", strings.Replace("https://push.example.com:PORT, https://127.0.0.1:PORT", "PORT", port, 2),
+		"listen 443 ", "listen "+listen+" ", "bind :443 ", "bind "+listen+" ", "*:443", listen, "https://push.example.com", "https://push.example.com:"+port+", https://"+listen,
 	).Replace(sample)
 	if edit != nil {
 		sample = edit(sample)
@@ -324,7 +325,10 @@ func (v *visitor) want(text string) {
 func eachProxy(t *testing.T, tcp bool, test func(t *testing.T, p proxySample)) {
 	for _, p := range proxySamples {
 		if tcp || !p.tcp {
-			t.Run(p.name, func(t *testing.T) { test(t, p) })
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				test(t, p)
+			})
 		}
 	}
 }

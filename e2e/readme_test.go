@@ -20,6 +20,7 @@ var pasteLine = regexp.MustCompile(`^\s*(?:\$ )?((?:NOTIFYD_TOKEN=\S+ )?go run \
 // TestReadme does what a new user does: a copy of the tree without anything that git does not know, the README's first
 // command in it, and then the lines that it prints.
 func TestReadme(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +119,7 @@ func cleanCopy(t *testing.T) string {
 // TestContainer checks what only a container would otherwise show: that its configuration is accepted, and that its
 // health check tells a living server from a dead one.
 func TestContainer(t *testing.T) {
+	t.Parallel()
 	keys := newIssuer(t)
 	config, err := os.ReadFile("../deploy/notifyd.yaml")
 	if err != nil {

@@ -63,9 +63,10 @@ func (b *balancer) send(node *server) {
 // TestRestartLosesNothing ends one of two nodes with SIGTERM while Go clients publish and subscribe on it. They move to
 // the other one: every publish is acked, and each subscriber receives each event once, in order.
 func TestRestartLosesNothing(t *testing.T) {
+	t.Parallel()
 	const topic, publishers, subscribers = "restart.load", 3, 8
 	keys := newIssuer(t)
-	_, address := natsProcess(t, "127.0.0.1:0")
+	_, address := natsProcess(t, ownHost()+":0")
 	args := []string{"--nats.url=nats://" + address, "--auth.keys=" + keys.public, "--drain-window=6s"}
 	one, two := serve(t, "node one", nil, args...), serve(t, "node two", nil, args...)
 	front := newBalancer(t, one)

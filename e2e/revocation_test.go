@@ -19,6 +19,7 @@ import (
 // with an error, after which nothing comes, and a token that was revoked publishes nothing more either. The delays are
 // printed: docs/authentication.md quotes them.
 func TestRevocationAcrossNodes(t *testing.T) {
+	t.Parallel()
 	const n = 50
 	grant := func(jti string, notify map[string]any) map[string]any {
 		return map[string]any{"sub": "user", "jti": jti, "notify": notify}
@@ -35,7 +36,7 @@ func TestRevocationAcrossNodes(t *testing.T) {
 	keys := mintWithJose(t, claims...)["EdDSA"]
 	admin, publisherToken, tokens := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2:]
 
-	_, address := natsProcess(t, "127.0.0.1:0")
+	_, address := natsProcess(t, ownHost()+":0")
 	var nodes [2]*server
 	for i := range nodes {
 		nodes[i] = serve(t, fmt.Sprintf("node %d", i), nil, "--nats.url=nats://"+address,
@@ -149,12 +150,13 @@ func lastEvent(t *testing.T, p *peer, seen int, topic string) (sent time.Time) {
 // tokens that it remembers and no others; the other, whose operator wants it so, lets all in. What was revoked stays
 // revoked, for a node that starts after NATS was back, too.
 func TestRevocationOutage(t *testing.T) {
+	t.Parallel()
 	claims := func(jti string) map[string]any {
 		return map[string]any{"sub": "user", "jti": jti, "notify": map[string]any{"admin": jti == "admin"}}
 	}
 	keys := mintWithJose(t, claims("admin"), claims("known"), claims("revoked"), claims("fresh"))["EdDSA"]
 	admin, known, revoked, fresh := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2], keys.Tokens[3]
-	natsServer, address := natsProcess(t, "127.0.0.1:0")
+	natsServer, address := natsProcess(t, ownHost()+":0")
 	start := func(name, outage string) *server {
 		return serve(t, name, nil, "--nats.url=nats://"+address, "--auth.keys="+keyFile(t, "key.json", string(keys.JWK)),
 			"--auth.strategies=query", "--auth.revocation-max-age=5s", "--auth.revocation-outage="+outage)
@@ -205,6 +207,7 @@ func TestRevocationOutage(t *testing.T) {
 // TestFullDisk fills the disk of a node with an embedded NATS: /readyz says that nothing can be stored before anybody
 // has tried to, a revocation is in force on the node and says that it is not stored, and events flow as before.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	mounts := []string{"unshare", "--mount", "sh", "-c", "mount -t tmpfs -o size=16m none " + dir + ` && exec "$0" "$@"`}
 	if out, err := exec.Command(mounts[0], append(mounts[1:], "true")...).CombinedOutput(); err != nil {

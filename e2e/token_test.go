@@ -79,6 +79,7 @@ func findTokens(tokens, texts []string) (found []string) {
 }
 
 func TestFindTokens(t *testing.T) {
+	t.Parallel()
 	token := "aaaabbbbccccddddeeee.0123456789abcdefghi.ZYXWVUTSRQPONMLKJIHG"
 	for text, want := range map[string]int{
 		`{"error":"bad token ZYXWVUTSRQPONMLK"}`: 1,

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,39 +15,35 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/notifyd/notifyd/authz"
 )
 
 const webClient = "../web/client"
 
-// npmRun runs a script of web/client.
-func npmRun(t *testing.T, script string) {
+var webBuild = sync.OnceValues(func() (dist string, err error) {
+	cmd := exec.Command("npm", "run", "--silent", "build")
+	cmd.Dir = webClient
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("npm run build: %w\n%s", err, out)
+	}
+	return filepath.Abs(webClient + "/dist")
+})
+
+// webDist builds the JavaScript client once and returns its folder.
+func webDist(t *testing.T) string {
 	t.Helper()
-	npm, err := exec.LookPath("npm")
-	if err != nil {
+	if _, err := exec.LookPath("npm"); err != nil {
 		leftOut(t, "no npm here, so no JavaScript client")
 	}
 	if _, err := os.Stat(webClient + "/node_modules"); err != nil {
 		leftOut(t, "npm packages are not installed: (cd web/client && npm ci --ignore-scripts)")
 	}
-	cmd := exec.Command(npm, "run", "--silent", script)
-	cmd.Dir = webClient
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm run %s: %v\n%s", script, err, out)
-	}
-}
-
-var webBuild sync.Mutex
-
-// webDist builds the JavaScript client and returns its folder.
-func webDist(t *testing.T) string {
-	t.Helper()
-	webBuild.Lock()
-	defer webBuild.Unlock()
-	npmRun(t, "build")
-	dist, err := filepath.Abs(webClient + "/dist")
+	dist, err := webBuild()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,9 +52,17 @@ func webDist(t *testing.T) string {
 
 // The JavaScript client's own tests, and the bounds of its size.
 func TestWebClient(t *testing.T) {
-	webBuild.Lock()
-	defer webBuild.Unlock()
-	npmRun(t, "test")
+	t.Parallel()
+	webDist(t)
+	text, err := os.ReadFile(webClient + "/package.json")
+	if err != nil || !strings.Contains(string(text), `"test": "tsc && node --test"`) {
+		t.Fatalf("npm test does something else: %v", err)
+	}
+	cmd := exec.Command("node", "--test")
+	cmd.Dir = webClient
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("node --test: %v\n%s", err, out)
+	}
 }
 
 // controller mints tokens and restarts the server for a client in another process.
@@ -77,12 +82,21 @@ func startController(t *testing.T, origin string) (c *controller, control string
 	if origin != "" {
 		c.args = append(c.args, "--origins="+origin)
 	}
-	c.node = serve(t, "notifyd", nil, c.args...)
+	c.node = serve(t, "notifyd", nil, append(c.args, "--listen="+ownHost()+":0")...)
 	u, err := url.Parse(c.node.url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.place = u.Host
+	text, err := os.ReadFile(c.keys.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := authz.ParseKey(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var minted atomic.Int64
 	mux := http.NewServeMux()
 	allow := func(f http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -91,13 +105,15 @@ func startController(t *testing.T, origin string) (c *controller, control string
 		}
 	}
 	mux.HandleFunc("/token", allow(func(w http.ResponseWriter, _ *http.Request) {
-		cmd := exec.Command(binary(t), "token", "--key="+c.keys.private, "--sub=ann", "--ttl=6s", "--publish=j.*", "--subscribe=j.*")
-		out, err := cmd.Output()
+		topics := []string{"j.*"}
+		token, err := authz.Sign(key, authz.Claims{
+			ID: fmt.Sprint(minted.Add(1)), Subject: "ann", Expires: time.Now().Add(6 * time.Second), Publish: topics, Subscribe: topics,
+		})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		_, _ = w.Write([]byte(strings.TrimSpace(string(out))))
+		_, _ = w.Write([]byte(token))
 	}))
 	mux.HandleFunc("/restart", allow(func(http.ResponseWriter, *http.Request) { c.restart() }))
 	s := httptest.NewServer(mux)
@@ -203,6 +219,7 @@ func stepsInChromium(t *testing.T, dist string, task webTask) {
 
 // The JavaScript client against a real server: order, refusals by code, tokens that live for seconds, a restart.
 func TestWebClientJourney(t *testing.T) {
+	t.Parallel()
 	dist := webDist(t)
 	for _, strategy := range []string{"message", "first-message", "subprotocol", "ticket"} {
 		t.Run("Node with "+strategy, func(t *testing.T) {
@@ -220,6 +237,7 @@ func TestWebClientJourney(t *testing.T) {
 
 // The JavaScript client lives through restarts of the server while its tokens are refreshed: E2E_ROUNDS of them, or 3.
 func TestWebClientRestarts(t *testing.T) {
+	t.Parallel()
 	count := 3
 	if text := os.Getenv("E2E_ROUNDS"); text != "" {
 		var err error

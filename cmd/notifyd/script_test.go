@@ -10,10 +10,15 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // This test binary is notifyd when it is called by that name.
 func TestMain(m *testing.M) {
+	if err := testkit.EndAtOnce(); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"notifyd": main,
 		"notifyd-panics": func() {
@@ -31,6 +36,10 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       *update,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", os.Getenv("GORACE"))
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits,
 			"dev":   dev,
