@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -83,6 +84,9 @@ func checkPrefix(p string) error {
 	return nil
 }
 
+// minSyncInterval is the shortest SyncInterval; what is shorter costs more than a sync before each ack.
+const minSyncInterval = 100 * time.Millisecond
+
 func (o *Options) checkEmbedded(p *problems) {
 	const remedy = "set %s, or leave this out"
 	password := o.Password
@@ -98,6 +102,9 @@ func (o *Options) checkEmbedded(p *problems) {
 	e := &o.Embedded
 	if e.Listen != "" {
 		p.addError(checkGuarded("Embedded.Listen", e.Listen, "publish events, revoke, and undo revocations"))
+	}
+	if e.SyncInterval > 0 && e.SyncInterval < minSyncInterval {
+		p.add("Embedded.SyncInterval", e.SyncInterval.String(), errors.New("too short"), fmt.Sprintf("use %v or more, or 0 to sync before each ack", minSyncInterval))
 	}
 	for _, r := range e.Routes {
 		_, err := parseAddress("Embedded.Routes", r)
@@ -211,6 +218,9 @@ func (o *Options) checkExternal(p *problems) {
 	p.addError(err)
 	if e := o.Embedded; e.Listen != "" || e.ClusterName != "" || e.ClusterListen != "" || len(e.Routes) > 0 {
 		p.add("URL", redact(o.URL), errors.New("an external NATS has its own ports and cluster"), "leave out %s, %s, %s and %s, or this", "Embedded.Listen", "Embedded.ClusterName", "Embedded.ClusterListen", "Embedded.Routes")
+	}
+	if i := o.Embedded.SyncInterval; i != 0 {
+		p.add("Embedded.SyncInterval", max(i, 0).String(), errors.New("an external NATS has its own"), "set sync_interval in the configuration of the NATS server, and leave this out")
 	}
 	if (o.User == "") != (o.Password == "") {
 		p.add("User", o.User, errors.New("user and password belong together"), "set both this and %s", "Password")

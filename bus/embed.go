@@ -124,6 +124,8 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		// Check bounds it. JetStream's own requests and answers must fit too.
 		MaxPayload: max(int32(o.MaxPayload), DefaultMaxPayload),
 	}
+	// As the server does with sync_interval: always in its file.
+	opts.SyncInterval, opts.SyncAlways = max(o.Embedded.SyncInterval, 0), o.Embedded.SyncInterval < 0
 	var err error
 	if opts.TLSConfig, err = o.serverTLS(); err != nil {
 		return nil, err

@@ -67,6 +67,11 @@ type Embedded struct {
 	ClusterName   string
 	ClusterListen string
 	Routes        []string
+	// SyncInterval is how often what was stored is synced to the disk. Events that were acknowledged since are lost
+	// when the machine, and not only the process, ends: where they have Replicas, on a majority of their members at
+	// once. Negative: before each ack, which costs a disk's sync for each event, or few events. 0: 2 minutes, as NATS
+	// has it.
+	SyncInterval time.Duration
 }
 
 // MaxPrefixBytes bounds Options.Prefix: a subject of prefix and topic stays far below the 4,096 bytes

@@ -73,6 +73,12 @@ type Options struct {
 // An OptionError is a setting of NATS that cannot work. Field says which of [bus.Options] it is.
 type OptionError = bus.OptionError
 
+// StreamOptions declare a stream.
+type StreamOptions = bus.StreamOptions
+
+// StorageMemory is a [StreamOptions.Storage] that does not outlive a restart.
+const StorageMemory = bus.StorageMemory
+
 // ParseStrategies makes [server.Options.Strategies] of names.
 func ParseStrategies(names []string) (server.Strategy, error) { return server.ParseStrategies(names) }
 

@@ -19,7 +19,7 @@ type checkCmd struct {
 
 // Help is shown by --help.
 func (checkCmd) Help() string {
-	return `Reads the file, the environment and the flags as serve does, loads the keys, and reports every problem with its key, value and remedy, one a line. Nothing is started. Exit code 0: all is well; 2: it is not. It is stricter than serve, which only warns of a private key in a key file, and of an entry in it that cannot be trusted.
+	return `Reads the file, the environment and the flags as serve does, loads the keys, and reports every problem with its key, value and remedy, one a line. Nothing is started. Exit code 0: all is well; 2: it is not. It is stricter than serve, which only warns of a private key in a key file, of an entry in it that cannot be trusted, and of streams in the folder for temporary files.
 
     notifyd check --config notifyd.yaml
 
@@ -39,7 +39,7 @@ func (c *checkCmd) Run(p *process, s *settings) error {
 	if c.Health != "" {
 		return checkHealth(p.ctx, c.Health)
 	}
-	problems := slices.Concat(s.problems, c.check(false), c.privateKeys(), c.distrusted())
+	problems := slices.Concat(s.problems, c.check(false), c.privateKeys(), c.distrusted(), c.temporaryStorage())
 	if len(problems) > 0 {
 		return usageError{errors.New(strings.Join(problems, "\n"))}
 	}

@@ -64,8 +64,8 @@ func TestCheck(t *testing.T) {
 		{"--auth.deadline=1ms", "auth.deadline: 1ms|1s or more"},
 		{"--auth.ticket-ttl=0s", "auth.ticket_ttl: 0s|1s or more"},
 		{"--auth.revocation-max-age=1s", "auth.revocation_max_age: 1s|5s or more"},
-		{"--auth.issuers=[{name:a}]", "auth.issuers|write a list of issuers"}, // YAML wants a space
-		{"--auth.issuers=[{keys:[KEYS],name:a}]", "auth.issuers|write a list"},
+		{"--auth.issuers=[{name:a}]", "auth.issuers|[0].name:a: unknown member; did you mean name?"}, // YAML wants a space
+		{"--auth.issuers=[{keys:[KEYS],name:a}]", "auth.issuers|write a list whose elements have name, keys"},
 		{`--auth.issuers=[{"name":"a"}]`, "auth.issuers[0].keys: empty|name a file"},
 		{`--auth.issuers=[{"keys":["KEYS"]}]`, `auth.issuers[0].name: ""|'iss'`},
 		{`--auth.issuers=[{"name":"a","keys":["/nowhere"]}]`, "auth.issuers[0].keys: /nowhere|no such file"},

@@ -25,6 +25,8 @@ type config struct {
 	PathPrefix     string    `help:"Put before every path, for a proxy that does not take it away: /push makes /push/v1/ws." placeholder:"/PATH"`
 	ProxyProtocol  bool      `help:"Each connection begins with a PROXY protocol header, version 1 or 2, that says whom the proxy speaks for. Only proxies may reach the listener then."`
 
+	Streams streamList `help:"Streams, which keep the events of some topics: a list in the file; as a flag or variable the same list as YAML or JSON." placeholder:"LIST"`
+
 	Admin  adminConfig  `embed:"" prefix:"admin."`
 	Auth   authConfig   `embed:"" prefix:"auth."`
 	NATS   natsConfig   `embed:"" prefix:"nats."`
@@ -77,6 +79,7 @@ type natsConfig struct {
 	ClusterName   string        `help:"Name of the cluster that embedded servers form." placeholder:"NAME"`
 	ClusterListen string        `help:"Address for the other nodes of the cluster, with the same password on all. On loopback it may be left out." placeholder:"[USER:PASSWORD@]HOST:PORT"`
 	Routes        []string      `help:"Another node of the cluster, nats://HOST:PORT. Repeatable." placeholder:"URL"`
+	SyncInterval  time.Duration `help:"How often the embedded server syncs to the disk what it stored. What was acknowledged since may be lost when the machine, not only the process, breaks down. 0: before each ack." default:"2m"`
 	Replicas      int           `help:"Servers of the NATS cluster that keep a copy of tickets, used tokens and revocations, 1 to 5." default:"1"`
 	Linger        time.Duration `help:"Keep the NATS subscription of a pattern so long after its last subscriber left." default:"5s"`
 }

@@ -5,6 +5,8 @@ import (
 	"iter"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -77,6 +79,7 @@ func (c *config) check(dev bool) []string {
 	c.Auth.checkConnection(&f)
 	c.Limits.check(&f)
 	c.checkNATS(&f)
+	c.checkDataDir(&f, dev)
 	f.between("loops", c.Loops, 0, 1024, "")
 	f.atLeast("ping_interval", c.PingInterval, time.Second)
 	f.atLeast("drain_delay", c.DrainDelay, 0)
@@ -215,9 +218,17 @@ var busKeys = map[string]string{
 	"Embedded.ClusterName":   "nats.cluster_name",
 	"Embedded.ClusterListen": "nats.cluster_listen",
 	"Embedded.Routes":        "nats.routes",
+	"Embedded.SyncInterval":  "nats.sync_interval",
+	"Streams":                "streams",
 }
 
-func busKey(field string) string { return busKeys[field] }
+// busKey is the key of an option of the bus. Those of streams are Streams[0].MaxAge and the like.
+func busKey(field string) string {
+	if stream, member, ok := strings.Cut(field, "]."); ok {
+		return strings.ToLower(stream) + "]." + streamMember(member)
+	}
+	return busKeys[field]
+}
 
 // addOption adds what is wrong with NATS.
 func (f *findings) addOption(e *node.OptionError) {
@@ -230,13 +241,6 @@ func (c *config) checkNATS(f *findings) {
 	if c.NATS.Replicas > 1 && c.NATS.URL == "" && c.NATS.ClusterListen == "" {
 		f.add("nats.replicas", c.NATS.Replicas, "cannot be kept by one embedded server; set nats.url or nats.cluster_listen, or leave it out")
 	}
-	if c.NATS.URL != "" && c.DataDir != "" {
-		f.add("data_dir", c.DataDir, "is for the embedded NATS server; leave it out when nats.url is set")
-	} else if c.DataDir != "" {
-		if err := writable(c.DataDir); err != nil {
-			f.add("data_dir", strconv.Quote(c.DataDir), fmt.Sprintf("%v; name a folder that this process may write to", err))
-		}
-	}
 	if c.NATS.Prefix == "" {
 		f.add("nats.prefix", `""`, "is empty; use a name such as notify")
 	}
@@ -247,6 +251,39 @@ func (c *config) checkNATS(f *findings) {
 			f.addOption(option)
 		}
 	}
+}
+
+func (c *config) checkDataDir(f *findings, dev bool) {
+	switch {
+	case c.NATS.URL != "" && c.DataDir != "":
+		f.add("data_dir", c.DataDir, "is for the embedded NATS server; leave it out when nats.url is set")
+	case c.DataDir != "":
+		if err := writable(c.DataDir); err != nil {
+			f.add("data_dir", strconv.Quote(c.DataDir), fmt.Sprintf("%v; name a folder that this process may write to", err))
+		}
+	case c.NATS.URL == "" && c.NATS.ClusterListen == "" && !dev: // a member of a cluster needs it in any case, and is told so
+		if s := c.Streams.onDisk(); s != nil {
+			f.add("data_dir", `""`, fmt.Sprintf("the events of the stream %s would be in a temporary folder, and gone after a restart; set it, or set storage: memory for streams that may be lost", s.Name))
+		}
+	}
+}
+
+// temporaryStorage says that streams are kept where many systems clean up at their start. It is a mistake to check, and a
+// warning to serve.
+func (c *config) temporaryStorage() []string {
+	var f findings
+	s := c.Streams.onDisk()
+	if s == nil || c.DataDir == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return nil // checkDataDir has told
+	}
+	if inside, err := filepath.Rel(os.TempDir(), dir); err == nil && filepath.IsLocal(inside) {
+		f.add("data_dir", strconv.Quote(c.DataDir), fmt.Sprintf("is in the folder for temporary files, which many systems empty when they start, with the events of the stream %s; name a folder that lasts", s.Name))
+	}
+	return f
 }
 
 // privateKeys are keys that a node can live with, and should not have. They are mistakes to check, and warnings to serve.

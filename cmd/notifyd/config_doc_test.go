@@ -19,7 +19,7 @@ Every key of ` + "`notifyd serve`" + ` can be set in three ways, here for ` + "`
 | environment | ` + "`NOTIFYD_LIMITS_MESSAGE_BYTES=128KiB`" + ` |
 | file, named by ` + "`--config`" + ` or ` + "`NOTIFYD_CONFIG`" + ` | ` + "`limits: {message_bytes: 128KiB}`" + ` |
 
-A flag overrides the environment, the environment overrides the file, the file overrides the default. Times are written ` + "`10s`" + ` or ` + "`1m30s`" + `, sizes in bytes or as ` + "`64KiB`, `1MiB`" + `. A key that takes several values is a list in the file, separated by commas in the environment, and repeated as a flag. Relative paths start at the working directory.
+A flag overrides the environment, the environment overrides the file, the file overrides the default. Times are written ` + "`10s`" + ` or ` + "`1m30s`" + `, sizes in bytes or as ` + "`64KiB`, `1MiB`, `2GiB`" + `. A key that takes several values is a list in the file, separated by commas in the environment, and repeated as a flag. Relative paths start at the working directory.
 
 ` + "`notifyd check --config FILE`" + ` lists what is wrong with a configuration, unknown keys included. It starts nothing.
 
@@ -56,6 +56,27 @@ auth:
 A revocation is kept until the tokens that it is about have expired. If an issuer has no ` + "`max_lifetime`" + `, nobody knows when that is, and the revocation is kept for ever.
 
 Use http only for URLs of this machine (127.0.0.1, ::1, localhost): anybody who can change the answer on its way can make tokens.
+
+## Streams
+
+` + "`streams`" + ` declares topics whose events are kept, so that clients can read them later. Keep the list in the file; ` + "`--streams` and `NOTIFYD_STREAMS`" + ` take the same list as YAML or JSON.
+
+` + "```yaml" + `
+auth:
+  keys: [/etc/notifyd/keys.json]
+nats:
+  url: nats://nats:4222
+streams:
+  - name: orders                          # up to 32 of a-z, A-Z, 0-9, - and _
+    topics: ["orders.>", "invoices.*"]    # no two streams may have a topic in common
+    max_age: 72h                          # at least one of these three bounds; the oldest events go first
+    max_per_topic: 1000                   # 1: the last value of each topic
+    max_bytes: 1GiB
+    storage: file                         # or memory, which a restart of NATS empties; cannot be changed later
+    replicas: 3                           # copies in a NATS cluster, 1 to 5; left out: 1
+    duplicate_window: 2m                  # how long a msg_id is remembered; left out: 2m, or max_age if that is shorter
+    ttl: true                             # a publish may say how long its event lives; cannot be switched off later
+` + "```" + `
 `
 
 // sections are the headings of the table, in the order of the struct.
@@ -92,7 +113,7 @@ func TestConfigurationDocIsCurrent(t *testing.T) {
 // The examples in the document are configurations that work, but for the key files.
 func TestConfigurationDocExample(t *testing.T) {
 	_, rest, _ := strings.Cut(docIntro, "```yaml\n")
-	for _, missing := range []string{"auth.keys: /etc/notifyd/keys.json", "auth.issuers[1].keys: /etc/notifyd/operations.json"} {
+	for _, missing := range []string{"auth.keys: /etc/notifyd/keys.json", "auth.issuers[1].keys: /etc/notifyd/operations.json", "auth.keys: /etc/notifyd/keys.json"} {
 		var example string
 		example, rest, _ = strings.Cut(rest, "```")
 		r := invoke(t, nil, "", "check", "--config", writeFile(t, example))

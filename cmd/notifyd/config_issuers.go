@@ -1,13 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -19,7 +14,7 @@ import (
 type issuerConfig struct {
 	Name        string        `yaml:"name"`         // the iss of its tokens
 	Keys        []string      `yaml:"keys"`         // as auth.keys
-	Audience    audiences     `yaml:"audience"`     // one of these is required among aud; empty: not checked
+	Audience    texts         `yaml:"audience"`     // one of these is required among aud; empty: not checked
 	Publish     []string      `yaml:"publish"`      // patterns that it may grant; none: no publishing
 	Subscribe   []string      `yaml:"subscribe"`    // patterns that it may grant; none: no subscribing
 	Admin       adminOf       `yaml:"admin"`        // whose tokens its tokens may revoke
@@ -43,7 +38,7 @@ func (a *adminOf) UnmarshalYAML(node *yaml.Node) error {
 	case node.Kind == yaml.ScalarNode && node.Value == string(adminOfAll):
 		*a = adminOfAll
 	case node.Decode(&own) != nil:
-		return fmt.Errorf("admin: %q is none of true (it revokes its own tokens), all (everybody's) and false", node.Value)
+		return fmt.Errorf("%q is none of true (it revokes its own tokens), all (everybody's) and false", node.Value)
 	case own:
 		*a = adminOfOwn
 	default:
@@ -55,25 +50,11 @@ func (a *adminOf) UnmarshalYAML(node *yaml.Node) error {
 // issuerList is written as YAML, of which JSON is a part: in the file as it stands, elsewhere as text.
 type issuerList []issuerConfig
 
-// UnmarshalText refuses unknown members and more than one document.
-func (l *issuerList) UnmarshalText(text []byte) error {
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	var list []issuerConfig
-	err := d.Decode(&list)
-	if err == nil && !errors.Is(d.Decode(new(yaml.Node)), io.EOF) {
-		err = errors.New("more than one document")
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		told := yamlNoise.ReplaceAllString(err.Error(), " ")
-		return fmt.Errorf("%s; write a list of issuers, each with name, keys, audience, publish, subscribe, admin, max_lifetime and type", strings.Join(strings.Fields(told), " "))
-	}
-	*l = list
-	return nil
+// UnmarshalText says all that is wrong with a list.
+func (l *issuerList) UnmarshalText(text []byte) (err error) {
+	*l, err = decodeList[issuerConfig](text)
+	return err
 }
-
-// yamlNoise is what the parser's errors say of lines in a text that nobody has seen, and of Go types.
-var yamlNoise = regexp.MustCompile(`yaml: |unmarshal errors:|line \d+:|in type main\.issuerConfig|into (\[\])?main\.issuerConfig`)
 
 // check says what is wrong with the issuers, as authz would at start, but all of it and without asking the network. flat
 // is the name of the issuer that auth.keys and auth.issuer describe, if they do.

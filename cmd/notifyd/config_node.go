@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/node"
@@ -12,6 +13,9 @@ import (
 
 // none is what other packages take for no time at all, or no bound, where their zero value is a default.
 const none = -1
+
+// defaultSyncInterval is that of NATS. Beside an external NATS, which has an interval of its own, another one is refused.
+const defaultSyncInterval = 2 * time.Minute
 
 // nodeOptions says to a node what is configured.
 func (c *config) nodeOptions() (node.Options, error) {
@@ -45,6 +49,10 @@ func (c *config) setBusOptions(o *node.Options) {
 	b.Linger = cmp.Or(n.Linger, none)
 	b.Embedded.Listen = n.Listen
 	b.Embedded.ClusterName, b.Embedded.ClusterListen, b.Embedded.Routes = n.ClusterName, n.ClusterListen, n.Routes
+	if n.SyncInterval != defaultSyncInterval {
+		b.Embedded.SyncInterval = cmp.Or(n.SyncInterval, none)
+	}
+	b.Streams = c.Streams.options()
 	o.Store.Replicas = n.Replicas
 }
 

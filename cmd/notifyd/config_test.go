@@ -32,6 +32,7 @@ var keys = []struct {
 	{"origins", "https://a.example", func(c *config) any { return c.Origins }, []origin{"https://a.example"}},
 	{"trusted-proxies", "10.1.2.3/8", func(c *config) any { return c.TrustedProxies }, []network{network(netip.MustParsePrefix("10.0.0.0/8"))}},
 	{"proxy-protocol", "true", func(c *config) any { return c.ProxyProtocol }, true},
+	{"streams", `[{"name": "a", "topics": "b", "max_bytes": "1GiB"}]`, func(c *config) any { return c.Streams }, streamList{{Name: "a", Topics: texts{"b"}, MaxBytes: 1 << 30}}},
 	{"admin.listen", "", func(c *config) any { return c.Admin.Listen }, ""},
 	{"admin.pprof", "true", func(c *config) any { return c.Admin.Pprof }, true},
 	{"auth.keys", "k.json", func(c *config) any { return c.Auth.Keys }, []string{"k.json"}},
@@ -67,6 +68,7 @@ var keys = []struct {
 	{"nats.cluster-name", "cn", func(c *config) any { return c.NATS.ClusterName }, "cn"},
 	{"nats.cluster-listen", ":3", func(c *config) any { return c.NATS.ClusterListen }, ":3"},
 	{"nats.routes", "nats://r", func(c *config) any { return c.NATS.Routes }, []string{"nats://r"}},
+	{"nats.sync-interval", "5s", func(c *config) any { return c.NATS.SyncInterval }, 5 * time.Second},
 	{"nats.replicas", "3", func(c *config) any { return c.NATS.Replicas }, 3},
 	{"nats.linger", "0s", func(c *config) any { return c.NATS.Linger }, time.Duration(0)},
 	{"limits.message-bytes", "1MiB", func(c *config) any { return c.Limits.MessageBytes }, byteSize(1 << 20)},
@@ -200,38 +202,47 @@ func TestBadFiles(t *testing.T) {
 		file string
 		want []string
 	}{
-		"unknown section":   {"limit: {rate: 1}", []string{":1: limit: unknown key; did you mean limits?"}},
-		"unknown key":       {"limits:\n  message_byte: 1", []string{":2: limits.message_byte: unknown key; did you mean limits.message_bytes?"}},
-		"flag spelling":     {"limits: {message-bytes: 1}", []string{"limits.message-bytes: unknown key; did you mean limits.message_bytes?"}},
-		"far off":           {"colour: red", []string{"colour: unknown key; docs/configuration.md lists the keys"}},
-		"outside the file":  {"dev: true", []string{"dev: unknown key"}},
-		"two problems":      {"limits: {rate: fast, burst: 1.5}", []string{"limits.rate: ", `"fast"`, "limits.burst: ", `"1.5"`}},
-		"duration":          {"drain_window: 5", []string{"drain_window: ", "missing unit"}},
-		"size":              {"limits: {message_bytes: 64k}", []string{`"64k" is not a size`, "KiB"}},
-		"huge size":         {"limits: {message_bytes: 2048MiB}", []string{"is not a size"}},
-		"negative size":     {"limits: {message_bytes: -1}", []string{"is not a size"}},
-		"level":             {"log: {level: loud}", []string{`"loud" is not a level: write debug, info, warn or error`}},
-		"format":            {"log: {format: xml}", []string{`"xml" is not a format: write console or json`}},
-		"strategy":          {"auth: {strategies: [header, cookie]}", []string{"yaml:1: auth.strategies: \"cookie\" is not a strategy: write message, "}},
-		"requirement":       {"auth: {require: all}", []string{`"all" is not a requirement: write none or connection`}},
-		"outage":            {"auth: {revocation_outage: maybe}", []string{`"maybe" is not a way to bear an outage: write closed or open`}},
-		"origin with path":  {"origins: ['https://a.example/']", []string{`origins: "https://a.example/" is not an origin: write https://app.example.com`}},
-		"origin of no page": {"origins: ['a.example', 'ftp://a']", []string{`:1: origins: "ftp://a" is not an origin`}},
-		"network":           {"trusted_proxies: [10.0.0.0/33]", []string{`"10.0.0.0/33" is not a network: write an address and the bits`}},
-		"issuer's member":   {"auth:\n  issuers:\n    - {name: a, key: b}", []string{":3: auth.issuers: field key not found; write a list of issuers, each with name,"}},
-		"issuer's admin":    {"auth: {issuers: [{name: a, admin: some}]}", []string{`auth.issuers: admin: "some" is none of true (it revokes its own tokens), all (everybody's) and false; write a list`}},
-		"issuer's admins":   {"auth: {issuers: [{name: a, admin: [all]}]}", []string{`admin: "" is none of true`}},
-		"issuer's audience": {"auth: {issuers: [{name: a, audience: {b: c}}]}", []string{"auth.issuers: cannot unmarshal !!map into []string; write a list of issuers"}},
-		"issuer's lifetime": {"auth: {issuers: [{name: a, max_lifetime: long}]}", []string{"auth.issuers: cannot unmarshal !!str `long` into time.Duration; write"}},
-		"issuer, no list":   {"auth: {issuers: {name: a}}", []string{"auth.issuers: expected a plain value"}},
-		"bool":              {"admin: {pprof: perhaps}", []string{"admin.pprof: ", "perhaps"}},
-		"list for one":      {"listen: [a, b]", []string{"listen: expected a plain value"}},
-		"map for one":       {"listen: {a: b}", []string{"listen: expected a plain value"}},
-		"nested list":       {"auth: {keys: [[a]]}", []string{"auth.keys: expected a list of plain values"}},
-		"value, no map":     {"limits: 3", []string{"expected keys and values"}},
-		"list":              {"- a", []string{"expected keys and values"}},
-		"twice":             {"listen: ':1'\nlisten: ':2'", []string{":2: listen: given twice"}},
-		"no YAML":           {"a: [", []string{"notifyd.yaml: yaml:"}},
+		"unknown section":     {"limit: {rate: 1}", []string{":1: limit: unknown key; did you mean limits?"}},
+		"unknown key":         {"limits:\n  message_byte: 1", []string{":2: limits.message_byte: unknown key; did you mean limits.message_bytes?"}},
+		"flag spelling":       {"limits: {message-bytes: 1}", []string{"limits.message-bytes: unknown key; did you mean limits.message_bytes?"}},
+		"far off":             {"colour: red", []string{"colour: unknown key; docs/configuration.md lists the keys"}},
+		"outside the file":    {"dev: true", []string{"dev: unknown key"}},
+		"two problems":        {"limits: {rate: fast, burst: 1.5}", []string{"limits.rate: ", `"fast"`, "limits.burst: ", `"1.5"`}},
+		"duration":            {"drain_window: 5", []string{"drain_window: ", "missing unit"}},
+		"size":                {"limits: {message_bytes: 64k}", []string{`"64k" is not a size`, "KiB"}},
+		"huge size":           {"limits: {message_bytes: 2048MiB}", []string{"is not a size"}},
+		"negative size":       {"limits: {message_bytes: -1}", []string{"is not a size"}},
+		"level":               {"log: {level: loud}", []string{`"loud" is not a level: write debug, info, warn or error`}},
+		"format":              {"log: {format: xml}", []string{`"xml" is not a format: write console or json`}},
+		"strategy":            {"auth: {strategies: [header, cookie]}", []string{"yaml:1: auth.strategies: \"cookie\" is not a strategy: write message, "}},
+		"requirement":         {"auth: {require: all}", []string{`"all" is not a requirement: write none or connection`}},
+		"outage":              {"auth: {revocation_outage: maybe}", []string{`"maybe" is not a way to bear an outage: write closed or open`}},
+		"origin with path":    {"origins: ['https://a.example/']", []string{`origins: "https://a.example/" is not an origin: write https://app.example.com`}},
+		"origin of no page":   {"origins: ['a.example', 'ftp://a']", []string{`:1: origins: "ftp://a" is not an origin`}},
+		"network":             {"trusted_proxies: [10.0.0.0/33]", []string{`"10.0.0.0/33" is not a network: write an address and the bits`}},
+		"issuer's member":     {"auth:\n  issuers:\n    - {name: a, key: b}", []string{":3: auth.issuers[0].key: unknown member; did you mean keys?"}},
+		"issuer's admin":      {"auth: {issuers: [{name: a, admin: some}]}", []string{`auth.issuers[0].admin: "some" is none of true (it revokes its own tokens), all (everybody's) and false`}},
+		"issuer's admins":     {"auth: {issuers: [{name: a, admin: [all]}]}", []string{`auth.issuers[0].admin: "" is none of true`}},
+		"issuer's audience":   {"auth: {issuers: [{name: a, audience: {b: c}}]}", []string{"auth.issuers[0].audience: a list or a mapping is not a list of texts"}},
+		"issuer's lifetime":   {"auth: {issuers: [{name: a, max_lifetime: long}]}", []string{`auth.issuers[0].max_lifetime: "long" is not a time; write one such as 72h`}},
+		"issuer, no mapping":  {"auth: {issuers: [a]}", []string{"auth.issuers[0]: cannot unmarshal !!str `a`; write name, keys, "}},
+		"issuer's name twice": {"auth: {issuers: [{name: a, name: b}]}", []string{`auth.issuers[0]: mapping key "name" already defined; write name, keys`}},
+		"streams, all wrong": {"streams:\n- {name: [a], topics: {b: c}, max_age: long, max_per_topic: 1.5, max_bytes: 1GB, storage: 7, replicas: many, duplicate_window: 2, ttl: perhaps, max_size: 1}\n- 5", []string{
+			"yaml:2: streams[0].name: a list or a mapping is not a text", "streams[0].topics: a list or a mapping is not a list of texts", `streams[0].max_age: "long" is not a time`,
+			`streams[0].max_per_topic: "1.5" is not a whole number`, `streams[0].max_bytes: "1GB" is not a size: write bytes, or a whole number of KiB, MiB, GiB or TiB`,
+			`streams[0].replicas: "many" is not a whole number`, `streams[0].duplicate_window: "2" is not a time`, `streams[0].ttl: "perhaps" is neither true nor false`,
+			"streams[0].max_size: unknown member; docs/configuration.md lists the keys", "streams[1]: cannot unmarshal !!int `5`; write name, topics, ",
+		}},
+		"streams, no list": {"streams: {name: a}", []string{"streams: expected a plain value"}},
+		"issuer, no list":  {"auth: {issuers: {name: a}}", []string{"auth.issuers: expected a plain value"}},
+		"bool":             {"admin: {pprof: perhaps}", []string{"admin.pprof: ", "perhaps"}},
+		"list for one":     {"listen: [a, b]", []string{"listen: expected a plain value"}},
+		"map for one":      {"listen: {a: b}", []string{"listen: expected a plain value"}},
+		"nested list":      {"auth: {keys: [[a]]}", []string{"auth.keys: expected a list of plain values"}},
+		"value, no map":    {"limits: 3", []string{"expected keys and values"}},
+		"list":             {"- a", []string{"expected keys and values"}},
+		"twice":            {"listen: ':1'\nlisten: ':2'", []string{":2: listen: given twice"}},
+		"no YAML":          {"a: [", []string{"notifyd.yaml: yaml:"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := writeFile(t, c.file)
@@ -296,6 +307,21 @@ func TestUnknownVariables(t *testing.T) {
 			if s := invoke(t, env, "", "version"); s.code != exitOK {
 				t.Errorf("version: %+v", s)
 			}
+		}
+	}
+}
+
+func TestStorageSize(t *testing.T) {
+	for text, want := range map[string]string{"0": "0", "1023": "1023", "2048MiB": "2GiB", "64 GiB": "64GiB", "1536GiB": "1536GiB", "3TiB": "3TiB"} {
+		var s storageSize
+		if err := s.UnmarshalText([]byte(text)); err != nil || s.String() != want {
+			t.Errorf("%s: %v, %v; want %s", text, s, err, want)
+		}
+	}
+	for _, text := range []string{"", "GiB", "-1", "-1GiB", "1.5GiB", "1GB", "1 G", "9223372036854775808", "8388608TiB"} {
+		var s storageSize
+		if err := s.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q became %v", text, s)
 		}
 	}
 }
@@ -377,7 +403,7 @@ func TestOptions(t *testing.T) {
 
 // Every option of the bus that an error can be about has a key here, and every such key exists.
 func TestBusKeys(t *testing.T) {
-	noKey := map[string]bool{"Shards": true, "Buffer": true, "OnState": true, "Streams": true} // not in the configuration
+	noKey := map[string]bool{"Shards": true, "Buffer": true, "OnState": true} // not in the configuration
 	known := map[string]bool{}
 	for _, k := range keys {
 		known[yamlKey(k.flag)] = true

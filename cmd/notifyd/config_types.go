@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -13,18 +14,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// audiences are the audiences of an issuer: a list in YAML, or one alone.
-type audiences []string
+// texts is a list of texts in YAML, or one alone.
+type texts []string
 
 // UnmarshalYAML accepts a text, and a list of texts.
-func (a *audiences) UnmarshalYAML(node *yaml.Node) error {
+func (l *texts) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind == yaml.ScalarNode {
 		var one string
 		err := node.Decode(&one)
-		*a = audiences{one}
+		*l = texts{one}
 		return err
 	}
-	return node.Decode((*[]string)(a))
+	return node.Decode((*[]string)(l))
 }
 
 // audienceList is what authz takes. A single empty audience stands for none, so that aud is not checked.
@@ -35,34 +36,67 @@ func audienceList(all []string) []string {
 	return all
 }
 
-// byteSize is a number of bytes, written 65536, 64KiB or 1MiB.
+// byteSize is a number of bytes in memory, written 65536, 64KiB or 1MiB.
 type byteSize int
 
 // UnmarshalText parses a size; it refuses negative numbers, fractions and what does not fit.
 func (s *byteSize) UnmarshalText(text []byte) error {
-	number, unit := string(text), 1
-	for suffix, n := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20} {
-		if rest, ok := strings.CutSuffix(number, suffix); ok {
-			number, unit = strings.TrimSpace(rest), n
-			break
-		}
-	}
-	n, err := strconv.Atoi(number)
-	if err != nil || n < 0 || n > math.MaxInt32/unit {
+	n, err := parseSize(string(text))
+	if err != nil || n > math.MaxInt32 {
 		return fmt.Errorf("%q is not a size: write bytes, or a whole number of KiB or MiB up to 2047MiB", text)
 	}
-	*s = byteSize(n * unit)
+	*s = byteSize(n)
 	return nil
 }
 
-func (s byteSize) String() string {
-	switch {
-	case s > 0 && s%(1<<20) == 0:
-		return fmt.Sprintf("%dMiB", int(s>>20))
-	case s > 0 && s%(1<<10) == 0:
-		return fmt.Sprintf("%dKiB", int(s>>10))
+func (s byteSize) String() string { return formatSize(int64(s)) }
+
+// storageSize is a number of bytes on a disk, written 1048576, 500MiB, 20GiB or 1TiB.
+type storageSize int64
+
+// UnmarshalText parses a size; it refuses negative numbers, fractions and what does not fit.
+func (s *storageSize) UnmarshalText(text []byte) error {
+	n, err := parseSize(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a size: write bytes, or a whole number of KiB, MiB, GiB or TiB", text)
 	}
-	return strconv.Itoa(int(s))
+	*s = storageSize(n)
+	return nil
+}
+
+func (s storageSize) String() string { return formatSize(int64(s)) }
+
+// units of sizes, the largest first.
+var units = []struct {
+	suffix string
+	bytes  int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+var errNoSize = errors.New("not a size")
+
+func parseSize(text string) (int64, error) {
+	unit := int64(1)
+	for _, u := range units {
+		if rest, ok := strings.CutSuffix(text, u.suffix); ok {
+			text, unit = strings.TrimSpace(rest), u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return 0, errNoSize
+	}
+	return n * unit, nil
+}
+
+// formatSize writes a size in the largest unit of which it is a whole number.
+func formatSize(n int64) string {
+	for _, u := range units {
+		if n > 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // logLevel is one of zap's levels that an operator can want; panic and fatal are not.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -65,7 +66,7 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 	}
 	log := newLogger(c.Log, p.stderr)
 	defer func() { _ = log.Sync() }()
-	for _, warning := range c.privateKeys() {
+	for _, warning := range slices.Concat(c.privateKeys(), c.temporaryStorage()) {
 		log.Warn(warning)
 	}
 	n, err := c.start(p.ctx, dev, log)

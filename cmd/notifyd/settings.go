@@ -166,7 +166,7 @@ func (f *fileReader) leaf(path string, flag *kong.Flag, node *yaml.Node) {
 	switch {
 	case node.Kind == yaml.ScalarNode && node.Tag == "!!null":
 		return
-	case node.Kind == yaml.SequenceNode && flag.Target.Type() == reflect.TypeFor[issuerList]():
+	case node.Kind == yaml.SequenceNode && isListOfMappings(flag):
 		text, err := yaml.Marshal(node)
 		if err != nil {
 			f.problem(f.at(node), path+": "+err.Error())
@@ -192,10 +192,24 @@ func (f *fileReader) leaf(path string, flag *kong.Flag, node *yaml.Node) {
 		return
 	}
 	if err := try(flag, value); err != nil {
-		f.problem(f.at(node), path+": "+err.Error())
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			if !strings.HasPrefix(line, "[") { // else it names the element of a list of mappings
+				line = ": " + line
+			}
+			f.problem(f.at(node), path+line)
+		}
 		return
 	}
 	f.file[flag.Name] = value
+}
+
+// isListOfMappings says whether a flag takes a list as YAML.
+func isListOfMappings(flag *kong.Flag) bool {
+	switch flag.Target.Addr().Interface().(type) {
+	case *issuerList, *streamList:
+		return true
+	}
+	return false
 }
 
 func (f *fileReader) at(node *yaml.Node) string { return fmt.Sprintf("%s:%d", f.path, node.Line) }
