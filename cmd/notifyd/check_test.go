@@ -186,3 +186,21 @@ func TestCheckHealth(t *testing.T) {
 		t.Errorf("no URL: %+v", r)
 	}
 }
+
+// The configurations for identity providers are complete.
+func TestCheckIdentityProviders(t *testing.T) {
+	text, err := os.ReadFile("../../docs/identity-providers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	configs := strings.Split(string(text), "\n```yaml\n")[1:]
+	if len(configs) < 4 {
+		t.Fatalf("%d configurations", len(configs))
+	}
+	for _, config := range configs {
+		config, _, _ = strings.Cut(config, "\n```")
+		if r := invoke(t, nil, "", "check", "--config", writeFile(t, config)); r.code != exitOK {
+			t.Errorf("%s\n%+v", config, r)
+		}
+	}
+}
