@@ -36,8 +36,11 @@ var examples = map[string]func(*testing.T, *document){
 	"docs/tutorial.md":       tutorialSteps,
 }
 
-// testedElsewhere are documents whose examples the tests in another file run, which names the document.
-var testedElsewhere = map[string]string{"docs/proxies.md": "proxies_test.go"}
+// testedElsewhere are documents whose examples another file tests, which names the document.
+var testedElsewhere = map[string]string{
+	"docs/identity-providers.md": "../authz/identity_providers_test.go",
+	"docs/proxies.md":            "proxies_test.go",
+}
 
 func TestExamples(t *testing.T) {
 	t.Parallel()
