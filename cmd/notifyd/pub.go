@@ -50,6 +50,9 @@ type pubCmd struct {
 	Topic       string `arg:"" help:"Topic, such as rooms.42."`
 	Data        string `arg:"" help:"Any JSON value, or - to read one from each line of standard input."`
 	HTTP        bool   `help:"Publish by HTTP requests, without a WebSocket." name:"http"`
+
+	MsgID string        `help:"Name of the event: a stream stores it once in its duplicate window, so the command can be repeated. With - each line is ID-1, ID-2 and so on." placeholder:"ID" name:"msg-id"`
+	TTL   time.Duration `help:"How long a stream keeps the event, where it permits that. 0: as all others." default:"0s" name:"ttl"`
 }
 
 // Help is shown by --help.
@@ -60,6 +63,10 @@ func (pubCmd) Help() string {
     notifyd pub rooms.42 '"just a string"'
     tail -f log.ndjson | notifyd pub rooms.42 -
     notifyd pub --http rooms.42 - < log.ndjson
+
+Topics of a stream are durable: an event is acknowledged when it is stored, and a line says where, {"seq":1042}. With --msg-id the same command can be given again after a failure; what was stored already is {"seq":1042,"duplicate":true}.
+
+    notifyd pub --msg-id order-7 --ttl 24h orders.7 '{"state":"paid"}'
 
 Lines are sent one after the other without waiting for each answer; the first failure ends it. With --http some lines behind it may have been published.`
 }
@@ -72,6 +79,9 @@ func (c *pubCmd) Run(p *process) error {
 	if c.Data != "-" && !wire.ValidJSON([]byte(c.Data)) {
 		return usagef(`DATA is not JSON. Quote it for the shell: '{"text":"hello"}', and a plain string twice: '"hello"'`)
 	}
+	if c.TTL < 0 {
+		return usagef("--ttl: %v is negative", c.TTL)
+	}
 	if c.HTTP {
 		return c.post(p)
 	}
@@ -81,9 +91,35 @@ func (c *pubCmd) Run(p *process) error {
 	}
 	defer conn.Close()
 	if c.Data != "-" {
-		return conn.Publish(p.ctx, c.Topic, []byte(c.Data))
+		stored, err := conn.PublishEvent(p.ctx, c.event([]byte(c.Data), 0))
+		if err != nil {
+			return err
+		}
+		return tell(p, stored)
 	}
 	return c.stream(p, conn)
+}
+
+// event is what is to be published with data. line is that of standard input, from 1 on, or 0.
+func (c *pubCmd) event(data []byte, line int) client.Publication {
+	e := client.Publication{Topic: c.Topic, Data: data, MsgID: c.MsgID, TTL: c.TTL}
+	if c.MsgID != "" && line > 0 {
+		e.MsgID = fmt.Sprintf("%s-%d", c.MsgID, line)
+	}
+	return e
+}
+
+// tell says where a stream has put an event, in the words of the server's ack; of other topics there is nothing to say.
+func tell(p *process, s client.Stored) error {
+	duplicate := ""
+	switch {
+	case s.Seq == 0:
+		return nil
+	case s.Duplicate:
+		duplicate = `,"duplicate":true`
+	}
+	_, err := fmt.Fprintf(p.stdout, "{\"seq\":%d%s}\n", s.Seq, duplicate)
+	return err
 }
 
 // A request by HTTP has batchLines lines at most, and stops at batchBytes of data.
@@ -106,7 +142,7 @@ func (c *pubCmd) post(p *process) error {
 			}
 			data = line.Bytes()
 		}
-		return c.postLines(p.ctx, 0, [][]byte{data})
+		return c.postLines(p, 0, [][]byte{data})
 	}
 	lines := bufio.NewReader(p.stdin)
 	var batch [][]byte
@@ -126,7 +162,7 @@ func (c *pubCmd) post(p *process) error {
 		if len(batch) < batchLines && size < batchBytes && lines.Buffered() > 0 && end == nil {
 			continue
 		}
-		if err := c.postLines(p.ctx, n, batch); err != nil {
+		if err := c.postLines(p, n, batch); err != nil {
 			return err
 		}
 		switch {
@@ -141,28 +177,35 @@ func (c *pubCmd) post(p *process) error {
 }
 
 // postLines publishes lines by one request. before is how many lines there were before them.
-func (c *pubCmd) postLines(ctx context.Context, before int, lines [][]byte) error {
+func (c *pubCmd) postLines(p *process, before int, lines [][]byte) error {
 	var events []client.Publication
 	var numbers []int
 	for i, line := range lines {
 		if len(line) > 0 {
-			events = append(events, client.Publication{Topic: c.Topic, Data: line})
-			numbers = append(numbers, before+i+1)
+			number := before + i + 1
+			if c.Data != "-" {
+				number = 0
+			}
+			events = append(events, c.event(line, number))
+			numbers = append(numbers, number)
 		}
 	}
-	_, err := client.PublishBatch(ctx, nil, c.URL, c.Token, events)
+	all, err := client.PublishBatch(p.ctx, nil, c.URL, c.Token, events)
 	var batch *client.BatchError
-	if !errors.As(err, &batch) {
+	if err != nil && !errors.As(err, &batch) {
 		return err
 	}
-	for i, err := range batch.Errs {
+	for i := range events {
 		switch {
-		case err == nil:
-			continue
+		case err == nil || batch.Errs[i] == nil:
+			if err := tell(p, all[i]); err != nil {
+				return err
+			}
 		case c.Data != "-":
-			return err
+			return batch.Errs[i]
+		default:
+			return fmt.Errorf("line %d: %w", numbers[i], batch.Errs[i])
 		}
-		return fmt.Errorf("line %d: %w", numbers[i], err)
 	}
 	return nil
 }
@@ -185,8 +228,12 @@ func (c *pubCmd) stream(p *process, conn *client.Client) error {
 		sendErr = c.send(ctx, p.stdin, conn, answers)
 	}()
 	for s := range answers {
-		if err := s.ack.Wait(ctx); err != nil {
+		stored, err := s.ack.Stored(ctx)
+		if err != nil {
 			return fmt.Errorf("line %d: %w", s.line, err)
+		}
+		if err := tell(p, stored); err != nil {
+			return err
 		}
 	}
 	return sendErr
@@ -200,7 +247,7 @@ func (c *pubCmd) send(ctx context.Context, from io.Reader, conn *client.Client, 
 			if !wire.ValidJSON(line) {
 				return usagef("line %d is not JSON: write one JSON value a line", n)
 			}
-			ack, err := conn.PublishAsync(ctx, c.Topic, line)
+			ack, err := conn.PublishEventAsync(ctx, c.event(line, n))
 			if err != nil {
 				return fmt.Errorf("line %d: %w", n, err)
 			}

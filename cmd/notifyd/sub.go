@@ -15,15 +15,19 @@ type subCmd struct {
 	clientFlags `embed:""`
 	Patterns    []string `arg:"" help:"Topics or patterns: rooms.42, rooms.*, rooms.>" name:"pattern"`
 	Count       int      `help:"Exit after so many events. 0: never." default:"0" placeholder:"N"`
+	Since       since    `help:"Of durable topics also what was stored before: all after a seq (1042, or EPOCH.SEQ as Server-Sent Events have it), since a time (2026-01-31T12:00:00Z), of the last while (90s, 72h), or 0: everything." placeholder:"WHEN" xor:"since"`
+	Last        uint64   `help:"Of a durable topic also the last N events; of a pattern only 1, the last of each topic." placeholder:"N" xor:"since"`
 }
 
 // Help is shown by --help.
 func (subCmd) Help() string {
-	return `Each event is one line of JSON, written at once. A lost connection is made again for ever; what is published meanwhile is missed. Ctrl-C ends it. So does a token that the server refuses at least three times in a row, over at least ten seconds: a shorter refusal, such as while a node still has an issuer's old keys, ends nothing.
+	return `Each event is one line of JSON, written at once. A lost connection is made again for ever; what is published meanwhile is missed, unless the topics are durable: those of a stream have a seq, and go on where they were. A line with "type":"gap" says that a stream had to discard events before they could be read. Ctrl-C ends it. So does a token that the server refuses at least three times in a row, over at least ten seconds: a shorter refusal, such as while a node still has an issuer's old keys, ends nothing.
 
     notifyd sub rooms.42
     notifyd sub 'rooms.*' 'alerts.>' | jq .data
     notifyd sub --count 1 rooms.42
+    notifyd sub --since 1h 'orders.>'
+    notifyd sub --last 10 orders.7
 
 A pattern has to be quoted, or the shell will take it.`
 }
@@ -53,7 +57,7 @@ func (c *subCmd) Run(p *process) error {
 	out := &printer{to: p.stdout, left: c.Count, done: make(chan error, 1)}
 	ended := make(chan error, len(c.Patterns))
 	for _, pattern := range c.Patterns {
-		sub, err := conn.Subscribe(p.ctx, pattern, out.print)
+		sub, err := conn.SubscribeWith(p.ctx, pattern, client.SubscribeOptions{Since: c.from(), OnGap: out.gap}, out.event)
 		if p.ctx.Err() != nil {
 			return nil
 		}
@@ -86,7 +90,7 @@ type printer struct {
 	line  []byte
 }
 
-func (o *printer) print(e client.Event) {
+func (o *printer) event(e client.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ended {
@@ -99,10 +103,32 @@ func (o *printer) print(e client.Event) {
 			data = compact.Bytes()
 		}
 	}
-	o.line = append(wire.AppendEvent(o.line[:0], e.Topic, e.Pattern, data), '\n')
-	_, err := o.to.Write(o.line)
+	o.line = o.line[:0]
+	if e.Seq == 0 {
+		o.line = wire.AppendEvent(o.line, e.Topic, e.Pattern, data)
+	} else {
+		o.line = wire.AppendStoredEvent(o.line, e.Pattern, &wire.StoredEvent{
+			Topic: e.Topic, Data: data, Seq: e.Seq, Prev: e.Prev, Time: e.Time.UnixNano(), From: e.From,
+		})
+	}
 	o.left--
-	if err != nil || o.left == 0 {
+	o.write(o.left == 0)
+}
+
+func (o *printer) gap(g client.Gap) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.ended {
+		o.line = wire.AppendGap(o.line[:0], g.Pattern, g.Epoch, g.After, g.First)
+		o.write(false)
+	}
+}
+
+// write writes the line; o.mu is held.
+func (o *printer) write(last bool) {
+	o.line = append(o.line, '\n')
+	_, err := o.to.Write(o.line)
+	if err != nil || last {
 		o.ended = true
 		o.done <- err
 	}
