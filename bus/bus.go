@@ -71,6 +71,7 @@ type Bus struct {
 	shards   []*shard // of a remote
 
 	streams     []*Stream
+	sc          *streamConn   // nil without streams
 	streamsLook chan struct{} // wake-up of keepStreams, capacity 1
 
 	maxPayload int
@@ -133,7 +134,7 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	b.running.Go(b.confirm)
 	b.running.Go(b.reap)
 	if len(b.streams) > 0 {
-		if b.connected.Load() {
+		if err = b.openStreamConn(&o); err == nil && b.connected.Load() {
 			err = b.makeStreams(ctx)
 		}
 		b.running.Go(b.keepStreams)
@@ -190,6 +191,9 @@ func (b *Bus) shut(ctx context.Context) error {
 	}
 	b.interest.end()
 	close(b.quit)
+	if b.sc != nil {
+		b.sc.close(ctx)
+	}
 	b.events.close()
 	b.conn.Close()
 	done := make(chan struct{})

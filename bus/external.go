@@ -20,14 +20,10 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	for i := range o.Shards {
 		b.shards = append(b.shards, &shard{number: i, sink: b.sink, queue: make(chan *nats.Msg, o.Buffer)})
 	}
-	n := b.connection()
-	n.Servers, _ = o.servers()
-	n.ReconnectOnFlusherError = true
-	n.CustomDialer = dialer{out}
-	if err := o.authenticate(n); err != nil {
+	n, err := b.external(o, out)
+	if err != nil {
 		return err
 	}
-	var err error
 	if b.conn, err = connect(ctx, n); err == nil {
 		<-b.up
 		if got := b.conn.MaxPayload(); got < int64(o.MaxPayload) {
@@ -46,6 +42,15 @@ func (b *Bus) openExternal(ctx context.Context, o *Options) error {
 	n.RetryOnFailedConnect = true
 	b.conn, err = n.Connect()
 	return err
+}
+
+// external gives the options of a connection to the NATS of o. What its socket does not take waits in out.
+func (b *Bus) external(o *Options, out *outbox) (*nats.Options, error) {
+	n := b.connection()
+	n.Servers, _ = o.servers()
+	n.ReconnectOnFlusherError = true
+	n.CustomDialer = dialer{out}
+	return n, o.authenticate(n)
 }
 
 // Dial logs in to the external NATS of o, once; the connection is the caller's. It is for looking whether that works.

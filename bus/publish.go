@@ -14,18 +14,26 @@ func (b *Bus) Publish(topic, data []byte) wire.Code {
 	if !b.connected.Load() {
 		return wire.Unavailable
 	}
-	if len(topic) == 0 || len(topic) > wire.MaxTopicBytes {
+	if !publishable(topic) {
 		return wire.BadTopic
 	}
 	if len(data) > b.maxPayload {
 		return wire.TooLarge
 	}
+	return b.events.publish(topic, data)
+}
+
+// publishable says whether topic can be a part of a subject without harm to the connection.
+func publishable(topic []byte) bool {
+	if len(topic) == 0 || len(topic) > wire.MaxTopicBytes {
+		return false
+	}
 	for _, c := range topic {
 		if c <= ' ' || c == 0x7f {
-			return wire.BadTopic
+			return false
 		}
 	}
-	return b.events.publish(topic, data)
+	return true
 }
 
 // Flush has what was published leave. Whoever has published calls it when nothing more is to be published
@@ -38,4 +46,4 @@ func (b *Bus) Busy() bool { return b.events.busy() }
 
 // HasRoom says whether NATS keeps up with what is published. When it does not, a publisher should wait
 // for the sink's Room before the next Publish: what waits to be written takes memory.
-func (b *Bus) HasRoom() bool { return b.events.hasRoom() }
+func (b *Bus) HasRoom() bool { return b.events.hasRoom() && (b.sc == nil || b.sc.hasRoom()) }

@@ -26,7 +26,10 @@ type Stream struct {
 
 	// made says that JetStream has the stream, as it is to be, since this node looked; problem, if not nil, why not.
 	made    atomic.Bool
+	again   atomic.Bool // look again: the connection is new
 	problem atomic.Pointer[error]
+
+	counters struct{ stored, duplicates, timeouts, refused atomic.Uint64 }
 }
 
 const (
@@ -42,12 +45,12 @@ func (s *Stream) Name() string { return s.opts.Name }
 // AllowsTTL says whether an event may have a time to live of its own.
 func (s *Stream) AllowsTTL() bool { return s.opts.TTL }
 
-// Ready says whether JetStream has the stream; if not, err is what was the matter last, or nil: nobody has looked yet.
+// Ready says whether JetStream has the stream and can be reached; if not, err is what was the matter last, or nil: nobody has looked yet.
 func (s *Stream) Ready() (ready bool, err error) {
 	if p := s.problem.Load(); p != nil {
 		err = *p
 	}
-	return s.made.Load(), err
+	return s.made.Load() && s.bus.sc.up.Load(), err
 }
 
 // Streams are those that were declared, in their order.
@@ -121,7 +124,7 @@ func (b *Bus) keepStreams() {
 			continue
 		}
 		for _, s := range b.streams {
-			if s.made.Load() {
+			if again := s.again.Swap(false); s.made.Load() && !again {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), streamTimeout)
@@ -252,7 +255,7 @@ func (s *Stream) option(field, value string, err error, remedy string, others ..
 // lookAtStreams has keepStreams look at all of them again, after a new connection.
 func (b *Bus) lookAtStreams() {
 	for _, s := range b.streams {
-		s.made.Store(false)
+		s.again.Store(true)
 	}
 	wake(b.streamsLook)
 }
