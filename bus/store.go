@@ -134,6 +134,10 @@ func (f *inFlight) fail(now time.Time) {
 	}
 }
 
+// HasRoom says whether NATS keeps up with what is stored. When it does not, a publisher should wait for the sink's Room
+// before the next Store. It is apart from [Bus.HasRoom], so that a stream in trouble does not hold up other events.
+func (s *Stream) HasRoom() bool { return s.bus.sc.hasRoom() }
+
 // Store hands an event to JetStream and does not wait; it keeps neither slice of m. The caller has validated the
 // topic, which is one of the stream's. When it returned wire.OK, r is called once, at the latest after about five
 // seconds. wire.Unavailable there says that the event was not stored, or may have been: NATS did not answer.

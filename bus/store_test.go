@@ -1,12 +1,15 @@
 package bus
 
 import (
+	"context"
+	"reflect"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
 
+	"github.com/notifyd/notifyd/bus/bustest"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -138,5 +141,41 @@ func TestInFlight(t *testing.T) {
 	f.fail(time.Time{})
 	if len(r) != 1 || f.full.Load() || rooms != 2 {
 		t.Errorf("%v, rooms %d", r, rooms)
+	}
+}
+
+// The leader gives an event as every other server does.
+func TestLeaderGet(t *testing.T) {
+	o := StreamOptions{Name: "kept", Topics: []string{"kept.>"}, MaxPerTopic: 10, Storage: StorageMemory}
+	b, err := Open(t.Context(), Options{Streams: []StreamOptions{o}}, bustest.NewRecorder(), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	s := b.streams[0]
+	for i, m := range []wire.ToStore{
+		{Topic: []byte("kept.a"), Data: []byte("1")},
+		{Topic: []byte("kept.ü"), Data: []byte("\x00\r\n"), From: " ä\n", JTI: "7"},
+	} {
+		bustest.Store(t, s, &m)
+		page, err := s.Read(t.Context(), ">", uint64(i), 1, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := s.leaderGet(t.Context(), getRequest{Seq: uint64(i + 1), NextFor: "notify.ev.>"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Prev = page.Events[0].Prev
+		if !reflect.DeepEqual(*e, page.Events[0]) {
+			t.Errorf("the leader gives %+v, a page %+v", *e, page.Events[0])
+		}
+	}
+	if e, err := s.leaderGet(t.Context(), getRequest{Seq: 3, NextFor: "notify.ev.>"}); e != nil || err != nil {
+		t.Errorf("behind the end: %v %v", e, err)
 	}
 }

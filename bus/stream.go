@@ -29,6 +29,7 @@ type Stream struct {
 	again   atomic.Bool // look again: the connection is new
 	problem atomic.Pointer[error]
 
+	heads    heads
 	counters struct{ stored, duplicates, timeouts, refused atomic.Uint64 }
 }
 

@@ -20,7 +20,8 @@ type streamConn struct {
 
 	up atomic.Bool // logged in
 
-	flights inFlight
+	flights  inFlight
+	readings readings
 }
 
 // openStreamConn connects. An external NATS that is away is no error: it goes on trying behind its return.
@@ -49,12 +50,14 @@ func (b *Bus) openStreamConn(o *Options) error {
 		return fmt.Errorf("connection for streams: %w", err)
 	}
 	b.sc = sc
-	answers, err := sc.conn.Subscribe(sc.inbox+"a.*", sc.answered)
-	if err != nil {
-		return fmt.Errorf("connection for streams: %w", err)
-	}
-	if err := answers.SetPendingLimits(-1, -1); err != nil { // they are bounded by what is in flight
-		return err
+	for subject, f := range map[string]nats.MsgHandler{"a.*": sc.answered, "r.*": sc.read} {
+		sub, err := sc.conn.Subscribe(sc.inbox+subject, f)
+		if err == nil {
+			err = sub.SetPendingLimits(-1, -1) // what was asked for is bounded
+		}
+		if err != nil {
+			return fmt.Errorf("connection for streams: %w", err)
+		}
 	}
 	if sc.conn.IsConnected() {
 		sc.up.Store(true)
@@ -83,6 +86,7 @@ func (sc *streamConn) onDisconnected(_ *nats.Conn, err error) {
 		sc.b.log.Warn("lost the connection for streams, reconnecting", zap.Error(err))
 	}
 	sc.flights.fail(time.Time{})
+	sc.readings.lost()
 }
 
 func (sc *streamConn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -101,4 +105,5 @@ func (sc *streamConn) close(ctx context.Context) {
 	}
 	sc.conn.Close()
 	sc.flights.fail(time.Time{})
+	sc.readings.lost()
 }

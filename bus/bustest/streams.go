@@ -1,7 +1,9 @@
 package bustest
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +15,12 @@ import (
 type Stream interface {
 	Name() string
 	AllowsTTL() bool
+	HasRoom() bool
 	Store(m *wire.ToStore, r wire.Receipt) wire.Code
+	Head(ctx context.Context) (wire.StreamHead, error)
+	Read(ctx context.Context, pattern string, after uint64, most, mostBytes int) (wire.StreamPage, error)
+	Seek(ctx context.Context, pattern string, since wire.Since) (after uint64, err error)
+	LastOfEach(ctx context.Context, pattern string, after, upTo uint64, most int) (wire.StreamPage, error)
 }
 
 // A StreamBus is a bus with two streams. "kept" has the topics kept.> and also.*, keeps them for an hour and allows
@@ -33,6 +40,13 @@ func RunStreams(t *testing.T, open func(t *testing.T, sink Sink) StreamBus) {
 		{"store gives ascending positions", storeAscends},
 		{"store finds duplicates in a topic", storeDuplicates},
 		{"store keeps no slice", storeKeepsNothing},
+		{"head", head},
+		{"read in pages", readPages},
+		{"read an event as it was stored", readVerbatim},
+		{"read what was superseded", readSuperseded},
+		{"seek", seek},
+		{"last of each", lastOfEach},
+		{"last of each of many", lastOfMany},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := NewRecorder()
@@ -160,4 +174,256 @@ func storeKeepsNothing(t *testing.T, b StreamBus, _ *Recorder) {
 		})
 	}
 	wg.Wait()
+}
+
+func head(t *testing.T, b StreamBus, _ *Recorder) {
+	kept, last := b.Stream("kept"), b.Stream("last")
+	empty, err := kept.Head(t.Context())
+	if err != nil || empty.Epoch == "" || empty.First != 1 || empty.Last != 0 {
+		t.Errorf("empty: %+v %v", empty, err)
+	}
+	for i := range uint64(3) {
+		seq := MustStore(t, kept, "kept.a", "1")
+		MustStore(t, last, "last.a", "1")
+		if h, err := kept.Head(t.Context()); err != nil || h != (wire.StreamHead{Epoch: empty.Epoch, First: 1, Last: seq}) || seq != i+1 {
+			t.Errorf("%+v %v", h, err)
+		}
+	}
+	if h, err := last.Head(t.Context()); err != nil || h.First != 3 || h.Last != 3 {
+		t.Errorf("the last of each: %+v %v", h, err)
+	}
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() { // each sees what was stored before its call
+			seq := MustStore(t, kept, "kept.a", "1")
+			if h, err := kept.Head(t.Context()); err != nil || h.Last < seq {
+				t.Errorf("stored %d, head %+v, %v", seq, h, err)
+			}
+		})
+	}
+	wg.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := kept.Head(ctx); err == nil {
+		t.Error("an ended context gives a head")
+	}
+}
+
+// readAll reads in pages of that size.
+func readAll(t *testing.T, s Stream, pattern string, after uint64, most int) []wire.StoredEvent {
+	t.Helper()
+	var all []wire.StoredEvent
+	for {
+		page, err := s.Read(t.Context(), pattern, after, most, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Events) > most || len(page.Events) == 0 && !page.End {
+			t.Fatalf("a page of %d has %d events, end %v", most, len(page.Events), page.End)
+		}
+		if all = append(all, page.Events...); page.End {
+			return all
+		}
+		after = all[len(all)-1].Seq
+	}
+}
+
+func seqs(events []wire.StoredEvent) (list []uint64) {
+	for _, e := range events {
+		list = append(list, e.Seq)
+	}
+	return list
+}
+
+// chained says whether the Prev of the events, which are all of some topics, is right.
+func chained(t *testing.T, events []wire.StoredEvent) {
+	t.Helper()
+	last := map[string]uint64{}
+	for _, e := range events {
+		if e.Prev != last[e.Topic] {
+			t.Fatalf("event %d of %s: prev %d, want %d", e.Seq, e.Topic, e.Prev, last[e.Topic])
+		}
+		last[e.Topic] = e.Seq
+	}
+}
+
+func readPages(t *testing.T, b StreamBus, _ *Recorder) {
+	s := b.Stream("kept")
+	if got := readAll(t, s, "kept.>", 0, 10); len(got) != 0 {
+		t.Errorf("an empty stream gives %v", got)
+	}
+	const n = 60
+	for i := range n {
+		MustStore(t, s, []string{"kept.a", "kept.b.c", "also.d"}[i%3], fmt.Sprint(i))
+	}
+	for _, most := range []int{1, 7, 20, 59, 60, 1000} {
+		all := readAll(t, s, ">", 0, most)
+		if len(all) != n {
+			t.Fatalf("pages of %d: %d events", most, len(all))
+		}
+		chained(t, all)
+		for i, e := range all {
+			if e.Seq != uint64(i+1) || string(e.Data) != fmt.Sprint(i) {
+				t.Fatalf("pages of %d: event %d is %+v", most, i, e)
+			}
+		}
+		got := readAll(t, s, "kept.*", 10, most)
+		if len(got) != 16 || got[0].Seq != 13 || got[0].Prev != 10 || got[15].Seq != 58 {
+			t.Errorf("kept.* behind 10: %v", seqs(got))
+		}
+	}
+	page, err := s.Read(t.Context(), ">", 5, 1000, 50)
+	if err != nil || page.End || len(page.Events) == 0 || len(page.Events) > 10 || page.First != 1 {
+		t.Errorf("a page of 50 bytes: %d events, end %v, first %d, %v", len(page.Events), page.End, page.First, err)
+	}
+	if page.Pending != uint64(n-5-len(page.Events)) {
+		t.Errorf("%d follow %d events, as it says", page.Pending, len(page.Events))
+	}
+	if page, err := s.Read(t.Context(), ">", 1_000_000, 10, 1<<20); err != nil || !page.End || len(page.Events) != 0 {
+		t.Errorf("behind the end: %+v %v", page, err)
+	}
+}
+
+func readVerbatim(t *testing.T, b StreamBus, _ *Recorder) {
+	s := b.Stream("kept")
+	before := time.Now().Add(-time.Minute)
+	for _, data := range []string{`{"a":"ü\u0000"}`, "1", string(make([]byte, 60_000))} {
+		a := Store(t, s, &wire.ToStore{Topic: []byte("kept.ü"), Data: []byte(data), From: " a\r\n%é", JTI: "7", MsgID: []byte(data[:1])})
+		page, err := s.Read(t.Context(), "kept.ü", a.Seq-1, 10, 1<<20)
+		if err != nil || len(page.Events) != 1 {
+			t.Fatalf("%d events, %v", len(page.Events), err)
+		}
+		e := page.Events[0]
+		if e.Topic != "kept.ü" || string(e.Data) != data || e.From != " a\r\n%é" || e.Seq != a.Seq || e.Prev != a.Seq-1 {
+			t.Errorf("%.100v", e)
+		}
+		if at := time.Unix(0, e.Time); at.Before(before) || at.After(time.Now().Add(time.Minute)) {
+			t.Errorf("stored at %v", at)
+		}
+	}
+}
+
+func readSuperseded(t *testing.T, b StreamBus, _ *Recorder) {
+	s := b.Stream("last")
+	for _, topic := range []string{"a", "b", "a", "c", "a"} {
+		MustStore(t, s, "last."+topic, "1")
+	}
+	got := readAll(t, s, "last.>", 0, 2)
+	if !slices.Equal(seqs(got), []uint64{2, 4, 5}) {
+		t.Errorf("got %v", seqs(got))
+	}
+	chained(t, got)
+}
+
+func seek(t *testing.T, b StreamBus, _ *Recorder) {
+	s := b.Stream("kept")
+	to := func(pattern string, since wire.Since) uint64 {
+		t.Helper()
+		after, err := s.Seek(t.Context(), pattern, since)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return after
+	}
+	if got := to("kept.a", wire.Since{Kind: wire.SinceLast, N: 3}); got != 0 {
+		t.Errorf("the last of nothing: %d", got)
+	}
+	const n = 40
+	for i := range n {
+		MustStore(t, s, fmt.Sprintf("kept.%d", i%4), "1") // kept.1 has 2, 6, …, 38
+	}
+	if got := to("kept.1", wire.Since{Kind: wire.SinceSeq, N: 17}); got != 17 {
+		t.Errorf("seq 17: %d", got)
+	}
+	if got := to("kept.1", wire.Since{}); got != n {
+		t.Errorf("from now on: %d", got)
+	}
+	for last := range uint64(15) {
+		after := to("kept.1", wire.Since{Kind: wire.SinceLast, N: last})
+		if got := readAll(t, s, "kept.1", after, 100); len(got) != int(min(last, 10)) {
+			t.Errorf("the last %d: after %d, %v", last, after, seqs(got))
+		}
+	}
+	all := readAll(t, s, ">", 0, 100)
+	for _, i := range []int{0, 7, n - 1} {
+		want := all[i].Seq - 1
+		for want > 0 && all[want-1].Time == all[i].Time {
+			want--
+		}
+		if got := to(">", wire.Since{Kind: wire.SinceTime, Time: all[i].Time}); got != want {
+			t.Errorf("time of event %d: %d", i+1, got)
+		}
+	}
+	if got := to("kept.0", wire.Since{Kind: wire.SinceTime, Time: all[1].Time + 1}); got >= 5 {
+		t.Errorf("the time behind event 2 on kept.0: %d", got)
+	}
+	if got := to(">", wire.Since{Kind: wire.SinceTime, Time: time.Now().Add(time.Hour).UnixNano()}); got != n {
+		t.Errorf("a time to come: %d", got)
+	}
+	if got := to(">", wire.Since{Kind: wire.SinceTime, Time: 1}); got != 0 {
+		t.Errorf("a time long ago: %d", got)
+	}
+}
+
+func lastEach(t *testing.T, s Stream, pattern string, upTo uint64, most int) []wire.StoredEvent {
+	t.Helper()
+	var all []wire.StoredEvent
+	for after := uint64(0); ; {
+		page, err := s.LastOfEach(t.Context(), pattern, after, upTo, most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Events) > most || len(page.Events) == 0 && !page.End {
+			t.Fatalf("a page of %d has %d events, end %v", most, len(page.Events), page.End)
+		}
+		if all = append(all, page.Events...); page.End {
+			return all
+		}
+		after = all[len(all)-1].Seq
+	}
+}
+
+func lastOfEach(t *testing.T, b StreamBus, _ *Recorder) {
+	s := b.Stream("kept")
+	for i := range 30 {
+		MustStore(t, s, fmt.Sprintf("kept.%d", i%7), "1")
+	}
+	for _, most := range []int{1, 3, 7, 100} {
+		for _, c := range []struct {
+			pattern string
+			upTo    uint64
+			want    []uint64
+		}{
+			{"kept.>", 30, []uint64{24, 25, 26, 27, 28, 29, 30}},
+			{"kept.*", 12, []uint64{6, 7, 8, 9, 10, 11, 12}},
+			{"kept.3", 12, []uint64{11}},
+			{"kept.3", 3, nil},
+			{"also.*", 30, nil},
+			{"kept.>", 0, nil},
+		} {
+			if got := lastEach(t, s, c.pattern, c.upTo, most); !slices.Equal(seqs(got), c.want) {
+				t.Errorf("%s up to %d, pages of %d: %v", c.pattern, c.upTo, most, seqs(got))
+			}
+		}
+	}
+}
+
+func lastOfMany(t *testing.T, b StreamBus, _ *Recorder) {
+	const topics = 1500 // more than JetStream tells at once
+	s := b.Stream("last")
+	var receipts []*Receipt
+	for i := range 2 * topics {
+		r := NewReceipt()
+		if c := s.Store(&wire.ToStore{Topic: fmt.Appendf(nil, "last.%d", i%topics), Data: []byte("1")}, r); c != wire.OK {
+			t.Fatal(c)
+		}
+		receipts = append(receipts, r)
+	}
+	for _, r := range receipts {
+		r.Wait(t)
+	}
+	got := lastEach(t, s, "last.>", 2*topics, 700)
+	if len(got) != topics || got[0].Seq != topics+1 || got[topics-1].Seq != 2*topics {
+		t.Errorf("%d events", len(got))
+	}
 }

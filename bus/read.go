@@ -1,0 +1,365 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// Reading a stream. Any server that has a replica answers a direct get, and may be behind the leader; what it gives is
+// everything up to some position, and nothing of what comes after. So the end of what was read is never taken from it:
+// the leader says whether something follows.
+
+const (
+	// maxPage and maxPageBytes bound what one request reads.
+	maxPage      = 1000
+	maxPageBytes = 4 << 20
+	// readTimeout bounds the wait for the next message of an answer; then the request is made again, readAttempts in all.
+	readTimeout  = 2 * time.Second
+	readAttempts = 3
+	// maxTopicsBytes bounds the topics of one request for their last events. NATS takes a payload of 64 KiB at least.
+	maxTopicsBytes = 32 << 10
+)
+
+// A getRequest is JetStream's request for stored messages (JSApiMsgGetRequest).
+type getRequest struct {
+	Seq       uint64     `json:"seq,omitempty"`
+	NextFor   string     `json:"next_by_subj,omitempty"`
+	LastFor   string     `json:"last_by_subj,omitempty"`
+	Batch     int        `json:"batch,omitempty"`
+	MaxBytes  int        `json:"max_bytes,omitempty"`
+	StartTime *time.Time `json:"start_time,omitempty"`
+	MultiLast []string   `json:"multi_last,omitempty"`
+	UpToSeq   uint64     `json:"up_to_seq,omitempty"`
+}
+
+// A part is a server's answer to a getRequest with Batch.
+type part struct {
+	events  []wire.StoredEvent // ascending, with PrevUnknown
+	pending uint64             // how many follow at this server
+	tooMany bool               // topics, for MultiLast
+}
+
+// readings are the answers under way, by the number that is the end of their subject.
+type readings struct {
+	mu   sync.Mutex
+	last uint64
+	open map[uint64]chan *nats.Msg
+}
+
+func (r *readings) begin(most int) (number uint64, answer chan *nats.Msg) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.open == nil {
+		r.open = make(map[uint64]chan *nats.Msg)
+	}
+	r.last++
+	answer = make(chan *nats.Msg, most)
+	r.open[r.last] = answer
+	return r.last, answer
+}
+
+func (r *readings) end(number uint64) {
+	r.mu.Lock()
+	delete(r.open, number)
+	r.mu.Unlock()
+}
+
+// lost ends all answers: the connection is gone.
+func (r *readings) lost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for number, answer := range r.open {
+		close(answer)
+		delete(r.open, number)
+	}
+}
+
+// read is called by nats.go for each message of an answer.
+func (sc *streamConn) read(m *nats.Msg) {
+	number, err := strconv.ParseUint(m.Subject[min(len(sc.inbox)+len("r."), len(m.Subject)):], 36, 64)
+	if err != nil {
+		return
+	}
+	sc.readings.mu.Lock()
+	defer sc.readings.mu.Unlock()
+	if answer := sc.readings.open[number]; answer != nil {
+		select {
+		case answer <- m:
+		default: // more than was asked for
+		}
+	}
+}
+
+var (
+	errAnswer = errors.New("NATS ended or garbled an answer")
+	errSilent = errors.New("NATS does not answer")
+)
+
+// direct asks whatever server has a replica, and again when the answer does not come whole.
+func (s *Stream) direct(ctx context.Context, q getRequest) (p part, err error) {
+	question, err := json.Marshal(q)
+	if err != nil {
+		return p, err
+	}
+	for range readAttempts {
+		if p, err = s.directOnce(ctx, question, q.Batch); err == nil || ctx.Err() != nil || !s.bus.sc.up.Load() {
+			break
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("read stream %s: %w", s.Name(), err)
+	}
+	return p, err
+}
+
+func (s *Stream) directOnce(ctx context.Context, question []byte, batch int) (p part, err error) {
+	sc := s.bus.sc
+	number, answer := sc.readings.begin(max(batch, maxMultiLast) + 1)
+	defer sc.readings.end(number)
+	reply := sc.inbox + "r." + strconv.FormatUint(number, 36)
+	if err := sc.conn.PublishRequest("$JS.API.DIRECT.GET."+s.want.Name, reply, question); err != nil {
+		return p, err
+	}
+	silence := time.NewTimer(readTimeout)
+	defer silence.Stop()
+	before := uint64(0)
+	for {
+		select {
+		case m, ok := <-answer:
+			if !ok {
+				return p, nats.ErrDisconnected
+			}
+			done, err := s.addTo(&p, m, &before)
+			if done || err != nil {
+				return p, err
+			}
+			silence.Reset(readTimeout)
+		case <-silence.C:
+			return p, errSilent
+		case <-ctx.Done():
+			return p, context.Cause(ctx)
+		}
+	}
+}
+
+// maxMultiLast is how many topics JetStream gives the last events of.
+const maxMultiLast = 1024
+
+// addTo adds a message of an answer to p, and says whether it was the last one. before is the message before it, which
+// the server names: so none is missing.
+func (s *Stream) addTo(p *part, m *nats.Msg, before *uint64) (done bool, err error) {
+	if len(m.Header["Nats-Sequence"]) == 0 {
+		return true, p.end(m.Header, *before)
+	}
+	e, ok := s.eventOf(m.Header, m.Data)
+	if !ok || e.Prev != *before {
+		return true, errAnswer
+	}
+	e.Prev = wire.PrevUnknown
+	p.events = append(p.events, e)
+	*before = e.Seq
+	return false, nil
+}
+
+// end notes what the end of an answer says.
+func (p *part) end(h nats.Header, before uint64) error {
+	switch status := h.Get("Status"); status {
+	case "204":
+		p.pending = headerNumber(h, "Nats-Num-Pending")
+		if headerNumber(h, "Nats-Last-Sequence") != before {
+			return errAnswer
+		}
+	case "404": // nothing
+	case "413":
+		p.tooMany = true
+	default:
+		return fmt.Errorf("%w: %s %s", errAnswer, status, h.Get("Description"))
+	}
+	return nil
+}
+
+// eventOf reads an event that JetStream has passed on, or given as the answer to a direct get. Of a header that is
+// there twice the last is JetStream's: a publisher may have set the first.
+func (s *Stream) eventOf(h nats.Header, data []byte) (e wire.StoredEvent, ok bool) {
+	topic, ok := strings.CutPrefix(lastHeader(h, "Nats-Subject"), s.bus.subject)
+	if !ok {
+		return e, false
+	}
+	t, err := time.Parse(time.RFC3339Nano, lastHeader(h, "Nats-Time-Stamp"))
+	if err != nil {
+		return e, false
+	}
+	e = wire.StoredEvent{
+		Topic: topic, Data: data, Seq: headerNumber(h, "Nats-Sequence"), Prev: headerNumber(h, "Nats-Last-Sequence"),
+		Time: t.UnixNano(), From: unescape(h.Get(headerFrom)),
+	}
+	return e, e.Seq > 0
+}
+
+func lastHeader(h nats.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// headerNumber is 0 where there is none.
+func headerNumber(h nats.Header, name string) uint64 {
+	n, _ := strconv.ParseUint(lastHeader(h, name), 10, 64)
+	return n
+}
+
+// codeNoMessage is JetStream's for a message that is not there.
+const codeNoMessage = 10037
+
+// leaderGet asks the stream's leader for one message; nil: there is none.
+func (s *Stream) leaderGet(ctx context.Context, q getRequest) (*wire.StoredEvent, error) {
+	question, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, streamTimeout)
+	defer cancel()
+	var a struct {
+		Error   *apiError `json:"error"`
+		Message *struct {
+			Subject string    `json:"subject"`
+			Seq     uint64    `json:"seq"`
+			Header  []byte    `json:"hdrs"`
+			Data    []byte    `json:"data"`
+			Time    time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := s.ask(ctx, "STREAM.MSG.GET", question, &a); err != nil {
+		return nil, err
+	}
+	switch m := a.Message; {
+	case a.Error != nil && a.Error.ErrCode == codeNoMessage:
+		return nil, nil
+	case a.Error != nil:
+		return nil, s.apiError(a.Error)
+	case m == nil || m.Seq == 0 || !strings.HasPrefix(m.Subject, s.bus.subject):
+		return nil, fmt.Errorf("read stream %s: %w", s.Name(), errAnswer)
+	default:
+		e := &wire.StoredEvent{Topic: m.Subject[len(s.bus.subject):], Data: m.Data, Seq: m.Seq, Prev: wire.PrevUnknown, Time: m.Time.UnixNano()}
+		if len(m.Header) > 0 {
+			if h, err := nats.DecodeHeadersMsg(m.Header); err == nil {
+				e.From = unescape(h.Get(headerFrom))
+			}
+		}
+		return e, nil
+	}
+}
+
+// Read reads what pattern matches behind the position after, ascending: at most most events, and not many more than
+// mostBytes bytes. With End in the page the leader has said that nothing follows. Each event's Prev is as the stream
+// has it now, 0 if nothing before it is stored; PrevUnknown if that could not be asked for.
+func (s *Stream) Read(ctx context.Context, pattern string, after uint64, most, mostBytes int) (wire.StreamPage, error) {
+	page := wire.StreamPage{}
+	most, mostBytes = min(max(most, 1), maxPage), min(max(mostBytes, 1), maxPageBytes)
+	at, size := after, 0
+	add := func(e wire.StoredEvent) {
+		page.Events = append(page.Events, e)
+		at = e.Seq
+		size += len(e.Topic) + len(e.Data)
+	}
+	full := func() bool { return len(page.Events) >= most || size >= mostBytes }
+	for !full() {
+		p, err := s.direct(ctx, getRequest{
+			Seq: at + 1, NextFor: s.bus.subject + pattern, Batch: most - len(page.Events), MaxBytes: mostBytes - size,
+		})
+		if err != nil {
+			return page, err
+		}
+		for _, e := range p.events {
+			add(e)
+		}
+		if page.Pending = p.pending; full() || p.pending > 0 && len(p.events) > 0 {
+			continue
+		}
+		e, err := s.leaderGet(ctx, getRequest{Seq: at + 1, NextFor: s.bus.subject + pattern})
+		if err != nil {
+			return page, err
+		}
+		if e == nil {
+			page.End = true
+			break
+		}
+		add(*e)
+	}
+	info := s.heads.latest.Load()
+	if info == nil {
+		var err error
+		if info, err = s.info(ctx); err != nil {
+			return page, err
+		}
+	}
+	page.First = info.First
+	s.chain(ctx, page.Events, after)
+	return page, nil
+}
+
+// chain notes for each of the events behind after, which are all that there are of their topics, what came before it.
+func (s *Stream) chain(ctx context.Context, events []wire.StoredEvent, after uint64) {
+	before := make(map[string]uint64, min(len(events), 64))
+	var topics []string
+	for i := range events {
+		e := &events[i]
+		seq, ok := before[e.Topic]
+		if ok {
+			e.Prev = seq
+		} else {
+			topics = append(topics, e.Topic)
+		}
+		before[e.Topic] = e.Seq
+	}
+	prevs := make(map[string]uint64, len(topics))
+	if after > 0 {
+		if err := s.lastOf(ctx, topics, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq }); err != nil {
+			return
+		}
+	}
+	for i := range events {
+		if e := &events[i]; e.Prev == wire.PrevUnknown {
+			e.Prev = prevs[e.Topic]
+		}
+	}
+}
+
+// lastOf calls f for the last event of each of topics up to the position upTo.
+func (s *Stream) lastOf(ctx context.Context, topics []string, upTo uint64, f func(*wire.StoredEvent)) error {
+	for len(topics) > 0 {
+		q := getRequest{UpToSeq: upTo, MaxBytes: maxPageBytes}
+		size := 0
+		for len(topics) > 0 && len(q.MultiLast) < maxMultiLast && size < maxTopicsBytes {
+			subject := s.bus.subject + topics[0]
+			q.MultiLast = append(q.MultiLast, subject)
+			size += len(subject)
+			topics = topics[1:]
+		}
+		for {
+			p, err := s.direct(ctx, q)
+			if err != nil {
+				return err
+			}
+			for i := range p.events {
+				f(&p.events[i])
+				q.Seq = p.events[i].Seq + 1
+			}
+			if len(p.events) == 0 || p.pending == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
