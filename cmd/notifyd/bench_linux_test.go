@@ -21,6 +21,7 @@ func TestBenchHelp(t *testing.T) {
 }
 
 func TestBenchUsageErrors(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ args, want string }{
 		{"fanout --size 8", "--size"},
 		{"fanout --window 0", "--window"},

@@ -13,6 +13,7 @@ import (
 
 // check --online says what came of each key set and of NATS, and fails when one of them would not do.
 func TestCheckOnline(t *testing.T) {
+	t.Parallel()
 	_, key := keyFile(t)
 	public, err := key.Public()
 	if err != nil {

@@ -31,6 +31,7 @@ func keyFile(t *testing.T) (path string, key authz.Key) {
 }
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	file, _ := keyFile(t)
 	if r := invoke(t, nil, "", "check", "--auth.keys", file); r.code != exitOK || r.stdout != "the configuration is fine\n" {
 		t.Fatalf("defaults: %+v", r)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"go.uber.org/zap/zapcore"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bus"
@@ -113,26 +114,37 @@ func writeFile(t *testing.T, content string) string {
 	return path
 }
 
-// yamlOf spells one key as a file would: nested at the dots.
-func yamlOf(flag, text string) string {
-	section, name, nested := strings.Cut(yamlKey(flag), ".")
-	if nested {
-		return fmt.Sprintf("%s:\n  %s: %q\n", section, name, text)
-	}
-	return fmt.Sprintf("%s: %q\n", section, text)
-}
-
 func TestEveryKeyByFlagEnvironmentAndFile(t *testing.T) {
+	t.Parallel()
 	byDefault := parse(t, nil)
+	env, file := map[string]string{}, map[string]any{}
+	for _, k := range keys {
+		env[envName(k.flag)] = k.text
+		section, name, nested := strings.Cut(yamlKey(k.flag), ".")
+		if !nested {
+			file[section] = k.text
+			continue
+		}
+		if file[section] == nil {
+			file[section] = map[string]string{}
+		}
+		file[section].(map[string]string)[name] = k.text
+	}
+	text, err := yaml.Marshal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byEnvironment, byFile := parse(t, env), parse(t, nil, "--config", writeFile(t, string(text)))
 	for _, k := range keys {
 		t.Run(k.flag, func(t *testing.T) {
+			t.Parallel()
 			if got := k.got(byDefault); reflect.DeepEqual(got, k.want) {
 				t.Fatalf("%v is the default: this proves nothing", got)
 			}
 			for from, c := range map[string]*config{
 				"flag":        parse(t, nil, "--"+k.flag+"="+k.text),
-				"environment": parse(t, map[string]string{envName(k.flag): k.text}),
-				"file":        parse(t, nil, "--config", writeFile(t, yamlOf(k.flag, k.text))),
+				"environment": byEnvironment,
+				"file":        byFile,
 			} {
 				if got := k.got(c); !reflect.DeepEqual(got, k.want) {
 					t.Errorf("by %s: %v, want %v", from, got, k.want)
@@ -198,6 +210,7 @@ func TestPrecedence(t *testing.T) {
 }
 
 func TestBadFiles(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		file string
 		want []string
@@ -270,6 +283,7 @@ func TestBadFiles(t *testing.T) {
 // A variable that begins like ours and that nothing reads is an error, unless somebody else makes it; its value is not
 // shown.
 func TestUnknownVariables(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string]string{
 		"NOTIFYD_AUTH_ISSUR":            "unknown variable; did you mean NOTIFYD_AUTH_ISSUER?",
 		"NOTIFYD_NATS_PASWORD":          "unknown variable; did you mean NOTIFYD_NATS_PASSWORD?",
@@ -337,6 +351,7 @@ func TestByteSize(t *testing.T) {
 
 // One audience may stand alone; several are a list.
 func TestAudiences(t *testing.T) {
+	t.Parallel()
 	const issuer = "auth: {issuers: [{name: a, keys: [k], audience: %s}]}"
 	for _, row := range []struct {
 		of   *config

@@ -65,6 +65,7 @@ func TestHelp(t *testing.T) {
 
 // Every example that --help prints can be parsed: its words are those of a command.
 func TestHelpExamples(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob(filepath.Join("testdata", "help", "*.txt"))
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +111,7 @@ var quoted = regexp.MustCompile(`'([^']*)'|"([^"]*)"`)
 var shellWord = regexp.MustCompile(`(?:'[^']*'|"[^"]*"|[^\s'"])+`)
 
 func TestUsageErrors(t *testing.T) {
+	t.Parallel()
 	const token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
 	for _, c := range []struct {
 		args, want string

@@ -85,6 +85,7 @@ func natsPort(t *testing.T) string {
 
 // Where one strategy is enabled, that one works and no other.
 func TestStrategies(t *testing.T) {
+	t.Parallel()
 	file, key := keyFile(t)
 	all := []string{"message", "first-message", "header", "subprotocol", "ticket"}
 	for _, enabled := range all {
@@ -132,6 +133,7 @@ func TestStrategies(t *testing.T) {
 
 // A client that brings no credential in time is sent away.
 func TestAuthDeadline(t *testing.T) {
+	t.Parallel()
 	file, _ := keyFile(t)
 	r := serveHere(t, "--auth.keys", file, "--auth.require=connection", "--auth.deadline=1s")
 	conn, status := r.dial(t, "", nil)
@@ -188,6 +190,7 @@ func TestTickets(t *testing.T) {
 
 // A token for one message publishes that message, once in the cluster.
 func TestOneMessage(t *testing.T) {
+	t.Parallel()
 	_, key := keyFile(t)
 	private, err := key.MarshalJSON()
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 // An issuer grants what the operator lets it, and no more.
 func TestIssuers(t *testing.T) {
+	t.Parallel()
 	file, key := keyFile(t)
 	other, otherKey := keyFile(t)
 	config := writeFile(t, fmt.Sprintf(`

@@ -121,6 +121,7 @@ func background(ctx context.Context, env map[string]string, args ...string) <-ch
 }
 
 func TestServeDev(t *testing.T) {
+	t.Parallel()
 	r := serveHere(t, "--dev", "--auth.issuer=me", "--auth.audience=it", "--admin.pprof")
 	tokens := map[string]string{}
 	eventually(t, "the lines to paste", func() bool {
@@ -329,6 +330,7 @@ func TestSubOutlivesARefusal(t *testing.T) {
 }
 
 func TestServeFailsToStart(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

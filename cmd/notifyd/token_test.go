@@ -8,6 +8,7 @@ import (
 )
 
 func TestKeysTokenInspect(t *testing.T) {
+	t.Parallel()
 	for _, alg := range []string{"EdDSA", "ES256", "ES384", "RS256", "PS256", "HS256"} {
 		t.Run(alg, func(t *testing.T) {
 			private := invoke(t, nil, "", "keys", "generate", "--alg", alg)
@@ -85,6 +86,7 @@ func TestTokenRefusesBadGrants(t *testing.T) {
 
 // What a token is besides its patterns is shown, and a token that is good for one use has an identifier of its own.
 func TestTokenForOneMessage(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "key.jwk")
 	if err := os.WriteFile(path, []byte(invoke(t, nil, "", "keys", "generate").stdout), 0o600); err != nil {
 		t.Fatal(err)
