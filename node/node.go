@@ -174,7 +174,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err = n.Server.Start(n.listener, n.Bus, shared{n.store, n.revocations}); err != nil {
+	if err = n.Server.Start(n.listener, n.Bus, nil, shared{n.store, n.revocations}); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })

@@ -108,5 +108,66 @@ func TestFanOutAllocatesNothing(t *testing.T) {
 	}
 }
 
+// keeper is a stream that keeps nothing and answers at once.
+type keeper struct{ Stream }
+
+func (keeper) StreamOf(topic []byte) Stream {
+	if len(topic) > 2 && topic[0] == 'r' {
+		return keeper{}
+	}
+	return nil
+}
+
+func (keeper) StreamAround([]byte) (Stream, string) { return nil, "" }
+
+func (keeper) HasRoom() bool { return true }
+
+func (keeper) Store(_ *wire.ToStore, receipt wire.Receipt) wire.Code {
+	receipt.Stored(1, false, wire.OK)
+	return wire.OK
+}
+
+// Nor does a message to a durable topic on its way to its stream, its ack, or an event on
+// its way from there.
+func TestDurablePathAllocatesNothing(t *testing.T) {
+	x := newStage(t, Options{Rate: 1 << 20, Shards: 2})
+	x.streams = keeper{}
+	x.topics.shards, x.topics.homeOf = 2, func([]byte) (*home, string) { return nil, "" } // as ">" has none
+	asked := fmt.Appendf(nil, `{"type":"publish","id":"7","topic":"rooms.42","token":%q,"data":{"any":"JSON"}}`, x.tokens[0])
+	x.none("publish, ack", func(c *loop.Conn) {
+		x.Message(c, ws.OpText, asked)
+		x.takeReceipts(c.Loop())
+	})
+	if n := x.sum().published[wire.OK]; n != 501 {
+		t.Errorf("%d published", n)
+	}
+	x.with(func(c *loop.Conn) {
+		x.Message(c, ws.OpText, fmt.Appendf(nil, `{"type":"subscribe","topic":"rooms.*","token":%q}`, x.tokens[0]))
+	})
+	var handles []uint32
+	for len(handles) == 0 { // the bus confirms from a goroutine
+		x.topics.mu.Lock()
+		for _, tp := range x.topics.byName {
+			if tp.groups[0].Load() != nil {
+				handles = append(handles, tp.handle)
+			}
+		}
+		x.topics.mu.Unlock()
+	}
+	e := &wire.StoredEvent{Topic: "rooms.42", Data: []byte(`{"any":"JSON"}`), Seq: 7, Prev: 3, Time: 1, From: "tester"}
+	if n := testing.AllocsPerRun(500, func() {
+		for range 16 {
+			x.Stored(1, handles, e)
+		}
+		x.Flush(1)
+		x.engine.Do(nop) // until the loop has written it
+	}); n > doAllocs(x) {
+		t.Errorf("%v allocations", n)
+	}
+	if n := x.engine.Stats().Deliveries; n != 501*16 {
+		t.Errorf("%d deliveries", n)
+	}
+}
+
 // doAllocs is what waiting for the loop costs.
 func doAllocs(x *stage) float64 { return testing.AllocsPerRun(500, func() { x.engine.Do(nop) }) }

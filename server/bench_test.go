@@ -44,7 +44,7 @@ func benchServer(b *testing.B) (s *Server, addr string, tokens [2]string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := s.Start(ln, nowhere{}, nil); err != nil {
+	if err := s.Start(ln, nowhere{}, nil, nil); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {

@@ -13,6 +13,7 @@ import (
 type memBus struct {
 	sink bustest.Sink
 	done sync.WaitGroup
+	kept memStreams // for those of a test that has some
 
 	mu       sync.Mutex
 	change   sync.Cond

@@ -109,6 +109,9 @@ func start(t testing.TB, with setup) *node {
 	}
 	with.server.Node = "test"
 	with.server.Shards = with.bus.Shards
+	if with.fake != nil && len(with.fake.kept) > 0 {
+		with.server.Shards = 1 + len(with.fake.kept)
+	}
 	if n.Server, err = server.New(with.server, n.auth, log); err != nil {
 		t.Fatal(err)
 	}
@@ -118,6 +121,7 @@ func start(t testing.TB, with setup) *node {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var b server.Bus = with.fake
+	var streams server.Streams
 	if with.fake == nil {
 		if with.bus.DataDir == "" {
 			with.bus.DataDir = filepath.Join(t.TempDir(), "nats")
@@ -138,13 +142,19 @@ func start(t testing.TB, with setup) *node {
 		}
 	} else {
 		with.fake.start(n.Server)
+		for i, s := range with.fake.kept {
+			s.start(with.fake, n.Server, 1+i)
+		}
+		if len(with.fake.kept) > 0 {
+			streams = with.fake.kept
+		}
 	}
 	ln, err := loop.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.addr = ln.Addr().String()
-	if err := n.Start(ln, b, with.store); err != nil {
+	if err := n.Start(ln, b, streams, with.store); err != nil {
 		t.Fatal(err)
 	}
 	stopped := false
@@ -159,6 +169,9 @@ func start(t testing.TB, with setup) *node {
 			t.Errorf("shutdown: %v", err)
 		}
 		if n.bus == nil {
+			for _, s := range with.fake.kept {
+				s.stop()
+			}
 			with.fake.stop()
 			return
 		}

@@ -72,7 +72,7 @@ func newStage(t *testing.T, opts Options) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Start(ln, nowhere{}, nil); err != nil {
+	if err := x.Start(ln, nowhere{}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
 )
 
 // manyPatterns is how many patterns an event is encoded for ahead of its delivery.
@@ -29,24 +30,31 @@ func (s *Server) eventForMany(sh *shard, handles []uint32, name string, data []b
 			topics = append(topics, t)
 		}
 	}
-	data = bytes.Clone(data)
+	s.deliverMany(topics, &wire.StoredEvent{Topic: name, Data: data})
+}
+
+// deliverMany has all loops deliver an event, of which Data is not kept. One without a
+// Seq is of no stream.
+func (s *Server) deliverMany(topics []*topic, e *wire.StoredEvent) {
+	own := *e
+	own.Data = bytes.Clone(e.Data)
 	for _, l := range s.engine.Loops() {
-		l.DeliverFunc(len(data)+8*len(topics), func() { s.deliverToMany(l, topics, name, data) })
+		l.DeliverFunc(len(own.Data)+8*len(topics), func() { s.deliverToMany(l, topics, &own) })
 	}
 }
 
 // deliverToMany delivers an event to those that l has for topics. A connection whose
 // copies of it would take more than [loop.Options.PendingBytes] together is closed
 // as a slow one, whether it reads or not: nobody else is to wait for so much.
-func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, name string, data []byte) {
-	var scratch []byte
+func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, e *wire.StoredEvent) {
+	var scratch, id []byte
 	copies := make(map[*loop.Conn]int) // bytes
 	for _, t := range topics {
 		for i, g := range []*loop.Group{t.groups[l.Index()].Load(), t.groups[len(t.groups)/2+l.Index()].Load()} {
 			if g == nil {
 				continue
 			}
-			size, open := len(t.name)+len(data), false
+			size, open := len(t.name)+len(e.Data), false
 			for _, m := range g.Members() {
 				if n := copies[m.Conn]; n > 0 && n+size > s.opts.Loop.PendingBytes {
 					m.Conn.CloseSlow()
@@ -58,9 +66,14 @@ func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, name string, data 
 				continue
 			}
 			b := loop.NewBatch()
-			scratch = t.appendEvent(scratch[:0], name, data)
+			if e.Seq == 0 {
+				scratch = t.appendEvent(scratch[:0], e.Topic, e.Data)
+			} else {
+				scratch = wire.AppendStoredEvent(scratch[:0], t.pattern(), e)
+			}
 			if forStreams := i > 0; forStreams {
-				b.AppendEvent(scratch)
+				id = t.appendPosition(id[:0], e.Seq)
+				b.AppendEvent(nil, id, scratch)
 			} else {
 				b.Append(ws.OpText, scratch)
 			}

@@ -163,6 +163,9 @@ func (r *request) publish() {
 	case !r.token.MayPublish(r.env.Topic):
 		r.refuse(wire.Forbidden, "")
 		return
+	case r.env.TTL > 0 && !r.allowsTTL(r.env.Topic):
+		r.refuse(wire.BadEnvelope, noTTL)
+		return
 	}
 	if r.token.Bound() {
 		if code := r.token.Digest(r.env.Topic, r.env.Data); code != wire.OK {
@@ -189,8 +192,13 @@ func (r *request) publishInOrder() {
 	r.publishNow()
 }
 
-// publishNow hands an event to the bus. The ack says that the bus has it.
+// publishNow hands an event to the bus, and the ack says that the bus has it, or to the
+// stream that keeps it (durable.go).
 func (r *request) publishNow() {
+	if to := r.streamOf(r.env.Topic); to != nil {
+		r.store(to)
+		return
+	}
 	if !r.hasRoom() {
 		r.awaitRoom()
 		return
@@ -221,8 +229,11 @@ func (s *Server) Turn(l *loop.Loop) bool {
 type shard struct {
 	due     []*topic
 	scratch []byte
-	invalid atomic.Uint64 // events that were not JSON
-	_       [64]byte      // shards are next to each other and written by different cores
+	invalid atomic.Uint64    // events that were not JSON
+	stored  []*due           // of durable topics (stored.go)
+	event   wire.StoredEvent // as subscribers are told it
+	id      []byte
+	_       [64]byte // shards are next to each other and written by different cores
 }
 
 // Event encodes an event for the subscribers that this node has for a topic, or
@@ -283,7 +294,7 @@ func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 		if t.dueStreams == nil {
 			t.dueStreams = loop.NewBatch()
 		}
-		t.dueStreams.AppendEvent(sh.scratch)
+		t.dueStreams.AppendEvent(nil, nil, sh.scratch)
 	}
 	if b.Len() > maxRoundBytes {
 		s.deliver(t)
@@ -292,11 +303,7 @@ func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 
 // appendEvent appends the envelope of an event on the topic of that name.
 func (t *topic) appendEvent(dst []byte, name string, data []byte) []byte {
-	pattern := ""
-	if t.wild {
-		pattern = t.name
-	}
-	return wire.AppendEvent(dst, name, pattern, data)
+	return wire.AppendEvent(dst, name, t.pattern(), data)
 }
 
 // maxRoundBytes is the size at which a topic's batch leaves without waiting for the
@@ -313,6 +320,9 @@ func (s *Server) Flush(number int) {
 		sh.due[i] = nil
 	}
 	sh.due = sh.due[:0]
+	if len(sh.stored) > 0 {
+		s.flushStored(sh)
+	}
 }
 
 // Answered tells the loops that the bus has brought what it had to bring.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -75,6 +77,8 @@ type publisher struct {
 	memo   *authz.Token // the last that an event used
 	token  *authz.Token // of the event in hand
 	env    wire.Envelope
+	// idempotent stands for the event's msg_id; nil: it does not.
+	idempotent []byte
 	// patient: what is over the rate waits. It is refused otherwise, with the time
 	// that is left to wait in retryAfter.
 	patient    bool
@@ -95,27 +99,52 @@ func (p *publisher) publishOne(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusBadRequest, wire.BadEnvelope, "the body could not be read to its end")
 		return
 	}
-	code, detail := p.publish(text)
-	if code != wire.OK {
+	if p.idempotent, err = idempotencyKey(r.Header); err != nil {
+		problem(w, http.StatusBadRequest, wire.BadEnvelope, err.Error())
+		return
+	}
+	x := p.publish(text)
+	if p.finish(&x); x.code != wire.OK {
 		if p.retryAfter > 0 {
 			setRetryAfter(w, p.retryAfter)
 		}
-		refuse(w, code, detail)
+		refuse(w, x.code, x.detail)
 		return
 	}
 	p.bus.Flush()
 	answer := []byte("{}\n")
-	if len(p.env.ID) > 0 {
-		answer = wire.AppendResult(nil, p.env.ID, wire.OK, "")
+	if len(x.id) > 0 || x.kept != nil {
+		answer = x.append(nil)
 	}
 	w.Header().Set("Content-Type", mediaJSON)
 	_, _ = w.Write(answer)
+}
+
+// idempotencyKey is the header that stands for msg_id, nil where there is none. A draft
+// of the IETF puts quotes round it, and many clients do not.
+func idempotencyKey(h http.Header) ([]byte, error) {
+	lines := h.Values("Idempotency-Key")
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	key := strings.TrimSpace(lines[0])
+	if len(key) > 1 && key[0] == '"' && key[len(key)-1] == '"' {
+		key = key[1 : len(key)-1]
+	}
+	if len(lines) > 1 || key == "" || len(key) > wire.MaxMsgIDBytes || !utf8.ValidString(key) {
+		return nil, fmt.Errorf("Idempotency-Key must be one text of 1 to %d bytes", wire.MaxMsgIDBytes)
+	}
+	return []byte(key), nil
 }
 
 // many answers a request with an event a line: a result a line, in order. A line
 // that is refused does not stop the others. Memory is bounded by the longest
 // message; each line has [loop.Options.MessageTimeout] to arrive.
 func (p *publisher) many(w http.ResponseWriter, r *http.Request) {
+	if len(r.Header.Values("Idempotency-Key")) > 0 {
+		problem(w, http.StatusBadRequest, wire.BadEnvelope, "Idempotency-Key is for one event: give each line its own msg_id")
+		return
+	}
 	p.patient = true
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // HTTP/2 is so by nature
@@ -123,7 +152,15 @@ func (p *publisher) many(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Accel-Buffering", "no") // results come while lines do, through nginx too
 	lines := lineReader{from: bufio.NewReaderSize(r.Body, lineBuffer), limit: p.opts.Loop.MessageBytes}
 	var results []byte
+	var waiting []result // for their streams, and those behind them: results keep the order of the lines
+	collect := func(leave int) {
+		for ; len(waiting) > leave; waiting = waiting[1:] {
+			p.finish(&waiting[0])
+			results = waiting[0].append(results)
+		}
+	}
 	send := func() bool {
+		collect(0)
 		if len(results) == 0 {
 			return true
 		}
@@ -145,9 +182,9 @@ func (p *publisher) many(w http.ResponseWriter, r *http.Request) {
 		line, err := lines.next()
 		switch {
 		case errors.Is(err, errLongLine):
-			p.env.ID = nil
 			p.refused(wire.TooLarge)
-			results = wire.AppendResult(results, nil, wire.TooLarge, "")
+			waiting = append(waiting, result{code: wire.TooLarge})
+			collect(maxUnanswered)
 			continue
 		case err != nil:
 			// What stands behind the last line end of a body that was cut may be half
@@ -157,24 +194,91 @@ func (p *publisher) many(w http.ResponseWriter, r *http.Request) {
 		case len(line) == 0:
 			continue
 		}
-		code, detail := p.publish(line)
-		results = wire.AppendResult(results, p.env.ID, code, detail)
+		x := p.publish(line)
+		if len(waiting) == 0 && x.kept == nil {
+			results = x.append(results)
+			continue
+		}
+		x.id = bytes.Clone(x.id) // a part of the line
+		waiting = append(waiting, x)
+		collect(maxUnanswered)
 	}
 }
 
+// maxUnanswered is how many lines of a request may wait for their streams.
+const maxUnanswered = 1024
+
+// result is what became of an event.
+type result struct {
+	id     []byte
+	code   wire.Code
+	detail string
+	kept   *keptReceipt // nil: no stream was asked to keep it
+}
+
+// append appends the result as a line. It is no longer waited for.
+func (x *result) append(dst []byte) []byte {
+	if x.code == wire.OK && x.kept != nil {
+		return wire.AppendStoredResult(dst, x.id, x.kept.seq, x.kept.duplicate)
+	}
+	return wire.AppendResult(dst, x.id, x.code, x.detail)
+}
+
+// finish waits until the event's stream has answered.
+func (p *publisher) finish(x *result) {
+	if x.kept == nil {
+		return
+	}
+	select {
+	case <-x.kept.done:
+		x.code = x.kept.code
+	case <-p.ctx.Done(): // nobody reads the result
+		x.code = wire.Unavailable
+	}
+	if x.code != wire.OK {
+		p.refused(x.code)
+	} else {
+		p.publishedByHTTP[wire.OK].Add(1)
+	}
+}
+
+// keptReceipt hears what became of one event. It implements [wire.Receipt].
+type keptReceipt struct {
+	done      chan struct{} // closed when the others are set
+	seq       uint64
+	duplicate bool
+	code      wire.Code
+}
+
+// Stored implements [wire.Receipt].
+func (x *keptReceipt) Stored(seq uint64, duplicate bool, code wire.Code) {
+	x.seq, x.duplicate, x.code = seq, duplicate, code
+	close(x.done)
+}
+
 // publish does for one event what [Server.Message] and what follows it do for a
-// frame. text is overwritten.
-func (p *publisher) publish(text []byte) (wire.Code, string) {
+// frame. text is overwritten, and the result's id a part of it.
+func (p *publisher) publish(text []byte) result {
 	code, detail := p.judge(text)
+	x := result{id: p.env.ID, code: code, detail: detail}
 	if code == wire.OK {
-		code = p.bus.Publish(p.env.Topic, p.env.Data)
+		if to := p.streamOf(p.env.Topic); to != nil {
+			x.kept = &keptReceipt{done: make(chan struct{})}
+			x.code = to.Store(&wire.ToStore{
+				Topic: p.env.Topic, Data: p.env.Data, MsgID: p.env.MsgID, TTL: p.env.TTL, From: p.token.Subject(), JTI: p.token.ID(),
+			}, x.kept)
+		} else {
+			x.code = p.bus.Publish(p.env.Topic, p.env.Data)
+		}
 	}
-	if code != wire.OK {
-		p.refused(code)
-		return code, detail
+	switch {
+	case x.code != wire.OK:
+		x.kept = nil
+		p.refused(x.code)
+	case x.kept == nil:
+		p.publishedByHTTP[wire.OK].Add(1)
 	}
-	p.publishedByHTTP[wire.OK].Add(1)
-	return wire.OK, ""
+	return x
 }
 
 func (p *publisher) judge(text []byte) (code wire.Code, detail string) {
@@ -199,6 +303,12 @@ func (p *publisher) judge(text []byte) (code wire.Code, detail string) {
 		return wire.BadTopic, ""
 	case !p.token.MayPublish(p.env.Topic):
 		return wire.Forbidden, ""
+	case p.env.TTL > 0 && !p.allowsTTL(p.env.Topic):
+		return wire.BadEnvelope, noTTL
+	case p.idempotent != nil && p.env.MsgID != nil:
+		return wire.BadEnvelope, "Idempotency-Key stands for msg_id: send one of them"
+	case p.idempotent != nil:
+		p.env.MsgID = p.idempotent
 	}
 	if p.token.Bound() {
 		if code = p.token.Digest(p.env.Topic, p.env.Data); code != wire.OK {
@@ -213,7 +323,7 @@ func (p *publisher) judge(text []byte) (code wire.Code, detail string) {
 			return code, ""
 		}
 	}
-	if !p.waitForRoom(p.ctx) {
+	if !p.waitForRoom(p.ctx, p.streamOf(p.env.Topic)) {
 		return wire.Unavailable, "the server does not keep up: try again"
 	}
 	return p.token.Check(httpNow()), "" // it may have ended while it waited
@@ -260,16 +370,21 @@ func (p *publisher) refused(code wire.Code) {
 	p.log.Debug("publish by HTTP refused", zap.Stringer("addr", p.addr), zap.Stringer("code", code))
 }
 
-// waitForRoom waits until the bus and the loops keep up, for httpRoomWait at most.
-func (s *Server) waitForRoom(ctx context.Context) bool {
-	if s.hasRoom() {
+// waitForRoom waits until the bus, or the stream that an event is for, and the loops keep
+// up, for httpRoomWait at most.
+func (s *Server) waitForRoom(ctx context.Context, to Stream) bool {
+	hasRoom := s.hasRoom
+	if to != nil {
+		hasRoom = func() bool { return to.HasRoom() && s.engine.HasRoom() }
+	}
+	if hasRoom() {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, httpRoomWait)
 	defer cancel()
 	for {
 		came := s.httpRoom.next() // before it is asked, or an answer could be missed
-		if s.hasRoom() {
+		if hasRoom() {
 			return true
 		}
 		select {

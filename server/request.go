@@ -39,6 +39,8 @@ type loopState struct {
 	verified      int        // signatures that this turn has checked
 	distrustUntil int64      // until when it checks none, in Unix nanoseconds
 	reply         []byte
+	toStore       wire.ToStore // the event in hand, so that it need not be allocated
+	receipts      receipts
 	counts        counts
 	processTime   governor.Window // what the governor measures by
 }

@@ -90,8 +90,11 @@ type Options struct {
 	// 0 is no bound.
 	TicketsPerSubject, TicketsPerIP int
 	// Shards is how many goroutines of the bus call Event and Flush, each with its own
-	// number below Shards. Default 1.
+	// number below Shards; those of its streams, which call Stored, Gap and Flush, come
+	// last. Default 1.
 	Shards int
+	// EventsFrom has subscribers told whose token published an event of a durable topic.
+	EventsFrom bool
 	// Origins are the origins of pages that may connect: "https://example.com",
 	// "example.com" with any scheme, "*.example.com" for all below it, "*" for any.
 	// Empty: pages of the host that the request is for.
@@ -138,6 +141,7 @@ type Server struct {
 	log     *zap.Logger
 	auth    *authz.Verifier
 	bus     Bus
+	streams Streams // nil: there are none
 	store   Store
 	engine  *loop.Engine
 	topics  topics
@@ -157,6 +161,7 @@ type Server struct {
 	governor     *governor.Governor // nil: the number of processors stays what it is
 
 	answers answers
+	homes   homes
 
 	ticketsOfSubject, ticketsOfAddress *quota
 	fruitless                          *quota // HTTP requests; see pace
@@ -222,21 +227,27 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 		return nil, err
 	}
 	for _, l := range s.engine.Loops() {
-		l.Data = &loopState{}
+		st := &loopState{}
+		st.receipts.take = func() { s.takeReceipts(l) }
+		l.Data = st
 	}
 	s.topics.loops = len(s.engine.Loops())
 	return s, nil
 }
 
 // Start serves the socket of ln, a TCP listener that it takes over, and returns
-// at once. store keeps tickets, used tokens and revocations for all nodes; where it
-// is nil, they are refused.
-func (s *Server) Start(ln net.Listener, bus Bus, store Store) error {
+// at once. streams keep the events of durable topics; nil: no topic is durable. store
+// keeps tickets, used tokens and revocations for all nodes; where it is nil, they are
+// refused.
+func (s *Server) Start(ln net.Listener, bus Bus, streams Streams, store Store) error {
 	if store == nil {
 		store = noStore{}
 	}
-	s.bus, s.store = bus, store
+	s.bus, s.streams, s.store = bus, streams, store
 	s.topics.bus = bus
+	if streams != nil {
+		s.topics.shards, s.topics.homeOf = s.opts.Shards, s.homeOf
+	}
 	s.verify.start(s.opts.VerifyWorkers)
 	s.tickets.start(storeWorkers)
 	s.once.start(storeWorkers)

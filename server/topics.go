@@ -24,6 +24,11 @@ type topic struct {
 	// nil while there are none; the topic's shard owns them.
 	due, dueStreams *loop.Batch
 
+	// Of durable topics: see stored.go. home is the stream that keeps all of it, nil where
+	// none does; dues are empty where there are no streams.
+	home *home
+	dues []due
+
 	// Guarded by topics.mu.
 	refs    int // subscriptions, waiting ones included
 	waiting []func(wire.Code)
@@ -42,6 +47,14 @@ func (t *topic) matches(name string) bool {
 	return wire.Covers(t.name, name)
 }
 
+// pattern is t's name if that is a pattern, as events name it.
+func (t *topic) pattern() string {
+	if t.wild {
+		return t.name
+	}
+	return ""
+}
+
 // groupOf is the place of the group that a subscriber's connection belongs into.
 func (t *topic) groupOf(c *loop.Conn) *atomic.Pointer[loop.Group] {
 	i := c.Loop().Index()
@@ -54,8 +67,10 @@ func (t *topic) groupOf(c *loop.Conn) *atomic.Pointer[loop.Group] {
 // topics is the table of a node's topics. Its lock is taken when subscriptions
 // come and go, never for an event.
 type topics struct {
-	bus   Bus
-	loops int
+	bus    Bus
+	loops  int
+	shards int                                  // of the bus's goroutines
+	homeOf func(pattern []byte) (*home, string) // nil where there are no streams
 
 	// handles maps a handle to its topic. The slice is replaced to grow; its
 	// elements are set under mu and read by bus goroutines without it.
@@ -86,6 +101,13 @@ func (x *topics) acquire(name []byte) *topic {
 	t := &topic{
 		name: string(name), wild: wire.HasWildcard(name), handle: x.handle(),
 		groups: make([]atomic.Pointer[loop.Group], 2*x.loops), refs: 1,
+	}
+	if x.homeOf != nil {
+		t.home, _ = x.homeOf(name)
+		t.dues = make([]due, 1)
+		if t.wild {
+			t.dues = make([]due, x.shards)
+		}
 	}
 	if x.byName == nil {
 		x.byName = make(map[string]*topic)

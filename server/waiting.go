@@ -112,7 +112,7 @@ func (r *request) awaitSubscribes() { r.park(r.awaiting(forSubscribes)) }
 // hasRoom says whether an event may be handed to the bus now.
 func (s *Server) hasRoom() bool { return s.bus.HasRoom() && s.engine.HasRoom() }
 
-// awaitRoom waits until the bus and the loops keep up.
+// awaitRoom waits until the bus, the stream and the loops keep up.
 func (r *request) awaitRoom() {
 	w := r.awaiting(forRoom)
 	w.at = len(r.loop.forRoom)
@@ -131,7 +131,7 @@ func (s *Server) Room() {
 
 // room goes on with what waits for room on l, for as long as there is some. Those
 // that are left are called by the next Room: there was no room after it was
-// called, so that there is one to come.
+// called, so that there is one to come. What is for a stream that has none waits again.
 func (s *Server) room(l *loop.Loop) {
 	st := stateOf(l)
 	list := st.forRoom

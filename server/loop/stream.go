@@ -62,7 +62,7 @@ func (c *Conn) appendMessage(dst []byte, op ws.OpCode, payload []byte) []byte {
 	if f := c.loop.eng.opts.EventName; f != nil {
 		name = f(payload)
 	}
-	return appendEvent(dst, name, payload)
+	return appendEvent(dst, name, nil, payload)
 }
 
 // appendEnd appends the last that c is sent.
@@ -73,7 +73,7 @@ func (c *Conn) appendEnd(dst []byte, code ws.StatusCode, reason string) []byte {
 	data := strconv.AppendInt([]byte(`{"code":`), int64(code), 10)
 	data = append(data, `,"reason":`...)
 	data = strconv.AppendQuote(data, reason) // ours, and plain
-	return appendEvent(dst, []byte("close"), append(data, '}'))
+	return appendEvent(dst, []byte("close"), nil, append(data, '}'))
 }
 
 // messageEnd returns the end of the message in b that byte off lies in, or off when a
@@ -93,9 +93,13 @@ func (c *Conn) messageEnd(b []byte, off int) int {
 
 var eventEnd = []byte("\n\n")
 
-// appendEvent appends an event. A line break in data, which JSON may have between its
-// tokens, is one for the receiver too.
-func appendEvent(dst, name, data []byte) []byte {
+// appendEvent appends an event, of this name and with this last event ID if it has them. A
+// line break in data, which JSON may have between its tokens, is one for the receiver too.
+func appendEvent(dst, name, id, data []byte) []byte {
+	if len(id) > 0 {
+		dst = append(dst, "id: "...)
+		dst = append(append(dst, id...), '\n')
+	}
 	if len(name) > 0 {
 		dst = append(dst, "event: "...)
 		dst = append(append(dst, name...), '\n')
@@ -116,9 +120,10 @@ func appendEvent(dst, name, data []byte) []byte {
 	return append(append(dst, data...), "\n\n"...)
 }
 
-// AppendEvent appends a message for streams. It copies data. The batch must be
-// delivered to groups of streams alone.
-func (b *Batch) AppendEvent(data []byte) {
-	b.b = appendEvent(b.b, nil, data)
+// AppendEvent appends a message for streams, as an event of this name and with this last
+// event ID; nil: it has none. It copies all three. The batch must be delivered to streams
+// alone.
+func (b *Batch) AppendEvent(name, id, data []byte) {
+	b.b = appendEvent(b.b, name, id, data)
 	b.n++
 }

@@ -16,9 +16,19 @@ func TestAppendEvent(t *testing.T) {
 		{"", "\r\r\n", "data: \ndata: \ndata: \n\n"},
 		{"", "event: x", "data: event: x\n\n"},
 	} {
-		if got := string(appendEvent([]byte("before"), []byte(x.name), []byte(x.data))); got != "before"+x.want {
+		if got := string(appendEvent([]byte("before"), []byte(x.name), nil, []byte(x.data))); got != "before"+x.want {
 			t.Errorf("%q as %q: %q, want %q", x.data, x.name, got, x.want)
 		}
+	}
+}
+
+// An event may have an ID, which the receiver sends back when it resumes.
+func TestAppendEventWithID(t *testing.T) {
+	b := new(Batch)
+	b.AppendEvent([]byte("gap"), []byte("e.7"), []byte("{}"))
+	b.AppendEvent(nil, nil, []byte("1"))
+	if got := string(b.b); got != "id: e.7\nevent: gap\ndata: {}\n\ndata: 1\n\n" || b.n != 2 {
+		t.Errorf("%d: %q", b.n, got)
 	}
 }
 
@@ -28,7 +38,7 @@ func TestEventEnd(t *testing.T) {
 	var b []byte
 	ends := []int{0}
 	for _, data := range []string{"", "a", "a\nb\n", "ä"} {
-		b = appendEvent(b, []byte("name"), []byte(data))
+		b = appendEvent(b, []byte("name"), []byte("e.7"), []byte(data))
 		ends = append(ends, len(b))
 	}
 	for off := range len(b) + 1 {
