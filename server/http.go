@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,30 +27,55 @@ var openAPI []byte
 
 // handler answers what is no WebSocket upgrade.
 func (s *Server) handler() http.Handler {
-	mux := http.NewServeMux()
-	prefix := s.opts.PathPrefix
-	mux.HandleFunc(prefix+wire.Path, func(w http.ResponseWriter, r *http.Request) {
-		if asksForUpgrade(r) {
-			s.upgrade(w, r)
-			return
+	type call struct {
+		methods string // "": the handler looks itself
+		answer  http.HandlerFunc
+	}
+	calls := map[string]call{
+		wire.Path:          {"", s.socketHandler},
+		"/v1/publish":      {"POST", s.publishHandler},
+		"/v1/events":       {"GET, HEAD", s.eventsHandler},
+		"/v1/tickets":      {"POST", s.ticketsHandler},
+		"/v1/revocations":  {"POST", s.revocationsHandler},
+		"/v1/openapi.json": {"GET, HEAD", openAPIHandler},
+	}
+	// Not http.ServeMux: it answers in plain text, and sends a POST to //v1/publish on as a
+	// GET. Paths are compared as they were sent, as the loops compare theirs: a proxy that
+	// keeps a call from strangers may not know another spelling of it (CWE-177).
+	return s.pace(s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, below := strings.CutPrefix(r.URL.EscapedPath(), s.opts.PathPrefix)
+		c, found := calls[path]
+		switch {
+		case !below || !found:
+			problem(w, http.StatusNotFound, wire.BadEnvelope, "there is no such call here: /v1/openapi.json, behind the prefix that the operator has set, has those that there are")
+		case c.methods != "" && !slices.Contains(strings.Split(c.methods, ", "), r.Method):
+			w.Header().Set("Allow", c.methods)
+			problem(w, http.StatusMethodNotAllowed, wire.BadEnvelope, "this call takes "+c.methods)
+		default:
+			c.answer(w, r)
 		}
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
-		http.Error(w, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)", http.StatusUpgradeRequired)
-	})
-	mux.HandleFunc("POST "+prefix+"/v1/publish", s.publishHandler)
-	mux.HandleFunc("GET "+prefix+"/v1/events", s.eventsHandler)
-	mux.HandleFunc("POST "+prefix+"/v1/tickets", s.ticketsHandler)
-	mux.HandleFunc("POST "+prefix+"/v1/revocations", s.revocationsHandler)
-	mux.HandleFunc("GET "+prefix+"/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", mediaJSON)
-		_, _ = w.Write(openAPI)
-	})
-	return s.pace(s.cors(mux))
+	})))
 }
 
-// asksForUpgrade says whether a request wants a WebSocket. As the first of a
-// connection it would not have come here.
+// socketHandler answers what comes to the WebSocket's path. As the first request of a
+// connection an upgrade would not have come here.
+func (s *Server) socketHandler(w http.ResponseWriter, r *http.Request) {
+	if asksForUpgrade(r) {
+		s.upgrade(w, r)
+		return
+	}
+	w.Header().Set("Upgrade", "websocket")
+	w.Header().Set("Connection", "Upgrade")
+	problem(w, http.StatusUpgradeRequired, wire.BadEnvelope, "this is a WebSocket endpoint: send an upgrade request (RFC 6455)")
+}
+
+// openAPIHandler answers GET /v1/openapi.json.
+func openAPIHandler(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", mediaJSON)
+	_, _ = w.Write(openAPI)
+}
+
+// asksForUpgrade says whether a request wants a WebSocket.
 func asksForUpgrade(r *http.Request) bool {
 	if r.Method != http.MethodGet || r.ProtoMajor != 1 {
 		return false
@@ -218,6 +244,14 @@ func problem(w http.ResponseWriter, status int, code wire.Code, message string) 
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}{http.StatusText(status), status, code.String(), message})
+}
+
+// bodyProblem answers that a body could not be read to its end: the client has gone, the
+// length was wrong, or it took too long. Then the time for the answer is over as well,
+// so that it gets its own.
+func (s *Server) bodyProblem(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.Loop.MessageTimeout))
+	problem(w, http.StatusBadRequest, wire.BadEnvelope, fmt.Sprintf("the body did not come whole within %v", s.opts.Loop.MessageTimeout))
 }
 
 func setRetryAfter(w http.ResponseWriter, d time.Duration) {

@@ -43,19 +43,33 @@ func (s *Server) publishHandler(w http.ResponseWriter, r *http.Request) {
 	if raw, ok := bearerToken(r); ok {
 		p.bearer = raw
 	}
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	media := mediaType(r.Header)
 	switch {
 	case encoded(r.Header):
 		w.Header().Set("Accept-Encoding", "identity")
 		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "send the body as it is, without Content-Encoding")
-	case err == nil && media == mediaJSON:
+	case media == mediaJSON:
 		p.publishOne(w, r)
-	case err == nil && media == mediaNDJSON:
+	case media == mediaNDJSON:
 		p.many(w, r)
 	default:
 		w.Header().Set("Accept", mediaJSON+", "+mediaNDJSON)
 		problem(w, http.StatusUnsupportedMediaType, wire.BadEnvelope, "Content-Type must be "+mediaJSON+", or "+mediaNDJSON+" for one event a line")
 	}
+}
+
+// mediaType is what Content-Type says, without parameters; "" where it says nothing, or
+// two things.
+func mediaType(h http.Header) string {
+	lines := h.Values("Content-Type")
+	if len(lines) != 1 {
+		return ""
+	}
+	media, _, err := mime.ParseMediaType(lines[0])
+	if err != nil {
+		return ""
+	}
+	return media
 }
 
 // encoded says whether a body has to be decoded before it can be read (RFC 9110 §8.4).
@@ -95,8 +109,9 @@ func (p *publisher) publishOne(w http.ResponseWriter, r *http.Request) {
 		p.refused(wire.TooLarge)
 		refuse(w, wire.TooLarge, "")
 		return
-	case err != nil: // the client has gone, or took too long
-		problem(w, http.StatusBadRequest, wire.BadEnvelope, "the body could not be read to its end")
+	case err != nil:
+		p.refused(wire.BadEnvelope)
+		p.bodyProblem(w)
 		return
 	}
 	if p.idempotent, err = idempotencyKey(r.Header); err != nil {
@@ -188,8 +203,9 @@ func (p *publisher) many(w http.ResponseWriter, r *http.Request) {
 			continue
 		case err != nil:
 			// What stands behind the last line end of a body that was cut may be half
-			// a message.
+			// a message. The response has an end also when the line came too late.
 			send()
+			_ = control.SetWriteDeadline(time.Now().Add(p.opts.Loop.MessageTimeout))
 			return
 		case len(line) == 0:
 			continue

@@ -23,6 +23,8 @@ type reply struct {
 	status int
 	header http.Header
 	body   string
+	// The server has asked for the body.
+	continued bool
 }
 
 // head is an upgrade request. query, if any, has its question mark.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -56,8 +57,18 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 		Subject string    `json:"sub"`
 		Before  time.Time `json:"before"`
 	}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRevocationBytes))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		refuse(w, wire.TooLarge, "")
+		return
+	case err != nil:
+		s.bodyProblem(w)
+		return
+	}
 	// Strict: what is not understood may be meant to revoke more.
-	if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxRevocationBytes), &body, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(text, &body, json.RejectUnknownMembers(true)); err != nil {
 		refuse(w, wire.BadEnvelope, `the body is one of {"jti": …} and {"sub": …, "before": "RFC 3339"}, with "iss" if you like`)
 		return
 	}
@@ -75,7 +86,7 @@ func (s *Server) revocationsHandler(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), revokeTimeout)
 	defer cancel()
-	err := s.store.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
+	err = s.store.Revoke(ctx, Revocation{Issuer: body.Issuer, ID: body.ID, Subject: body.Subject, Before: body.Before})
 	about := []zap.Field{zap.String("by", token.Subject()), zap.String("iss", body.Issuer), zap.String("jti", body.ID), zap.String("sub", body.Subject)}
 	switch {
 	case errors.Is(err, ErrBadRevocation):

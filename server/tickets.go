@@ -99,7 +99,7 @@ func (s *Server) takeTicket(ticket string, addr netip.Addr) (token *authz.Token,
 // ticketsHandler answers POST /v1/tickets: a ticket for a token.
 func (s *Server) ticketsHandler(w http.ResponseWriter, r *http.Request) {
 	if s.opts.Strategies&StrategyTicket == 0 {
-		http.NotFound(w, r)
+		problem(w, http.StatusNotFound, wire.Forbidden, "the strategy ticket is not enabled here")
 		return
 	}
 	addr := s.httpClientAddr(r)

@@ -1,9 +1,11 @@
 package loop
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -54,6 +56,26 @@ func (c *httpConn) Read(p []byte) (int, error) {
 	}
 	c.received = nil
 	return c.Conn.Read(p)
+}
+
+// net/http writes its own refusal of a request that it cannot read at once: a status
+// line, these headers and a body.
+const ownHeaders = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+
+// Write adds to such a refusal what lets a page read it, as in the loops' own.
+func (c *httpConn) Write(p []byte) (int, error) {
+	if !bytes.HasPrefix(p, []byte("HTTP/1.1 4")) && !bytes.HasPrefix(p, []byte("HTTP/1.1 5")) {
+		return c.Conn.Write(p)
+	}
+	end := bytes.Index(p, []byte("\r\n"))
+	if end < 0 || !bytes.HasPrefix(p[end:], []byte(ownHeaders)) {
+		return c.Conn.Write(p)
+	}
+	readable := slices.Concat(p[:end], []byte("\r\nAccess-Control-Allow-Origin: *"), p[end:])
+	if _, err := c.Conn.Write(readable); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // CloseWrite lets net/http end a response without losing it to RST.
