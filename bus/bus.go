@@ -117,7 +117,9 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 
 		streamsLook: make(chan struct{}, 1),
 	}
-	b.declare(&o)
+	if err := b.declare(&o); err != nil {
+		return nil, err
+	}
 	b.interest.init()
 	var err error
 	if o.URL == "" {
@@ -134,10 +136,7 @@ func Open(ctx context.Context, o Options, sink Sink, log *zap.Logger) (*Bus, err
 	b.running.Go(b.confirm)
 	b.running.Go(b.reap)
 	if len(b.streams) > 0 {
-		if err = b.openStreamConn(&o); err == nil && b.connected.Load() {
-			err = b.makeStreams(ctx)
-		}
-		b.running.Go(b.keepStreams)
+		err = b.openStreams(ctx, &o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close(ctx))

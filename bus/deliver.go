@@ -66,6 +66,9 @@ func (b *Bus) event(s *shard, m *nats.Msg) {
 	}
 	topic := m.Subject[len(b.subject):]
 	if m.Sub.Queue != "" {
+		if streamOf(b, topic) != nil {
+			return // it comes by the stream
+		}
 		s.handles = b.interest.patterns.match(s.handles[:0], topic)
 	} else {
 		s.handles = b.interest.find(m.Sub).append(s.handles[:0])

@@ -17,6 +17,7 @@ import (
 type streamInfo struct {
 	wire.StreamHead
 	Bytes, Events uint64
+	LastTime      int64 // of the event at Last, in Unix nanoseconds
 }
 
 // heads are the questions for a stream's head. Only one is under way; callers that come meanwhile share the next one,
@@ -77,7 +78,7 @@ func (s *Stream) askForHeads() {
 		if q == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), streamTimeout)
+		ctx, cancel := context.WithTimeout(s.bus.sc.ctx, streamTimeout)
 		q.info, q.err = s.askLeader(ctx)
 		cancel()
 		if q.err == nil {
@@ -92,10 +93,11 @@ func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 		Error   *apiError `json:"error"`
 		Created time.Time `json:"created"`
 		State   struct {
-			Messages uint64 `json:"messages"`
-			Bytes    uint64 `json:"bytes"`
-			FirstSeq uint64 `json:"first_seq"`
-			LastSeq  uint64 `json:"last_seq"`
+			Messages uint64    `json:"messages"`
+			Bytes    uint64    `json:"bytes"`
+			FirstSeq uint64    `json:"first_seq"`
+			LastSeq  uint64    `json:"last_seq"`
+			LastTime time.Time `json:"last_ts"`
 		} `json:"state"`
 	}
 	if err := s.ask(ctx, "STREAM.INFO", nil, &a); err != nil {
@@ -104,7 +106,7 @@ func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 	if a.Error != nil {
 		return nil, s.apiError(a.Error)
 	}
-	info := &streamInfo{Bytes: a.State.Bytes, Events: a.State.Messages}
+	info := &streamInfo{Bytes: a.State.Bytes, Events: a.State.Messages, LastTime: a.State.LastTime.UnixNano()}
 	info.Epoch = epochOf(a.Created)
 	info.First, info.Last = a.State.FirstSeq, a.State.LastSeq
 	if info.Events == 0 {

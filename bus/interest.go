@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,9 @@ type subscription struct {
 	handle    atomic.Uint64 // hasHandle | handle; 0 while it lingers
 	owner     uint64        // counts Subscribe and Unsubscribe, to notice that it changed hands
 	confirmed bool
-	denied    bool // NATS account permissions forbid it
+	streams   []*Stream // that have topics of the pattern
+	stored    bool      // all of them lie in one stream: nothing comes but from there
+	denied    bool      // NATS account permissions forbid it
 }
 
 const hasHandle = 1 << 32 // in subscription.handle: tells handle 0 from none
@@ -123,14 +126,13 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 	if sub == nil {
 		sub = &subscription{pattern: pattern, wild: wire.HasWildcard([]byte(pattern))}
 		sub.handle.Store(hasHandle | uint64(handle))
-		if sub.wild {
-			in.patterns.add(sub) // before its first event can come
-		}
-		if err := b.events.subscribe(sub); err != nil {
-			if sub.wild {
-				in.patterns.remove(sub)
+		if sub.streams, sub.stored = b.streamsOf(pattern); !sub.stored {
+			if err := b.subscribe(sub); err != nil {
+				return nil, err
 			}
-			return nil, err
+		}
+		for _, s := range sub.streams {
+			s.follower.add(sub)
 		}
 		in.byPattern[pattern] = sub
 	} else if old := sub.handle.Load(); old != 0 {
@@ -140,6 +142,19 @@ func (b *Bus) take(handle uint32, pattern string) (*subscription, error) {
 	sub.handle.Store(hasHandle | uint64(handle))
 	in.byHandle[handle] = sub
 	return sub, nil
+}
+
+// subscribe has NATS send what is published to a pattern.
+func (b *Bus) subscribe(sub *subscription) error {
+	in := &b.interest
+	if sub.wild {
+		in.patterns.add(sub) // before its first event can come
+	}
+	err := b.events.subscribe(sub)
+	if err != nil && sub.wild {
+		in.patterns.remove(sub)
+	}
+	return err
 }
 
 // Unsubscribe ends the interest under handle; an unknown handle is ignored. NATS learns of it only after
@@ -169,8 +184,11 @@ func (in *interest) forget(sub *subscription) {
 		delete(in.byHandle, uint32(h))
 	}
 	delete(in.byPattern, sub.pattern)
-	if sub.wild {
+	if sub.wild && !sub.stored {
 		in.patterns.remove(sub)
+	}
+	for _, s := range sub.streams {
+		s.follower.remove(sub)
 	}
 	if sub.nats == nil {
 		return
@@ -206,7 +224,7 @@ func (b *Bus) confirm() {
 		in.waiting = nil
 		ask := false
 		for _, w := range batch {
-			ask = ask || w.sub != nil && !w.sub.confirmed
+			ask = ask || w.sub != nil && !w.sub.confirmed && !w.sub.stored
 		}
 		in.mu.Unlock()
 		var err error
@@ -216,7 +234,11 @@ func (b *Bus) confirm() {
 			}
 		}
 		for _, w := range batch {
-			w.done(b.settle(w, err))
+			if c := b.settle(w, err); c != wire.OK {
+				w.done(c)
+			} else {
+				b.awaitFeeds(w, w.sub.streams)
+			}
 		}
 		if quit {
 			return
@@ -231,6 +253,9 @@ func (b *Bus) settle(w waiter, err error) wire.Code {
 		return wire.Unavailable
 	}
 	in.mu.Lock()
+	if w.sub.stored {
+		err = nil // NATS has not been asked
+	}
 	if w.sub.denied {
 		err = nats.ErrPermissionViolation
 	}
@@ -239,6 +264,15 @@ func (b *Bus) settle(w waiter, err error) wire.Code {
 		in.mu.Unlock()
 		return wire.OK
 	}
+	in.mu.Unlock()
+	b.giveUp(w)
+	return wire.Unavailable
+}
+
+// giveUp ends a subscription that its Subscribe was not to have.
+func (b *Bus) giveUp(w waiter) {
+	in := &b.interest
+	in.mu.Lock()
 	gone := w.sub.owner == w.owner // otherwise another Subscribe has it now, whose turn comes
 	if gone {
 		in.forget(w.sub)
@@ -247,7 +281,24 @@ func (b *Bus) settle(w waiter, err error) wire.Code {
 	if gone {
 		b.drop([]*subscription{w.sub})
 	}
-	return wire.Unavailable
+}
+
+// awaitFeeds answers a waiter once this node follows all of streams: from then on nothing of them is missed.
+func (b *Bus) awaitFeeds(w waiter, streams []*Stream) {
+	if len(streams) == 0 {
+		w.done(wire.OK)
+		return
+	}
+	streams[0].At(0, func(_ uint64, _ string, ok bool) {
+		if ok {
+			b.awaitFeeds(w, streams[1:])
+			return
+		}
+		go func() { // NATS may keep it waiting
+			b.giveUp(w)
+			w.done(wire.Unavailable)
+		}()
+	})
 }
 
 // reap runs for the life of the bus and unsubscribes what lingered long enough.
@@ -292,6 +343,10 @@ func (b *Bus) lingered() (gone []*subscription, next time.Duration) {
 }
 
 func (b *Bus) drop(subs []*subscription) {
+	subs = slices.DeleteFunc(subs, func(s *subscription) bool { return s.stored })
+	if len(subs) == 0 {
+		return
+	}
 	if err := b.events.unsubscribe(subs); err != nil {
 		b.log.Warn("NATS did not take an unsubscription", zap.Int("count", len(subs)), zap.Error(err))
 	}

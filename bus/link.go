@@ -452,6 +452,9 @@ func (l *link) event(m msg, data []byte) {
 	var topic string
 	if m.sid&1 == ofPatterns {
 		// It came by one of the patterns that match, maybe by one that has been unsubscribed since.
+		if l.b.StreamOf(m.subject[len(l.b.subject):]) != nil {
+			return // it comes by the stream
+		}
 		topic = string(m.subject[len(l.b.subject):])
 		l.handles = l.b.interest.patterns.match(l.handles[:0], topic)
 	} else {

@@ -120,6 +120,24 @@ func (l *level) match(handles []uint32, topic string) []uint32 {
 	return handles
 }
 
+// all appends the handles of all patterns that do not linger.
+func (p *patterns) all(handles []uint32) []uint32 {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.root.all(handles)
+}
+
+func (l *level) all(handles []uint32) []uint32 {
+	if l == nil {
+		return handles
+	}
+	handles = l.any.all(l.rest.append(l.sub.append(handles)))
+	for _, x := range l.next {
+		handles = x.all(handles)
+	}
+	return handles
+}
+
 // append appends the handle of sub, which may be nil, unless it lingers.
 func (sub *subscription) append(handles []uint32) []uint32 {
 	if sub == nil {

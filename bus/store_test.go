@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"context"
 	"reflect"
 	"testing"
 	"time"
@@ -146,17 +145,7 @@ func TestInFlight(t *testing.T) {
 
 // The leader gives an event as every other server does.
 func TestLeaderGet(t *testing.T) {
-	o := StreamOptions{Name: "kept", Topics: []string{"kept.>"}, MaxPerTopic: 10, Storage: StorageMemory}
-	b, err := Open(t.Context(), Options{Streams: []StreamOptions{o}}, bustest.NewRecorder(), zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	s := b.streams[0]
+	s, _ := openKept(t, func(*StreamOptions) {})
 	for i, m := range []wire.ToStore{
 		{Topic: []byte("kept.a"), Data: []byte("1")},
 		{Topic: []byte("kept.ü"), Data: []byte("\x00\r\n"), From: " ä\n", JTI: "7"},

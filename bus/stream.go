@@ -29,6 +29,9 @@ type Stream struct {
 	again   atomic.Bool // look again: the connection is new
 	problem atomic.Pointer[error]
 
+	republished string // prefix of the subjects under which what was stored is passed on
+	follower    *follower
+
 	heads    heads
 	counters struct{ stored, duplicates, timeouts, refused atomic.Uint64 }
 }
@@ -58,7 +61,9 @@ func (s *Stream) Ready() (ready bool, err error) {
 func (b *Bus) Streams() []*Stream { return b.streams }
 
 // StreamOf gives the stream that keeps topic, nil: none. It allocates nothing.
-func (b *Bus) StreamOf(topic []byte) *Stream {
+func (b *Bus) StreamOf(topic []byte) *Stream { return streamOf(b, topic) }
+
+func streamOf[T ~string | ~[]byte](b *Bus, topic T) *Stream {
 	for _, s := range b.streams {
 		for _, pattern := range s.opts.Topics {
 			if wire.Covers(pattern, topic) {
@@ -87,13 +92,54 @@ func (b *Bus) StreamAround(pattern []byte) (s *Stream, outside string) {
 	return nil, "no topic of it has a history"
 }
 
+// streamsOf gives the streams that have topics which pattern matches. stored says that one of them has all.
+func (b *Bus) streamsOf(pattern string) (list []*Stream, stored bool) {
+	for _, s := range b.streams {
+		for _, topics := range s.opts.Topics {
+			if wire.Overlap(topics, pattern) {
+				list = append(list, s)
+				stored = wire.Covers(topics, pattern)
+				break
+			}
+		}
+	}
+	return list, stored
+}
+
 // declare takes over the streams of the options.
-func (b *Bus) declare(o *Options) {
+func (b *Bus) declare(o *Options) error {
+	if len(o.Streams) == 0 {
+		return nil
+	}
+	sink, ok := b.sink.(StreamSink)
+	if !ok {
+		return errors.New("the sink takes no events of streams")
+	}
 	for i, so := range o.Streams {
 		so.setDefaults()
 		so.Topics = slices.Clone(so.Topics)
-		b.streams = append(b.streams, &Stream{bus: b, number: i, opts: so, want: so.config(o.Prefix)})
+		s := &Stream{bus: b, number: i, opts: so, want: so.config(o.Prefix), republished: republished(o.Prefix, so.Name)}
+		s.follower = newFollower(s, o.Shards+i, sink)
+		b.streams = append(b.streams, s)
 	}
+	return nil
+}
+
+// openStreams connects, and has the streams followed.
+func (b *Bus) openStreams(ctx context.Context, o *Options) error {
+	if err := b.openStreamConn(o); err != nil {
+		return err
+	}
+	for _, s := range b.streams {
+		if err := s.follower.open(); err != nil {
+			return fmt.Errorf("connection for streams: %w", err)
+		}
+	}
+	b.running.Go(b.keepStreams)
+	if !b.connected.Load() {
+		return nil
+	}
+	return b.makeStreams(ctx)
 }
 
 // makeStreams makes the streams, or changes them, as they were declared. An error that only the operator can mend

@@ -18,7 +18,9 @@ type streamConn struct {
 	inbox string  // prefix of the subjects for answers, with a dot at its end
 	out   *outbox // of an external NATS
 
-	up atomic.Bool // logged in
+	up     atomic.Bool     // logged in
+	ctx    context.Context // ends with the bus
+	cancel context.CancelFunc
 
 	flights  inFlight
 	readings readings
@@ -28,6 +30,7 @@ type streamConn struct {
 func (b *Bus) openStreamConn(o *Options) error {
 	sc := &streamConn{b: b, inbox: nats.NewInbox() + "."}
 	sc.flights.room = b.sink.Room
+	sc.ctx, sc.cancel = context.WithCancel(context.Background())
 	n := b.connection()
 	if e := b.embedded; e != nil {
 		n.InProcessServer, n.IgnoreDiscoveredServers, n.FlusherTimeout = e.server, true, -1
@@ -76,6 +79,10 @@ func (sc *streamConn) onConnected(c *nats.Conn) {
 	if !c.IsConnected() { // lost again already; onDisconnected may have come before us
 		sc.up.Store(false)
 	}
+	for _, s := range sc.b.streams {
+		s.follower.suspect.Store(true)
+		wake(s.follower.wake)
+	}
 }
 
 func (sc *streamConn) onDisconnected(_ *nats.Conn, err error) {
@@ -103,6 +110,8 @@ func (sc *streamConn) close(ctx context.Context) {
 		_ = sc.conn.FlushWithContext(ctx)
 		cancel()
 	}
+	sc.cancel()
+	sc.up.Store(false)
 	sc.conn.Close()
 	sc.flights.fail(time.Time{})
 	sc.readings.lost()

@@ -27,6 +27,8 @@ type Sink interface {
 	Flush(shard int)
 	Answered()
 	Room()
+	Stored(shard int, handles []uint32, e *wire.StoredEvent)
+	Gap(shard int, handles []uint32, epoch string, after, first uint64)
 }
 
 // patience is when a test gives up. Nothing is expected to take long.
@@ -44,6 +46,8 @@ type Recorder struct {
 	mu       sync.Mutex
 	open     map[int][]Event
 	events   []Event
+	newest   map[int][]Stored
+	stored   []Stored
 	answered int
 	rooms    int
 	arrived  chan struct{}
@@ -51,7 +55,7 @@ type Recorder struct {
 
 // NewRecorder gives an empty Recorder.
 func NewRecorder() *Recorder {
-	return &Recorder{open: make(map[int][]Event), arrived: make(chan struct{}, 1)}
+	return &Recorder{open: make(map[int][]Event), newest: make(map[int][]Stored), arrived: make(chan struct{}, 1)}
 }
 
 // Event implements Sink.
@@ -68,8 +72,54 @@ func (r *Recorder) Flush(shard int) {
 	r.mu.Lock()
 	r.events = append(r.events, r.open[shard]...)
 	r.open[shard] = nil
+	r.stored = append(r.stored, r.newest[shard]...)
+	r.newest[shard] = nil
 	r.mu.Unlock()
 	r.signal()
+}
+
+// Stored is an event of a stream that a Recorder saw, or, with First, a gap behind Seq.
+type Stored struct {
+	Handle            uint32
+	Topic, Data, From string
+	Seq, Prev         uint64
+	Epoch             string
+	First             uint64
+}
+
+// Stored implements Sink.
+func (r *Recorder) Stored(shard int, handles []uint32, e *wire.StoredEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range handles {
+		r.newest[shard] = append(r.newest[shard], Stored{Handle: h, Topic: e.Topic, Data: string(e.Data), From: e.From, Seq: e.Seq, Prev: e.Prev})
+	}
+}
+
+// Gap implements Sink.
+func (r *Recorder) Gap(shard int, handles []uint32, epoch string, after, first uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range handles {
+		r.newest[shard] = append(r.newest[shard], Stored{Handle: h, Seq: after, Epoch: epoch, First: first})
+	}
+}
+
+// StoredFor gives what came of streams for a handle, once there are n.
+func (r *Recorder) StoredFor(t testing.TB, handle uint32, n int) (got []Stored) {
+	t.Helper()
+	r.Wait(t, fmt.Sprintf("%d stored events for %d", n, handle), func([]Event) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		got = got[:0]
+		for _, e := range r.stored {
+			if e.Handle == handle {
+				got = append(got, e)
+			}
+		}
+		return len(got) >= n
+	})
+	return got
 }
 
 // Answered implements Sink.

@@ -21,6 +21,9 @@ type Stream interface {
 	Read(ctx context.Context, pattern string, after uint64, most, mostBytes int) (wire.StreamPage, error)
 	Seek(ctx context.Context, pattern string, since wire.Since) (after uint64, err error)
 	LastOfEach(ctx context.Context, pattern string, after, upTo uint64, most int) (wire.StreamPage, error)
+	At(after uint64, f func(position uint64, epoch string, ok bool))
+	Recent(after, upTo uint64, pattern string, f func(*wire.StoredEvent) (more bool)) bool
+	RecentFrom() uint64
 }
 
 // A StreamBus is a bus with two streams. "kept" has the topics kept.> and also.*, keeps them for an hour and allows
@@ -47,6 +50,12 @@ func RunStreams(t *testing.T, open func(t *testing.T, sink Sink) StreamBus) {
 		{"seek", seek},
 		{"last of each", lastOfEach},
 		{"last of each of many", lastOfMany},
+		{"live events", live},
+		{"live events of patterns that cover more", liveBoth},
+		{"live events by whoever publishes", livePublished},
+		{"unsubscribed gets nothing stored", liveUnsubscribed},
+		{"at a position", at},
+		{"recent events", recent},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := NewRecorder()
@@ -425,5 +434,189 @@ func lastOfMany(t *testing.T, b StreamBus, _ *Recorder) {
 	got := lastEach(t, s, "last.>", 2*topics, 700)
 	if len(got) != topics || got[0].Seq != topics+1 || got[topics-1].Seq != 2*topics {
 		t.Errorf("%d events", len(got))
+	}
+}
+
+func live(t *testing.T, b StreamBus, r *Recorder) {
+	s := b.Stream("kept")
+	MustStore(t, s, "kept.a", "before")
+	all := map[uint32]string{step: "kept.>", 2 * step: "kept.*", 3 * step: "kept.a", 4 * step: "also.x"}
+	for h, pattern := range all {
+		Subscribe(t, b, h, pattern)
+	}
+	const n = 300
+	var wg sync.WaitGroup
+	for w := range 3 {
+		wg.Go(func() {
+			for i := range n / 3 {
+				m := &wire.ToStore{Topic: []byte([]string{"kept.a", "kept.b", "kept.a.b"}[w]), Data: fmt.Appendf(nil, "%d", i), From: "ann"}
+				if a := Store(t, s, m); a.Code != wire.OK {
+					t.Error(a)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for h, want := range map[uint32]int{step: n, 2 * step: 2 * n / 3, 3 * step: n / 3} {
+		got := r.StoredFor(t, h, want)
+		if len(got) != want {
+			t.Errorf("%s got %d events, want %d", all[h], len(got), want)
+		}
+		last, count := map[string]uint64{"kept.a": 1}, map[string]int{}
+		seq := uint64(1)
+		for _, e := range got {
+			if e.Seq <= seq || h == step && e.Seq != seq+1 || e.Prev != last[e.Topic] || e.From != "ann" || e.Data != fmt.Sprint(count[e.Topic]) {
+				t.Fatalf("%s: after %d came %+v, before it on the topic %d", all[h], seq, e, last[e.Topic])
+			}
+			seq, last[e.Topic] = e.Seq, e.Seq
+			count[e.Topic]++
+		}
+	}
+	if got := r.StoredFor(t, 4*step, 0); len(got) != 0 || len(r.Events()) != 0 {
+		t.Errorf("came where it does not belong: %v, %v", got, r.Events())
+	}
+}
+
+func liveBoth(t *testing.T, b StreamBus, r *Recorder) {
+	Subscribe(t, b, step, ">")
+	Subscribe(t, b, 2*step, "*.a")
+	kept, last := b.Stream("kept"), b.Stream("last")
+	for range 5 {
+		MustStore(t, kept, "kept.a", "1")
+		MustStore(t, last, "last.a", "2")
+		Publish(t, b, "other.a", "3")
+	}
+	for _, h := range []uint32{step, 2 * step} {
+		got := r.StoredFor(t, h, 10)
+		if len(got) != 10 {
+			t.Errorf("%v", got)
+		}
+		seq := map[string]uint64{}
+		for _, e := range got {
+			if seq[e.Topic]++; e.Seq != seq[e.Topic] {
+				t.Errorf("%v", got)
+				break
+			}
+		}
+	}
+	got := r.Wait(t, "the events that are not stored", func(got []Event) bool { return len(got) >= 10 })
+	for _, e := range got {
+		if e.Topic != "other.a" {
+			t.Errorf("%v came as if it were not stored", e)
+		}
+	}
+}
+
+// livePublished: who publishes past Store, another NATS client for example, is not acknowledged, but stored.
+func livePublished(t *testing.T, b StreamBus, r *Recorder) {
+	Subscribe(t, b, step, "kept.a")
+	for i := range 5 {
+		Publish(t, b, "kept.a", fmt.Sprint(i))
+	}
+	for i, e := range r.StoredFor(t, step, 5) {
+		if e.Data != fmt.Sprint(i) || e.Seq != uint64(i+1) || e.Prev != uint64(i) {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+func liveUnsubscribed(t *testing.T, b StreamBus, r *Recorder) {
+	s := b.Stream("kept")
+	Subscribe(t, b, step, "kept.a")
+	Subscribe(t, b, 2*step, "kept.b")
+	b.Unsubscribe(step)
+	MustStore(t, s, "kept.a", "1")
+	MustStore(t, s, "kept.b", "1")
+	r.StoredFor(t, 2*step, 1)
+	if got := r.StoredFor(t, step, 0); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+	Subscribe(t, b, 3*step, "kept.a") // takes over
+	seq := MustStore(t, s, "kept.a", "2")
+	if got := r.StoredFor(t, 3*step, 1); len(got) != 1 || got[0].Seq != seq || got[0].Prev != seq-2 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// position gives what At says.
+func position(t *testing.T, s Stream, after uint64) (position uint64, epoch string, ok bool) {
+	t.Helper()
+	done := make(chan struct{})
+	s.At(after, func(p uint64, e string, o bool) {
+		position, epoch, ok = p, e, o
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("At says nothing")
+	}
+	return position, epoch, ok
+}
+
+func at(t *testing.T, b StreamBus, r *Recorder) {
+	s := b.Stream("kept")
+	MustStore(t, s, "kept.a", "1")
+	Subscribe(t, b, step, "kept.a")
+	head, err := s.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, epoch, ok := position(t, s, head.Last); p != 1 || epoch != head.Epoch || !ok {
+		t.Errorf("%d %s %v, head %+v", p, epoch, ok, head)
+	}
+	for range 50 {
+		seq := MustStore(t, s, "kept.a", "1")
+		p, _, ok := position(t, s, seq)
+		if !ok || p != seq {
+			t.Fatalf("%d %v", p, ok)
+		}
+		// What was handed over was flushed before.
+		if got := r.StoredFor(t, step, 0); len(got) == 0 || got[len(got)-1].Seq != seq {
+			t.Fatalf("at %d there is %v", seq, got)
+		}
+	}
+	if p, _, ok := position(t, s, 1000); ok || p != 51 {
+		t.Errorf("a position that does not come: %d %v", p, ok)
+	}
+}
+
+func recent(t *testing.T, b StreamBus, _ *Recorder) {
+	s := b.Stream("kept")
+	MustStore(t, s, "kept.a", "1")
+	Subscribe(t, b, step, "kept.a")
+	for i := range 20 {
+		MustStore(t, s, []string{"kept.a", "kept.b"}[i%2], "1")
+	}
+	if _, _, ok := position(t, s, 21); !ok {
+		t.Fatal("the events do not come")
+	}
+	if from := s.RecentFrom(); from != 1 {
+		t.Errorf("from %d", from)
+	}
+	for _, c := range []struct {
+		after, upTo uint64
+		pattern     string
+		most        int
+		want        []uint64
+		ok          bool
+	}{
+		{1, 21, "kept.a", 100, []uint64{2, 4, 6, 8, 10, 12, 14, 16, 18, 20}, true},
+		{1, 1<<64 - 1, "kept.a", 100, []uint64{2, 4, 6, 8, 10, 12, 14, 16, 18, 20}, true},
+		{5, 9, "kept.>", 100, []uint64{6, 7, 8, 9}, true},
+		{5, 9, "kept.>", 2, []uint64{6, 7}, true},
+		{5, 9, "also.*", 100, nil, true},
+		{21, 21, ">", 100, nil, true},
+		{30, 21, ">", 100, nil, true},
+		{0, 21, ">", 100, nil, false},
+	} {
+		var got []uint64
+		ok := s.Recent(c.after, c.upTo, c.pattern, func(e *wire.StoredEvent) bool {
+			got = append(got, e.Seq)
+			return len(got) < c.most
+		})
+		if ok != c.ok || !slices.Equal(got, c.want) {
+			t.Errorf("behind %d up to %d, %s: %v %v", c.after, c.upTo, c.pattern, got, ok)
+		}
 	}
 }

@@ -1,0 +1,256 @@
+package bus
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// feedModel is a stream, the leader's copies of its events on their way to a feed, and the questions of the feed that
+// nobody has answered yet. It checks what the feed hands over at once.
+type feedModel struct {
+	t *rapid.T
+	f feed
+
+	life   int // of the stream
+	log    []wire.StoredEvent
+	gone   map[uint64]bool // discarded
+	stamp  int64           // of the last event, over all lives
+	lifeOf map[int64]int   // by stamp
+	wire   []*wire.StoredEvent
+
+	looks []modelLook
+	reads []modelRead
+	// stale: a leader that has lost its place answers, who knows the events up to here. It comes once.
+	stale, wasStale bool
+	knows           uint64
+
+	// What the feed has come to.
+	begun    bool
+	feedLife int
+	position uint64
+}
+
+type modelLook struct {
+	number uint64
+	then   *streamInfo // as of the question
+}
+
+type modelRead struct{ life, after uint64 }
+
+func epochOfLife(life int) string { return fmt.Sprint("e", life) }
+
+func (m *feedModel) askHead(number uint64) { m.looks = append(m.looks, modelLook{number, m.info()}) }
+
+func (m *feedModel) readMissing(life, after uint64) {
+	m.reads = append(m.reads, modelRead{life, after})
+}
+
+func (m *feedModel) last() uint64 {
+	if m.stale {
+		return min(m.knows, uint64(len(m.log)))
+	}
+	return uint64(len(m.log))
+}
+
+func (m *feedModel) info() *streamInfo {
+	i := &streamInfo{}
+	i.Epoch, i.Last, i.First = epochOfLife(m.life), m.last(), m.last()+1
+	if i.Last > 0 {
+		i.LastTime = m.log[i.Last-1].Time
+	}
+	for seq := i.Last; seq > 0; seq-- {
+		if !m.gone[seq] {
+			i.First = seq
+		}
+	}
+	return i
+}
+
+// event implements feedOut.
+func (m *feedModel) event(e *wire.StoredEvent) {
+	life := m.lifeOf[e.Time]
+	switch {
+	case e.Seq != m.position+1:
+		m.t.Fatalf("behind %d came %d", m.position, e.Seq)
+	case life < m.feedLife:
+		m.t.Fatalf("event %d is of life %d, the feed in %d", e.Seq, life, m.feedLife)
+	case life == m.life && e.Topic != m.log[e.Seq-1].Topic:
+		m.t.Fatalf("event %d is another", e.Seq)
+	}
+	m.position = e.Seq
+}
+
+// gap implements feedOut.
+func (m *feedModel) gap(epoch string, after, first uint64) {
+	if epoch != "" {
+		if epoch != epochOfLife(m.life) && m.feedLife == m.life {
+			m.t.Fatalf("a gap to life %s in %d", epoch, m.life)
+		}
+		_, _ = fmt.Sscanf(epoch, "e%d", &m.feedLife)
+		after = 0
+	} else if after != m.position {
+		m.t.Fatalf("a gap behind %d at %d", after, m.position)
+	}
+	if m.feedLife == m.life {
+		for seq := after + 1; seq < first; seq++ {
+			if !m.gone[seq] {
+				m.t.Fatalf("a gap from %d to %d, and %d is there", after, first, seq)
+			}
+		}
+	}
+	m.position = first - 1
+}
+
+func (m *feedModel) store() {
+	m.stamp++
+	e := wire.StoredEvent{Topic: fmt.Sprint("t", m.stamp), Seq: uint64(len(m.log) + 1), Time: m.stamp}
+	m.lifeOf[m.stamp] = m.life
+	m.log = append(m.log, e)
+	m.wire = append(m.wire, &e)
+}
+
+func (m *feedModel) answerLook(i int, then bool) {
+	q := m.looks[i]
+	m.looks = append(m.looks[:i], m.looks[i+1:]...)
+	info := m.info()
+	if then && q.then.Epoch == info.Epoch {
+		info = q.then
+	}
+	if !m.begun && m.f.doubt && q.number >= m.f.doubtAt { // it starts, and may hand over what waits
+		m.begun, m.position, m.feedLife = true, info.Last, m.life
+	}
+	m.f.looked(q.number, info)
+}
+
+func (m *feedModel) answerRead(most int) {
+	q := m.reads[0]
+	m.reads = m.reads[1:]
+	page := &wire.StreamPage{}
+	for seq := q.after + 1; seq <= m.last() && len(page.Events) < most; seq++ {
+		if !m.gone[seq] {
+			page.Events = append(page.Events, m.log[seq-1])
+		}
+	}
+	page.End = len(page.Events) < most
+	m.f.read(q.life, page)
+}
+
+func (m *feedModel) pass(i int) {
+	e := *m.wire[i]
+	m.wire = append(m.wire[:i], m.wire[i+1:]...)
+	m.f.passed(&e)
+}
+
+// Whatever happens on the way, a feed hands over each event once and in order, and tells a gap where, and only where,
+// events are gone.
+func TestFeed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &feedModel{t: t, gone: map[uint64]bool{}, lifeOf: map[int64]int{}}
+		m.f.source, m.f.out = m, m
+		for range rapid.IntRange(0, 5).Draw(t, "before") {
+			m.store()
+		}
+		m.wire = nil
+		m.f.begin()
+		t.Repeat(map[string]func(*rapid.T){
+			"store": func(*rapid.T) { m.store() },
+			"store and pass on": func(*rapid.T) {
+				m.store()
+				m.pass(len(m.wire) - 1)
+			},
+			"pass on": func(t *rapid.T) {
+				if len(m.wire) > 0 {
+					m.pass(rapid.IntRange(0, min(2, len(m.wire)-1)).Draw(t, "which"))
+				}
+			},
+			"duplicate": func(t *rapid.T) {
+				if len(m.wire) > 0 {
+					m.wire = append(m.wire, m.wire[rapid.IntRange(0, len(m.wire)-1).Draw(t, "which")])
+				}
+			},
+			"lose": func(t *rapid.T) {
+				if len(m.wire) > 0 {
+					i := rapid.IntRange(0, len(m.wire)-1).Draw(t, "which")
+					m.wire = append(m.wire[:i], m.wire[i+1:]...)
+				}
+			},
+			"reconnect": func(*rapid.T) {
+				m.wire = nil
+				m.f.suspect()
+			},
+			"tail": func(*rapid.T) { m.f.look() },
+			"late": func(*rapid.T) { m.f.late() },
+			"answer": func(t *rapid.T) {
+				if len(m.looks) > 0 {
+					m.answerLook(rapid.IntRange(0, min(2, len(m.looks)-1)).Draw(t, "which"), rapid.Bool().Draw(t, "then"))
+				}
+			},
+			"no answer": func(*rapid.T) {
+				if len(m.looks) > 0 {
+					m.f.looked(m.looks[0].number, nil)
+					m.looks = m.looks[1:]
+				}
+			},
+			"read": func(t *rapid.T) {
+				if len(m.reads) > 0 {
+					m.answerRead(rapid.IntRange(1, 6).Draw(t, "most"))
+				}
+			},
+			"cannot read": func(*rapid.T) {
+				if len(m.reads) > 0 {
+					m.f.read(m.reads[0].life, nil)
+					m.reads = m.reads[1:]
+				}
+			},
+			"discard the oldest": func(t *rapid.T) {
+				for seq := range uint64(rapid.IntRange(0, len(m.log)).Draw(t, "up to")) {
+					m.gone[seq+1] = true
+				}
+			},
+			"discard one": func(t *rapid.T) {
+				if len(m.log) > 0 {
+					m.gone[uint64(rapid.IntRange(1, len(m.log)).Draw(t, "which"))] = true
+				}
+			},
+			"a leader that is behind": func(t *rapid.T) {
+				if !m.wasStale && len(m.log) > 0 {
+					m.stale, m.wasStale = true, true
+					m.knows = uint64(rapid.IntRange(0, len(m.log)).Draw(t, "knows"))
+				}
+			},
+			"a leader that is not": func(*rapid.T) { m.stale = false },
+			"made anew": func(*rapid.T) {
+				m.life++
+				m.log, m.wire, m.stale = nil, nil, false
+				m.gone = map[uint64]bool{}
+			},
+			"": func(t *rapid.T) {
+				if m.begun && m.f.position != m.position {
+					t.Fatalf("position %d, handed over up to %d", m.f.position, m.position)
+				}
+			},
+		})
+		// Nothing more is stored or passed on. What the timers of a follower do brings the rest.
+		m.stale, m.wire = false, nil
+		for range 50 {
+			m.f.look()
+			m.f.late()
+			for len(m.looks) > 0 {
+				m.answerLook(0, false)
+			}
+			for len(m.reads) > 0 {
+				m.answerRead(3)
+			}
+		}
+		if m.feedLife != m.life || m.position != uint64(len(m.log)) {
+			t.Fatalf("it has come to %d in life %d, the stream to %d in %d", m.position, m.feedLife, len(m.log), m.life)
+		}
+		if m.f.unfinished() || len(m.f.waiting) > 0 || m.f.waitingBytes != 0 {
+			t.Fatalf("unfinished: need %d, position %d, waiting %d", m.f.need, m.f.position, len(m.f.waiting))
+		}
+	})
+}

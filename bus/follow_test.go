@@ -1,0 +1,177 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// openKept opens a bus with the stream kept, which is ready.
+func openKept(t *testing.T, change func(*StreamOptions)) (*Stream, *bustest.Recorder) {
+	t.Helper()
+	kept := StreamOptions{Name: "kept", Topics: []string{"kept.>"}, MaxAge: time.Hour, Storage: StorageMemory}
+	change(&kept)
+	sink := bustest.NewRecorder()
+	b, err := Open(t.Context(), Options{Streams: []StreamOptions{kept}}, sink, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := b.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	s := b.streams[0]
+	testkit.Eventually(t, "the stream", func() bool { ready, _ := s.Ready(); return ready })
+	return s, sink
+}
+
+// deafen has the feed miss what the leader passes on, until the function it gives is called.
+func deafen(t *testing.T, s *Stream) (listen func()) {
+	t.Helper()
+	f := s.follower
+	do := func(g func() error) {
+		done := make(chan error, 1)
+		f.post(func() { done <- g() })
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(func() error { return f.nats.Unsubscribe() })
+	return func() {
+		do(func() (err error) {
+			f.nats, err = s.bus.sc.conn.ChanSubscribe(s.republished+">", f.msgs)
+			return err
+		})
+	}
+}
+
+// whole says whether what came is events first to last, each once, and their chain.
+func whole(t *testing.T, got []bustest.Stored, first, last uint64) {
+	t.Helper()
+	prev := map[string]uint64{}
+	for i, e := range got {
+		if before, ok := prev[e.Topic]; e.First != 0 || e.Seq != first+uint64(i) || ok && e.Prev != before {
+			t.Fatalf("event %d is %+v, before it on the topic %d", i, e, before)
+		}
+		prev[e.Topic] = e.Seq
+	}
+	if n := last - first + 1; uint64(len(got)) != n {
+		t.Fatalf("%d events, want %d", len(got), n)
+	}
+}
+
+// What was stored and not passed on comes, though nothing follows it: the tail; and in front of what follows: a hole.
+func TestWhatIsNotPassedOnIsRead(t *testing.T) {
+	s, sink := openKept(t, func(*StreamOptions) {})
+	bustest.MustStore(t, s, "kept.a", "1")
+	bustest.Subscribe(t, s.bus, 1, "kept.>")
+	bustest.MustStore(t, s, "kept.a", "2")
+	sink.StoredFor(t, 1, 1)
+	listen := deafen(t, s)
+	for i := range 1200 { // more than one page
+		bustest.MustStore(t, s, fmt.Sprint("kept.", i%5), "3")
+	}
+	whole(t, sink.StoredFor(t, 1, 1201), 2, 1202)
+	for range 3 {
+		bustest.MustStore(t, s, "kept.b", "4")
+	}
+	listen()
+	bustest.MustStore(t, s, "kept.a", "5")
+	got := sink.StoredFor(t, 1, 1205)
+	whole(t, got, 2, 1206)
+	if e := got[1204]; e.Topic != "kept.a" || e.Prev != 2 {
+		t.Errorf("%+v", e)
+	}
+	if st := s.Stats(); st.Healed < 1203 || st.Gaps != 0 || st.Position != 1206 || st.Stored != 1206 || st.Last < 1202 {
+		t.Errorf("%+v", st)
+	}
+	if !s.Recent(1000, 1206, "kept.>", func(*wire.StoredEvent) bool { return true }) {
+		t.Error("what was read is not in the window")
+	}
+}
+
+// What is gone before it could be read is told.
+func TestGap(t *testing.T) {
+	s, sink := openKept(t, func(o *StreamOptions) { o.MaxPerTopic = 2 })
+	bustest.Subscribe(t, s.bus, 1, "kept.a")
+	bustest.Subscribe(t, s.bus, 2, "kept.*")
+	bustest.MustStore(t, s, "kept.a", "1")
+	sink.StoredFor(t, 1, 1)
+	deafen(t, s)
+	for range 10 {
+		bustest.MustStore(t, s, "kept.a", "2")
+	}
+	for _, h := range []uint32{1, 2} {
+		got := sink.StoredFor(t, h, 4)
+		last := uint64(1)
+		for _, e := range got {
+			if e.First != 0 {
+				if e.Seq != last {
+					t.Errorf("a gap behind %d at %d", e.Seq, last)
+				}
+				last = e.First - 1
+				continue
+			}
+			if last++; e.Seq != last && last != 2 {
+				t.Errorf("behind %d came %+v", last-1, e)
+			}
+			last = e.Seq
+		}
+		if last != 11 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if st := s.Stats(); st.Gaps == 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A stream that was removed and made again has another epoch, and its subscribers hear of it.
+func TestStreamMadeAnew(t *testing.T) {
+	s, sink := openKept(t, func(*StreamOptions) {})
+	bustest.Subscribe(t, s.bus, 1, "kept.>")
+	for range 5 {
+		bustest.MustStore(t, s, "kept.a", "1")
+	}
+	sink.StoredFor(t, 1, 5)
+	before, err := s.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(s.bus.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "notify-kept"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), s.want); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if seq := bustest.MustStore(t, s, "kept.a", "2"); seq != uint64(i+1) {
+			t.Fatalf("seq %d", seq)
+		}
+	}
+	after, err := s.Head(t.Context())
+	if err != nil || after.Epoch == before.Epoch {
+		t.Fatalf("%+v, before %+v, %v", after, before, err)
+	}
+	got := sink.StoredFor(t, 1, 9)
+	whole(t, got[:5], 1, 5)
+	if gap := got[5]; gap.Epoch != after.Epoch || gap.First != 1 || gap.Seq != 0 {
+		t.Errorf("%+v", gap)
+	}
+	whole(t, got[6:], 1, 3)
+}

@@ -1,0 +1,96 @@
+package bus
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/notifyd/notifyd/wire"
+)
+
+// A window has the last events of a feed in memory, for subscribers that were away for a moment. The feed's goroutine
+// writes it.
+type window struct {
+	mu     sync.RWMutex
+	from   uint64             // it has everything behind this position
+	events []wire.StoredEvent // ascending; those that are there are not changed
+	bytes  int
+}
+
+const (
+	windowEvents = 4 << 10
+	windowBytes  = 8 << 20
+)
+
+func sizeOf(e *wire.StoredEvent) int { return len(e.Topic) + len(e.Data) }
+
+func (w *window) add(e *wire.StoredEvent) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, *e)
+	w.bytes += sizeOf(e)
+	for len(w.events) > windowEvents || w.bytes > windowBytes {
+		first := &w.events[0]
+		w.bytes -= sizeOf(first)
+		w.from = first.Seq
+		w.events = w.events[1:]
+	}
+}
+
+// reset empties it.
+func (w *window) reset(from uint64) {
+	w.mu.Lock()
+	w.from, w.events, w.bytes = from, nil, 0
+	w.mu.Unlock()
+}
+
+// between gives the events behind after and up to upTo. ok is false if they are not all there.
+func (w *window) between(after, upTo uint64) (events []wire.StoredEvent, ok bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if after < w.from {
+		return nil, false
+	}
+	i, j := w.search(after+1), len(w.events)
+	if upTo < math.MaxUint64 {
+		j = w.search(upTo + 1)
+	}
+	return w.events[i:max(i, j)], true
+}
+
+// find gives the event at a position, nil if it is not there.
+func (w *window) find(seq uint64) *wire.StoredEvent {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if i := w.search(seq); i < len(w.events) && w.events[i].Seq == seq {
+		return &w.events[i]
+	}
+	return nil
+}
+
+// search gives the index of the first event at seq or behind it. mu is held.
+func (w *window) search(seq uint64) int {
+	i, _ := slices.BinarySearchFunc(w.events, seq, func(e wire.StoredEvent, seq uint64) int { return cmp.Compare(e.Seq, seq) })
+	return i
+}
+
+// RecentFrom gives the position behind which [Stream.Recent] has everything.
+func (s *Stream) RecentFrom() uint64 {
+	w := &s.follower.feed.window
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.from
+}
+
+// Recent calls f for each event behind after and up to upTo that pattern matches, from memory, until f returns false. It
+// returns false, and calls nothing, if memory does not reach back that far. f must not change the event.
+func (s *Stream) Recent(after, upTo uint64, pattern string, f func(*wire.StoredEvent) (more bool)) bool {
+	events, ok := s.follower.feed.window.between(after, upTo)
+	for i := range events {
+		if e := &events[i]; wire.Covers(pattern, e.Topic) && !f(e) {
+			break
+		}
+	}
+	return ok
+}
