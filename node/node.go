@@ -138,7 +138,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	if n.Verifier, err = authz.NewContext(ctx, n.authOptions(o.Auth, recheck, verifying)); err != nil {
 		return nil, &StartError{"Auth", err}
 	}
-	o.Server.Node, o.Server.Shards, o.Bus.Shards = id, busShards, busShards
+	o.Server.Node, o.Server.Shards, o.Bus.Shards = id, busShards+len(o.Bus.Streams), busShards
 	asked, lowered := o.Server.Loop.Connections, false
 	if o.Server.Loop.Connections, lowered = boundConnections(asked); lowered {
 		n.log.Warn("the process has too few descriptors for limits.connections, taking fewer; raise ulimit -n or LimitNOFILE",
@@ -174,7 +174,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err = n.Server.Start(n.listener, n.Bus, nil, shared{n.store, n.revocations}); err != nil {
+	if err = n.Server.Start(n.listener, n.Bus, streamsOf(n.Bus), shared{n.store, n.revocations}); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
