@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -295,4 +297,58 @@ func TestForwardedBehindProxies(t *testing.T) {
 	if answer := x.visit(t, "127.0.0.8").upgrade("/v1/ws"); answer.StatusCode != http.StatusSwitchingProtocols {
 		t.Error(answer.Status)
 	}
+}
+
+// The pause after bad signatures is for the client that sent them: not for others behind the same proxy, and for each of
+// its connections.
+func TestPenaltyBehindProxies(t *testing.T) {
+	t.Parallel()
+	keys := newIssuer(t)
+	token := keys.publisher(t, time.Hour, "rooms.>")
+	signature := strings.LastIndexByte(token, '.') + 1
+	forged := func(n int) string { // another for each n
+		wrong := "A"
+		if token[signature+n] == 'A' {
+			wrong = "B"
+		}
+		return token[:signature+n] + wrong + token[signature+n+1:]
+	}
+	const offender, other = "127.0.0.7", "127.0.0.8"
+	eachProxy(t, true, func(t *testing.T, p proxySample) {
+		x := behind(t, p, keys, nil, "--limits.penalty=10m")
+		open := func(from string) *visitor {
+			t.Helper()
+			v := x.visit(t, from)
+			if answer := v.upgrade("/v1/ws"); answer.StatusCode != http.StatusSwitchingProtocols {
+				t.Fatal(answer.Status, answer.body)
+			}
+			return v
+		}
+		forge := func(v *visitor, n int) {
+			t.Helper()
+			v.send(publishFrame("forged", "rooms.1", forged(n), "1"))
+			v.want(`"code":"token_invalid"`)
+		}
+		// Each is answered at once, and its connection read on after a pause: 160 s for the sixteenth.
+		var last *visitor
+		for n := range 16 {
+			last = open(offender)
+			forge(last, n)
+		}
+		last.send(`{"type":"ping","id":"held"}`)
+		v := open(other)
+		for n := range 2 {
+			forge(v, 30+n)
+		}
+		v.send(publishFrame("good", "rooms.1", token, "1"))
+		v.want(`{"type":"ack","id":"good"}`)
+		// A good token from the offender's address is no offence.
+		w := open(offender)
+		w.send(publishFrame("good", "rooms.1", token, "1"))
+		w.want(`{"type":"ack","id":"good"}`)
+		_ = last.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if b, err := last.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the offender is read on: %q, %v", b, err)
+		}
+	})
 }

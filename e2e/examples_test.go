@@ -90,7 +90,7 @@ type document struct {
 // paragraph before it, if it ends with one: "Put this into `a.go`:".
 type block struct{ lang, file, text string }
 
-var fence = regexp.MustCompile("(?ms)(?:`([^`\n]+)`:\n\n)?^```(sh|go|js|html|json|yaml|text|nginx|haproxy|caddy|apache)\n(.*?)^```$")
+var fence = regexp.MustCompile("(?ms)(?:`([^`\n]+)`:\n\n)?^```(sh|go|js|jsx|html|json|yaml|text|nginx|haproxy|caddy|apache)\n(.*?)^```$")
 
 func readDocument(t *testing.T, name string) *document {
 	t.Helper()

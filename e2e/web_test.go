@@ -257,3 +257,87 @@ func TestWebClientRestarts(t *testing.T) {
 		stepsInChromium(t, dist, webTask{Steps: "rounds", Strategy: "first-message", Count: count})
 	})
 }
+
+// The examples of the client's README, as they are printed, in a page that is served by the issuer of its tokens.
+func TestWebClientReadme(t *testing.T) {
+	t.Parallel()
+	webDist(t)
+	d := readDocument(t, "web/client/README.md")
+	keys := newIssuer(t)
+	files := http.NewServeMux()
+	site := httptest.NewServer(files)
+	t.Cleanup(site.Close)
+	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--origins="+site.URL)
+	here := []string{"wss://push.example.com/v1/ws", node.url}
+	first, iterator, component := d.next(t, "js", here...).text, d.next(t, "js", here...).text, d.next(t, "jsx", here...).text
+	if d.used != len(d.blocks) {
+		t.Errorf("nothing runs %q", d.blocks[d.used].text)
+	}
+
+	// Compiled where the package finds itself by its name, as it is where it is installed.
+	folder, err := os.MkdirTemp(webClient, "readme-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	compile := func(name, source string) {
+		t.Helper()
+		write(t, folder, name+".jsx", source)
+		path := filepath.Base(folder) + "/" + name
+		cmd := exec.Command("node_modules/.bin/esbuild", "--bundle", "--format=esm", "--jsx=automatic", "--log-level=warning", "--outfile="+path+".out.js", path+".jsx")
+		cmd.Dir = webClient
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s\n%s", name, err, out, source)
+		}
+	}
+	compile("events", first+`
+		const again = setInterval(() => client.publish('rooms.7', { text: 'bye', last: true }), 200)
+		`+iterator+`
+		clearInterval(again)
+		console.log('the loop has ended')`)
+	compile("room", `import { createRoot } from 'react-dom/client'
+		`+component+`
+		const getToken = async () => (await fetch('/token')).text()
+		createRoot(document.getElementById('root')).render(
+			<Room url="`+node.url+`" user="ann" room="42" getToken={getToken} onMessage={({ data }) => console.log('a message', data)} />)`)
+
+	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]}}`)
+	files.HandleFunc("/token", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(token)) })
+	files.HandleFunc("/page/{name}/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = fmt.Fprintf(w, `<!doctype html><title>README</title><pre id="log"></pre><p id="root"></p><script>
+			console.log = (...x) => document.getElementById('log').append(x.map((v) => (typeof v === 'string' ? v : JSON.stringify(v))).join(' ') + '\n')
+			for (const kind of ['error', 'unhandledrejection']) addEventListener(kind, (e) => console.log(String(e.reason ?? e.message)))
+			</script><script type="module" src="/built/%s.out.js"></script>`, r.PathValue("name"))
+	})
+	files.Handle("/built/", http.StripPrefix("/built/", http.FileServer(http.Dir(folder))))
+	b := browser{startScript(t, "page.mjs", chromium(t))}
+	shows := func(page string, texts ...string) {
+		t.Helper()
+		body := ""
+		defer func() {
+			if t.Failed() {
+				t.Logf("the page shows %q", body)
+			}
+		}()
+		eventually(t, fmt.Sprintf("%s shows %q", page, texts), func() bool {
+			body = b.do(t, site.URL+page, "text", map[string]any{}).Body
+			for _, text := range texts {
+				if !strings.Contains(body, text) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	shows("/page/events", `rooms.42 {"text":"hello"}`, `rooms.7 {"text":"bye","last":true}`, "the loop has ended")
+
+	p := dialCoder(t, "publisher", node.url)
+	eventually(t, "the component shows an event", func() bool {
+		p.publish(t, "rooms.42", token, `{"text":"to the room"}`) // until it has subscribed
+		body := b.do(t, site.URL+"/page/room", "text", map[string]any{}).Body
+		return strings.Contains(body, "\nto the room") && strings.Contains(body, `a message {"text":"to the room"}`)
+	})
+	p.publish(t, "rooms.42", token, `{"text":"the latest"}`)
+	shows("/page/room", "\nthe latest")
+}
