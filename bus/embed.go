@@ -146,8 +146,16 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 			// On loopback, without a password. Not for the buckets: a client that writes there undoes revocations,
 			// and one that reads the answers there has tickets.
 			events := &server.SubjectPermission{Allow: []string{o.Prefix + ".ev.>"}}
+			publish := &server.SubjectPermission{Allow: events.Allow}
+			// Nor to streams: JetStream sends its answer wherever the publisher wants it, into a bucket too, and believes
+			// the headers that name a publisher.
+			for _, s := range o.Streams {
+				for _, topic := range s.Topics {
+					publish.Deny = append(publish.Deny, o.Prefix+".ev."+topic)
+				}
+			}
 			opts.Users = append(opts.Users, &server.User{
-				Username: "events", Permissions: &server.Permissions{Publish: events, Subscribe: events},
+				Username: "events", Permissions: &server.Permissions{Publish: publish, Subscribe: events},
 			})
 			opts.NoAuthUser = "events"
 		}

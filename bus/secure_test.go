@@ -413,7 +413,7 @@ func TestServerTakesLess(t *testing.T) {
 func TestListenWithoutPassword(t *testing.T) {
 	addr := fmt.Sprintf("127.0.0.1:%d", testkit.NewNATS(t).Port)
 	sink := bustest.NewRecorder()
-	b := open(t, bus.Options{Embedded: bus.Embedded{Listen: addr}}, sink)
+	b := open(t, bus.Options{Embedded: bus.Embedded{Listen: addr}, Streams: []bus.StreamOptions{kept()}}, sink)
 	js, err := jetstream.New(b.Conn())
 	if err != nil {
 		t.Fatal(err)
@@ -431,15 +431,16 @@ func TestListenWithoutPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	for _, subject := range []string{"$KV.notify_x.key", "$JS.API.STREAM.PURGE.KV_notify_x", "$JS.API.STREAM.DELETE.KV_notify_x", "$SYS.REQ.SERVER.PING", "notify.x", "else"} {
-		if err := nc.PublishRequest(subject, "notify.ev.answer", nil); err != nil {
+	for _, subject := range []string{"notify.ev.kept.a", "notify.ev.also.b", "notify.st.kept.notify.ev.kept.a", "$KV.notify_x.key", "$JS.API.STREAM.PURGE.KV_notify_x", "$JS.API.STREAM.DELETE.KV_notify_x", "$SYS.REQ.SERVER.PING", "notify.x", "else"} {
+		// JetStream would answer into the bucket.
+		if err := nc.PublishRequest(subject, "$KV.notify_x.key", nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-denied; !errors.Is(err, nats.ErrPermissionViolation) {
 			t.Errorf("%s: %v", subject, err)
 		}
 	}
-	for _, subject := range []string{">", "_INBOX.>", "$KV.>", "$JS.>", "notify.>", "*.ev.>"} {
+	for _, subject := range []string{">", "_INBOX.>", "$KV.>", "$JS.>", "notify.>", "notify.st.>", "*.ev.>"} {
 		if _, err := nc.SubscribeSync(subject); err != nil {
 			t.Fatal(err)
 		}

@@ -75,7 +75,7 @@ type natsConfig struct {
 	TLSCert       string        `help:"Client certificate for nats.url, or the certificate of nats.listen and nats.cluster_listen." placeholder:"FILE" name:"tls-cert"`
 	TLSKey        string        `help:"Key of the certificate." placeholder:"FILE" name:"tls-key"`
 	Prefix        string        `help:"First part of every NATS subject: PREFIX.ev.TOPIC." default:"notify"`
-	Listen        string        `help:"Port of the embedded server for other NATS clients, who may do everything with the password. On loopback it may be left out: they publish and receive events then. Empty: no port." placeholder:"[USER:PASSWORD@]HOST:PORT"`
+	Listen        string        `help:"Port of the embedded server for other NATS clients, who may do everything with the password. On loopback it may be left out: they publish (not to streams) and receive events then. Empty: no port." placeholder:"[USER:PASSWORD@]HOST:PORT"`
 	ClusterName   string        `help:"Name of the cluster that embedded servers form." placeholder:"NAME"`
 	ClusterListen string        `help:"Address for the other nodes of the cluster, with the same password on all. On loopback it may be left out." placeholder:"[USER:PASSWORD@]HOST:PORT"`
 	Routes        []string      `help:"Another node of the cluster, nats://HOST:PORT. Repeatable." placeholder:"URL"`
