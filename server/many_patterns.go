@@ -39,7 +39,7 @@ func (s *Server) deliverMany(topics []*topic, e *wire.StoredEvent) {
 	own := *e
 	own.Data = bytes.Clone(e.Data)
 	for _, l := range s.engine.Loops() {
-		l.DeliverFunc(len(own.Data)+8*len(topics), func() { s.deliverToMany(l, topics, &own) })
+		l.DeliverBy(len(own.Data)+8*len(topics), func() { s.deliverToMany(l, topics, &own) })
 	}
 }
 

@@ -6,10 +6,9 @@
 // through its inbox ([Loop.Post], [Loop.Deliver]), which has one; the loop takes
 // it once a turn.
 //
-// A turn of a loop is: wait for sockets, read and parse what came, take what
-// the inbox holds, merge it into one contiguous batch a [Group], write each
-// batch to each member with one write(2), close what has ended, sweep
-// deadlines once a second.
+// turn.go says what a turn of a loop is and in which order it does what. What the inbox
+// holds is merged into one contiguous batch a [Group], which is written to each member
+// with one write(2).
 //
 // The package knows frames and nothing of what they carry. A [Handler] gives
 // them meaning: notifyd's, or an echo server.

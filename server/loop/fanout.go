@@ -1,46 +1,111 @@
 package loop
 
+import "math"
+
 // fanout is what a loop writes to its groups.
 type fanout struct {
-	due        []*Group // those with a batch to be written
-	unflushed  int      // bytes that DeliverNow has merged since the last flush
-	prefetched int32    // has no meaning; it keeps prefetch's reads
+	lanes      [lanes]lane
+	turn       int   // the lane behind the first that had its slice last
+	backlog    int   // bytes that groups are due
+	written    int   // bytes that the inbox has not been told of yet; less than 0: it has not been told of more
+	prefetched int32 // has no meaning; it keeps prefetch's reads
 
-	// Of flushByConn; empty between flushes, but for firstBySlot.
-	deliveries  []delivery
-	receivers   []*Conn
-	firstBySlot []int32 // the first of a connection's deliveries, or none
-	joins       []int32 // the deliveries whose batches are joined
-	joined      []byte
+	// Of a connection that is written to by connection; empty between two.
+	joins  []int32 // the deliveries whose batches are joined
+	joined []byte
+
+	firstBySlot []int32 // the first of a connection's deliveries, or none; all none but in list
 }
 
-// DeliverNow is [Loop.Deliver] from l's own goroutine: b is written in this turn,
-// behind what came before it.
+// lane is the groups of about one size that are due something.
+type lane struct {
+	due []*Group // wait for the next round
+	round
+}
+
+// round is the batches that are being written: of one group to member after member, of
+// several to connection after connection, so that one that is in more than one of them
+// receives what it is due with one write(2).
+type round struct {
+	groups     []*Group // none: no round is under way
+	deliveries []delivery
+	receivers  []receiver
+	next       int // the receivers before it have been served
+}
+
+// delivery is the batch of one group for one member. The deliveries of a connection are
+// a list.
+type delivery struct {
+	group      *Group
+	member     *Member
+	next, last int32 // indices in round.deliveries; last is kept in a list's first
+}
+
+// receiver is a connection and the first of its deliveries.
+type receiver struct {
+	conn  *Conn
+	first int32
+}
+
+const (
+	none = -1
+	// maxDeliveries bounds the deliveries of a round of several groups.
+	maxDeliveries = 8 << 10
+	// maxJoined is the largest batch that is copied behind others to save a write(2): so
+	// many bytes are copied in less time than the call takes.
+	maxJoined = 16 << 10
+	// flushJoined is the size at which joined batches are written.
+	flushJoined = 64 << 10
+)
+
+func (f *fanout) empty() bool {
+	for i := range f.lanes {
+		if !f.lanes[i].empty() {
+			return false
+		}
+	}
+	return true
+}
+
+func (x *lane) empty() bool { return len(x.due)+len(x.groups) == 0 }
+
+// laneOf is the lane of a group with so many members.
+func laneOf(members int) uint8 {
+	for i, most := range laneMembers {
+		if members <= most {
+			return uint8(i)
+		}
+	}
+	return lanes - 1
+}
+
+// DeliverNow is [Loop.Deliver] from l's own goroutine: b is written behind what came before
+// it.
 func (l *Loop) DeliverNow(g *Group, b *Batch) {
-	f := &l.fanout
-	f.unflushed += len(b.b)
-	if l.merge(g, b); f.unflushed > maxUnflushed {
+	l.fanout.written -= len(b.b) // the inbox counts it, too
+	if l.merge(g, b); l.fanout.backlog > inboxBytes {
 		l.flush()
 	}
 }
 
-// maxUnflushed bounds what DeliverNow merges before it is written.
-const maxUnflushed = 1 << 20
-
-// merge adds b to what g is due this turn. It takes over a reference of b.
-// Past mergeBytes the group is flushed at once and a new batch begun, so that a
-// turn's memory does not grow with what the inbox held.
+// merge adds b to what g is due. It takes over a reference of b. Past mergeBytes what
+// g is due is written at once, so that the batches that wait for slow peers stay small.
 func (l *Loop) merge(g *Group, b *Batch) {
-	switch {
-	case g.due == nil:
+	f := &l.fanout
+	if g.due != nil && len(g.due.b)+len(b.b) > l.eng.mergeBytes {
+		l.finish(&f.lanes[g.lane])
+	}
+	f.backlog += len(b.b)
+	if g.due == nil {
 		g.due, g.merged = b, false
-		l.fanout.due = append(l.fanout.due, g)
+		if g.writing == nil {
+			g.lane = laneOf(len(g.members))
+		}
+		x := &f.lanes[g.lane]
+		x.due = append(x.due, g)
 		return
-	case len(g.due.b)+len(b.b) > l.eng.mergeBytes:
-		l.flushGroup(g)
-		g.due, g.merged = b, false
-		return
-	case !g.merged:
+	}
+	if !g.merged {
 		m := NewBatch()
 		m.b, m.n = append(m.b, g.due.b...), g.due.n
 		g.due.Release()
@@ -51,23 +116,76 @@ func (l *Loop) merge(g *Group, b *Batch) {
 	b.Release()
 }
 
-// flush writes what every group is due.
+// flush writes all that groups are due.
 func (l *Loop) flush() {
-	f := &l.fanout
-	f.unflushed = 0
-	switch len(f.due) {
-	case 0:
-		return
-	case 1:
-		l.flushGroup(f.due[0])
-	default:
-		l.flushByConn()
+	for i := range l.fanout.lanes {
+		l.finish(&l.fanout.lanes[i])
 	}
-	clear(f.due)
-	f.due = f.due[:0]
 }
 
-// clockEvery is after how many members, at 4 µs and more each, a flush looks at
+// finish writes all that the groups of a lane are due.
+func (l *Loop) finish(x *lane) { l.writeSlice(x, math.MaxInt) }
+
+// writeSlice writes to n members, or as often, of what the groups of a lane are due.
+func (l *Loop) writeSlice(x *lane, n int) {
+	for n > 0 && !x.empty() {
+		if len(x.groups) == 0 {
+			l.begin(x)
+		}
+		done := false
+		if len(x.groups) == 1 {
+			g := x.groups[0]
+			n -= l.writeMembers(g, n)
+			done = g.left == 0
+		} else {
+			n -= l.writeReceivers(&x.round, n)
+			done = x.next == len(x.receivers)
+		}
+		if done {
+			l.end(&x.round)
+		}
+	}
+}
+
+// begin begins a round: it takes the groups that became due first.
+func (l *Loop) begin(x *lane) {
+	n, members := 0, 0
+	for ; n < len(x.due); n++ {
+		if members += len(x.due[n].members); n > 0 && members > maxDeliveries {
+			break
+		}
+	}
+	x.groups = append(x.groups, x.due[:n]...)
+	rest := copy(x.due, x.due[n:])
+	clear(x.due[rest:])
+	x.due = x.due[:rest]
+	for _, g := range x.groups {
+		g.writing, g.due = g.due, nil
+	}
+	if n == 1 {
+		x.groups[0].left = int32(len(x.groups[0].members))
+	} else {
+		l.list(&x.round)
+	}
+}
+
+// end ends a round of which all has been written.
+func (l *Loop) end(r *round) {
+	for _, g := range r.groups {
+		b := g.writing
+		g.writing = nil
+		l.stat.batch(b.n)
+		l.fanout.backlog -= len(b.b)
+		l.fanout.written += len(b.b)
+		b.Release()
+	}
+	clear(r.groups)
+	clear(r.deliveries)
+	clear(r.receivers)
+	*r = round{groups: r.groups[:0], deliveries: r.deliveries[:0], receivers: r.receivers[:0]}
+}
+
+// clockEvery is after how many members, at 4 µs and more each, a slice looks at
 // the clock again: a batch for 10,000 must not outlive a token by the time
 // that the first 9,999 took.
 const clockEvery = 64
@@ -86,23 +204,21 @@ func (l *Loop) prefetch(members []*Member) {
 	l.fanout.prefetched = x
 }
 
-// flushGroup writes g's batch to each member: one write(2) a member, no copy.
-// The member in hand may leave during the walk, when it has expired; walking
-// from the end makes that move only members that were already served. Those
-// whose connections fail leave after it (see endAfterTurn).
-func (l *Loop) flushGroup(g *Group) {
-	b := g.due
-	g.due = nil
-	n := len(g.members)
-	served := 0
-	for i := n - 1; i >= 0; i-- {
+// writeMembers writes g's batch to n of its members: one write(2) a member, no copy. It
+// returns to how many it came. A member may join or leave between two slices, and that
+// in hand within one, when it has expired: see [Member.Leave]. Those whose connections
+// fail leave after the turn (see endAfterTurn).
+func (l *Loop) writeMembers(g *Group, n int) (came int) {
+	b, served := g.writing, 0
+	for ; g.left > 0 && came < n; came++ {
 		if l.unclocked++; l.unclocked >= clockEvery {
 			l.readClock()
 		}
-		if (n-1-i)%prefetchMembers == 0 {
-			l.prefetch(g.members[max(0, i+1-prefetchMembers) : i+1])
+		if came%prefetchMembers == 0 {
+			l.prefetch(g.members[max(0, g.left-prefetchMembers):g.left])
 		}
-		m := g.members[i]
+		g.left--
+		m := g.members[g.left]
 		switch {
 		case m.Conn.state != stateOpen:
 		case l.now >= m.Until:
@@ -112,102 +228,77 @@ func (l *Loop) flushGroup(g *Group) {
 			served++
 		}
 	}
-	l.stat.batch(b.n)
+	g.writing = b
 	l.stat.served(b.n, served)
-	b.Release()
+	return came
 }
 
-// delivery is the batch of one group for one member, when several groups are due. The
-// deliveries of a connection are a list.
-type delivery struct {
-	group      *Group
-	member     *Member
-	next, last int32 // indices in fanout.deliveries; last is kept in a list's first
-}
-
-const (
-	none = -1
-	// maxDeliveries bounds how many deliveries are listed before they are written, but
-	// for those of one group.
-	maxDeliveries = 4 << 10
-	// maxJoined is the largest batch that is copied behind others to save a write(2): so
-	// many bytes are copied in less time than the call takes.
-	maxJoined = 16 << 10
-	// flushJoined is the size at which joined batches are written.
-	flushJoined = 64 << 10
-)
-
-// flushByConn is flushGroup for several groups: a connection that is in more than one
-// receives what it is due with one write(2).
-func (l *Loop) flushByConn() {
+// list lists the deliveries of a round by connection.
+func (l *Loop) list(r *round) {
 	f := &l.fanout
 	for len(f.firstBySlot) < len(l.conns) {
 		f.firstBySlot = append(f.firstBySlot, none)
 	}
-	for _, g := range f.due {
+	for _, g := range r.groups {
 		for _, m := range g.members {
-			i := int32(len(f.deliveries))
-			f.deliveries = append(f.deliveries, delivery{g, m, none, i})
+			i := int32(len(r.deliveries))
+			r.deliveries = append(r.deliveries, delivery{g, m, none, i})
 			if first := &f.firstBySlot[m.Conn.slot]; *first == none {
 				*first = i
-				f.receivers = append(f.receivers, m.Conn)
+				r.receivers = append(r.receivers, receiver{m.Conn, i})
 			} else {
-				last := &f.deliveries[*first].last
-				f.deliveries[*last].next = i
+				last := &r.deliveries[*first].last
+				r.deliveries[*last].next = i
 				*last = i
 			}
 		}
-		if len(f.deliveries) >= maxDeliveries {
-			l.writeDeliveries()
-		}
 	}
-	l.writeDeliveries()
-	for _, g := range f.due {
-		l.stat.batch(g.due.n)
-		g.due.Release()
-		g.due = nil
+	for _, x := range r.receivers {
+		f.firstBySlot[x.conn.slot] = none
 	}
 }
 
-// writeDeliveries writes the deliveries that are listed.
-func (l *Loop) writeDeliveries() {
-	f := &l.fanout
-	for _, c := range f.receivers {
-		first := f.firstBySlot[c.slot]
-		f.firstBySlot[c.slot] = none
-		for i := first; i != none; i = f.deliveries[i].next {
-			if l.unclocked++; l.unclocked >= clockEvery {
-				l.readClock()
-			}
-			g, m := f.deliveries[i].group, f.deliveries[i].member
-			switch {
-			case c.state != stateOpen || m.group != g: // it left when another expired
-			case l.now >= m.Until:
-				l.sendJoined(c) // before c is closed, perhaps
-				l.eng.handler.Expired(m)
-			case len(g.due.b) > maxJoined || f.deliveries[first].next == none:
-				l.sendJoined(c)
-				g.due = m.sendShared(g.due)
-				l.stat.served(g.due.n, 1)
-			default:
-				f.joined = append(f.joined, g.due.b...)
-				f.joins = append(f.joins, i)
-				l.stat.served(g.due.n, 1)
-				if len(f.joined) >= flushJoined {
-					l.sendJoined(c)
-				}
+// writeReceivers writes to the next receivers, n times or a little more often. It returns
+// how often, a receiver counting once at least.
+func (l *Loop) writeReceivers(r *round, n int) (times int) {
+	for ; r.next < len(r.receivers) && times < n; r.next++ {
+		before := l.stat.writes
+		l.writeReceiver(r, r.receivers[r.next])
+		times += max(1, int(l.stat.writes-before))
+	}
+	return times
+}
+
+func (l *Loop) writeReceiver(r *round, to receiver) {
+	f, c := &l.fanout, to.conn
+	for i := to.first; i != none; i = r.deliveries[i].next {
+		if l.unclocked++; l.unclocked >= clockEvery {
+			l.readClock()
+		}
+		g, m := r.deliveries[i].group, r.deliveries[i].member
+		switch {
+		case c.state != stateOpen || m.group != g: // it has left
+		case l.now >= m.Until:
+			l.sendJoined(r, c) // before c is closed, perhaps
+			l.eng.handler.Expired(m)
+		case len(g.writing.b) > maxJoined || r.deliveries[to.first].next == none:
+			l.sendJoined(r, c)
+			g.writing = m.sendShared(g.writing)
+			l.stat.served(g.writing.n, 1)
+		default:
+			f.joined = append(f.joined, g.writing.b...)
+			f.joins = append(f.joins, i)
+			l.stat.served(g.writing.n, 1)
+			if len(f.joined) >= flushJoined {
+				l.sendJoined(r, c)
 			}
 		}
-		l.sendJoined(c)
 	}
-	clear(f.receivers)
-	f.receivers = f.receivers[:0]
-	clear(f.deliveries)
-	f.deliveries = f.deliveries[:0]
+	l.sendJoined(r, c)
 }
 
 // sendJoined writes what is joined, the batches of the deliveries in joins, to c.
-func (l *Loop) sendJoined(c *Conn) {
+func (l *Loop) sendJoined(r *round, c *Conn) {
 	f := &l.fanout
 	if len(f.joins) == 0 {
 		return
@@ -220,10 +311,10 @@ func (l *Loop) sendJoined(c *Conn) {
 		n, ok = c.write(f.joined)
 	}
 	for _, i := range f.joins {
-		x := &f.deliveries[i]
-		size := len(x.group.due.b)
+		x := &r.deliveries[i]
+		size := len(x.group.writing.b)
 		if ok && n < size && c.state == stateOpen {
-			x.group.due = c.keepPending(x.group.due, n, x.member)
+			x.group.writing = c.keepPending(x.group.writing, n, x.member)
 		}
 		n = max(0, n-size)
 	}

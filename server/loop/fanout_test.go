@@ -78,14 +78,14 @@ func TestOrder(t *testing.T) {
 	var want []string
 	big := strings.Repeat("b", 10_000) // past what a turn merges
 	l.Deliver(&g, batch("nobody hears it"))
-	l.Post(func() { g.Join(&Member{Conn: c, Until: forever}) })
+	l.DeliverFunc(0, func() { g.Join(&Member{Conn: c, Until: forever}) })
 	for i := range 3 {
 		for range 3 {
 			l.Deliver(&g, batch(big))
 			want = append(want, big)
 		}
 		s := fmt.Sprint("sent ", i)
-		l.Post(func() { c.Send(ws.OpText, []byte(s)) })
+		l.DeliverFunc(0, func() { c.Send(ws.OpText, []byte(s)) })
 		want = append(want, s)
 	}
 	l.take()
@@ -155,9 +155,9 @@ func TestDeliverFuncInOrder(t *testing.T) {
 	l.DeliverFunc(10, func() {
 		l.DeliverNow(&g, batch("2"))
 		for range 3 {
-			l.DeliverNow(&g, batch(strings.Repeat("x", maxUnflushed/2)))
-			if l.fanout.unflushed > maxUnflushed {
-				t.Errorf("%d bytes wait", l.fanout.unflushed)
+			l.DeliverNow(&g, batch(strings.Repeat("x", inboxBytes/2)))
+			if l.fanout.backlog > inboxBytes {
+				t.Errorf("%d bytes wait", l.fanout.backlog)
 			}
 		}
 	})
@@ -175,7 +175,7 @@ func TestDeliverFuncInOrder(t *testing.T) {
 		}
 	}
 	want := string(batch("1", "2").b)
-	if !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), string(batch("3").b)) || len(got) < 3*maxUnflushed/2 {
+	if !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), string(batch("3").b)) || len(got) < 3*inboxBytes/2 {
 		t.Errorf("got %d bytes: %.40q … %.10q", len(got), got, got[len(got)-10:])
 	}
 	c.abort()
@@ -543,7 +543,7 @@ func TestJoinedWhole(t *testing.T) {
 			_ = unix.Close(p.theirs)
 		}
 		l.reap()
-		if l.stat.pending != 0 || len(l.fanout.deliveries)+len(l.fanout.joins)+len(l.fanout.joined)+len(l.fanout.receivers) != 0 {
+		if l.stat.pending != 0 || len(l.fanout.joins)+len(l.fanout.joined)+l.fanout.backlog != 0 || !l.fanout.empty() {
 			r.Fatalf("%+v", l.stat)
 		}
 		l.close()

@@ -5,10 +5,16 @@ package loop
 // [Loop.Deliver]. The zero Group is empty and ready.
 type Group struct {
 	members []*Member
-	// due is what this turn's inbox brought, merged; nil between turns.
+	// due is what was delivered and waits to be written, merged.
 	due *Batch
+	// writing is what members get now; of them, the first left have not got it yet, unless
+	// it is written by connection (see round).
+	writing *Batch
+	left    int32
 	// merged says that due was made by this loop and may be appended to.
 	merged bool
+	// lane is where the group stands while it is due something.
+	lane uint8
 }
 
 // Member is a connection's place in a group. It is meant to be embedded in
@@ -46,14 +52,23 @@ func (m *Member) Leave() {
 	if g == nil {
 		return
 	}
-	last := len(g.members) - 1
-	moved := g.members[last]
-	g.members[m.at] = moved
-	moved.at = m.at
+	at, last := m.at, len(g.members)-1
+	if at < g.left { // the last of those that wait takes its place, or one would get the batch twice
+		g.left--
+		g.move(g.left, at)
+		at = g.left
+	}
+	g.move(int32(last), at)
 	g.members[last] = nil
 	g.members = g.members[:last]
 	m.group = nil
 	if cap(g.members) > 64 && last < cap(g.members)/4 {
 		g.members = append(make([]*Member, 0, cap(g.members)/2), g.members...)
 	}
+}
+
+func (g *Group) move(from, to int32) {
+	m := g.members[from]
+	g.members[to] = m
+	m.at = to
 }

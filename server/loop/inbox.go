@@ -14,9 +14,9 @@ type item struct {
 	fn    func()
 }
 
-// inboxBytes is what may wait in one inbox before [Loop.Deliver] makes its
-// caller wait: events that come in faster than a loop sends them must pile up
-// where they are bounded and counted (the bus), not here.
+// inboxBytes is what may wait in one inbox, and behind it until it is written, before
+// [Loop.Deliver] makes its caller wait: events that come in faster than a loop sends them
+// must pile up where they are bounded and counted (the bus), not here.
 const inboxBytes = 16 << 20
 
 // inbox is how other goroutines reach a loop. The loop swaps the slice for an
@@ -25,7 +25,7 @@ type inbox struct {
 	mu     sync.Mutex
 	room   sync.Cond
 	items  []item // guarded by mu
-	bytes  int    // of the batches in items; guarded by mu
+	bytes  int    // of all that was delivered and has not been written; guarded by mu
 	closed bool   // guarded by mu
 
 	// state is set by the loop before it waits. The goroutine that sets it back to
@@ -57,10 +57,37 @@ func (l *Loop) Deliver(g *Group, b *Batch) {
 	}
 }
 
-// DeliverFunc has l call fn, in its place among what is delivered: fn may call
-// [Loop.DeliverNow]. bytes is the memory that fn holds on to. Like Deliver it
-// waits while the inbox is full. After the loop has stopped fn is not called.
-func (l *Loop) DeliverFunc(bytes int, fn func()) { l.put(item{fn: fn}, bytes) }
+// DeliverFunc has l call fn at an exact point between what is delivered to the groups, or
+// to all when none is named: what was delivered before has been written to those that
+// are members then, and what comes behind goes to those that are members after fn.
+// bytes is the memory that fn holds on to. Like Deliver it waits while the inbox is
+// full. After the loop has stopped fn is not called.
+//
+// Everybody else waits while what the groups are due is written, and that of groups of
+// about their size: name them.
+func (l *Loop) DeliverFunc(bytes int, fn func(), groups ...*Group) {
+	l.DeliverBy(bytes, func() {
+		if len(groups) == 0 {
+			l.flush()
+		}
+		for _, g := range groups {
+			if g.due != nil || g.writing != nil {
+				l.finish(&l.fanout.lanes[g.lane])
+			}
+		}
+		fn()
+	})
+}
+
+// DeliverBy has l call fn in its place among what is delivered: what fn delivers
+// ([Loop.DeliverNow]) is written behind what was delivered before, which may not have been
+// written yet. Else it is like [Loop.DeliverFunc].
+func (l *Loop) DeliverBy(bytes int, fn func()) {
+	l.put(item{fn: func() {
+		fn()
+		l.fanout.written += bytes
+	}}, bytes)
+}
 
 // put waits until the inbox has room, and returns false when it has been shut.
 func (l *Loop) put(it item, bytes int) (ok bool) {
@@ -94,9 +121,9 @@ func (l *Loop) put(it item, bytes int) (ok bool) {
 // goroutine may call it.
 func (e *Engine) HasRoom() bool { return e.waitingForRoom.Load() == 0 }
 
-// Post has l call fn on its goroutine, in the order of posts. Any goroutine may
-// call it, l's own included; it never waits. After the loop has stopped it
-// returns false and fn is not called.
+// Post has l call fn on its goroutine, in the order of posts. What was delivered before
+// may not have been written then. Any goroutine may call it, l's own included; it never
+// waits. After the loop has stopped it returns false and fn is not called.
 func (l *Loop) Post(fn func()) bool {
 	x := &l.inbox
 	x.mu.Lock()
@@ -180,24 +207,36 @@ func (x *inbox) empty() bool {
 	return len(x.items) == 0
 }
 
-// take acts on what the inbox holds. Batches are merged; flush writes them.
+// wrote takes note of what the loop has written. mu is held.
+func (x *inbox) wrote(f *fanout) {
+	full := x.bytes > inboxBytes
+	x.bytes -= f.written
+	f.written = 0
+	if full && x.bytes <= inboxBytes {
+		x.room.Broadcast()
+	}
+}
+
+// inboxEmpty tells the inbox what was written, and whether it is empty.
+func (l *Loop) inboxEmpty() bool {
+	x := &l.inbox
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.wrote(&l.fanout)
+	return len(x.items) == 0
+}
+
+// take acts on what the inbox holds. Batches are merged with what their groups are due.
 func (l *Loop) take() {
 	x := &l.inbox
 	x.mu.Lock()
 	items := x.items
 	x.items, l.spare = l.spare[:0], nil
-	full := x.bytes > inboxBytes
-	x.bytes = 0
+	x.wrote(&l.fanout)
 	x.mu.Unlock()
-	if full {
-		x.room.Broadcast()
-	}
 	for i := range items {
 		it := &items[i]
 		if it.fn != nil {
-			// What was delivered before a call is written before it: a call may
-			// add or take away members.
-			l.flush()
 			it.fn()
 		} else {
 			l.merge(it.group, it.batch)

@@ -11,7 +11,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// Deliver and Post reach a loop that sleeps, from any goroutine, and each
+// Deliver and DeliverFunc reach a loop that sleeps, from any goroutine, and each
 // goroutine's order holds. No wake-up is lost, or this would not end.
 func TestWakeUps(t *testing.T) {
 	var g Group
@@ -27,7 +27,7 @@ func TestWakeUps(t *testing.T) {
 				if n%2 == 0 {
 					l.Deliver(&g, batch(fmt.Sprint(i, " ", n)))
 				} else {
-					l.Post(func() {
+					l.DeliverFunc(0, func() {
 						l.Conns(func(c *Conn) bool { c.Send(ws.OpText, fmt.Append(nil, i, " ", n)); return true })
 					})
 				}

@@ -120,69 +120,6 @@ func (l *Loop) readClock() {
 	l.unclocked = 0
 }
 
-// run is the loop. Every turn does a bounded amount for each connection.
-func (l *Loop) run() {
-	defer close(l.stopped)
-	events := make([]pollEvent, 512)
-	l.chooseSleep()
-	for !l.halted {
-		n := l.wait(events)
-		l.readClock()
-		began, wrote := l.mono, l.stat.writes
-		for i := range events[:n] {
-			if i%clockEvery == clockEvery-1 {
-				l.readClock() // a token may expire within a long turn
-			}
-			l.event(&events[i])
-		}
-		l.take()
-		l.inbox.answered.Store(false)
-		l.awaits = l.eng.handler.Turn(l)
-		l.flush()
-		if l.sec != l.swept {
-			l.swept = l.sec
-			l.sweep()
-			l.chooseSleep()
-			l.eng.handler.Tick(l)
-		}
-		l.drainSome()
-		l.reap()
-		l.readClock()
-		l.stat.turn(l.mono - began)
-		if f := l.eng.opts.OnTurn; f != nil {
-			f(l, int(l.stat.writes-wrote))
-		}
-	}
-	l.stop()
-}
-
-// wait returns what is ready; it sleeps when nothing is, and nothing is to come
-// from the inbox soon.
-func (l *Loop) wait(events []pollEvent) int {
-	if n := l.poller.poll(events); n > 0 || !l.inbox.empty() {
-		return n
-	}
-	if l.awaits && !l.inbox.overdue.Load() {
-		l.await()
-		if n := l.poller.poll(events); n > 0 || !l.inbox.empty() {
-			return n
-		}
-	}
-	l.inbox.state.Store(asleep)
-	defer l.inbox.state.Store(awake)
-	if !l.inbox.empty() {
-		return 0
-	}
-	if l.parking.file != nil && !l.drain.active {
-		return l.parking.wait(events)
-	}
-	timeout := 1000
-	if l.drain.active {
-		timeout = 10
-	}
-	return l.poller.wait(events, timeout)
-}
-
 // event acts on one ready descriptor.
 func (l *Loop) event(ev *pollEvent) {
 	if ev.Fd == slotInbox {
@@ -215,6 +152,7 @@ func (l *Loop) event(ev *pollEvent) {
 
 // stop ends the loop: what is left is closed without ceremony.
 func (l *Loop) stop() {
+	l.flush()
 	for _, it := range l.inbox.shut() {
 		if it.fn != nil {
 			it.fn() // a caller may wait for it

@@ -64,7 +64,8 @@ type Options struct {
 	// again. It may be nil.
 	OnRoom func()
 	// OnTurn is called at the end of each turn of a loop, on its goroutine, with how many
-	// times the turn has called write(2). It must not block. It may be nil.
+	// times it has called write(2) since groups were due nothing before a turn. It must not
+	// block. It may be nil.
 	OnTurn func(l *Loop, writes int)
 	// OnRefuse is called for each request that the engine itself refuses, and why (the
 	// Refused constants); addr is "::" while it is not known. It is called on a loop

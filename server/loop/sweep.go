@@ -79,6 +79,9 @@ func (l *Loop) drainSome() {
 	if passed := l.mono - d.from; passed < d.window {
 		due = int(float64(due) * float64(passed) / float64(d.window))
 	}
+	if d.next < due {
+		l.flush() // a close frame stands behind what was delivered
+	}
 	for ; d.next < due; d.next++ {
 		c := l.conns[d.next]
 		switch {

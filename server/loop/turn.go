@@ -1,0 +1,129 @@
+package loop
+
+import "runtime"
+
+// A turn of a loop, which is all that its goroutine does, again and again:
+//
+//	wait     until a socket or the inbox has something; not at all while groups are due
+//	read     readySockets sockets at most, readBytes of each: messages are handled
+//	take     what the inbox holds: batches join what their groups are due, calls are made
+//	publish  [Handler.Turn]: what was published leaves for NATS, which works on it meanwhile
+//	answer   acks and pongs leave that are still held back
+//	write    a slice of what groups are due, see below
+//	look     at deadlines, once a second
+//	close    what has ended
+//
+// What a group is due is written in slices, so that one with thousands of members does
+// not keep anybody waiting: whatever comes meanwhile is read, published, answered and
+// taken after one slice. Groups stand in lanes by their size. Those of the first lane
+// are urgent: all of them together are as much work as a few members of a large group, so
+// they come first in every turn. Of the other lanes one gets its slice in each turn, in
+// rotation, so that none waits for more than the others' slices.
+//
+// What is written of a group in slices is one batch, to those that were members when the
+// batch began. What is delivered to the group meanwhile joins its next one. The
+// clock is read before each slice and within it: no member gets anything after its Until.
+//
+// A call from the inbox does not wait for slices, unless it asks for that
+// ([Loop.DeliverFunc]).
+const (
+	// readySockets is how many sockets are read in a turn, some microseconds each.
+	readySockets = 512
+	// urgentSlice is how many writes the first lane has in a turn: as many as there may be
+	// messages that asked for them.
+	urgentSlice = readySockets
+	// slice is how many writes one of the other lanes has, at some 5 µs each. All else
+	// waits for one slice; a turn without any costs as much as one write.
+	slice = 128
+)
+
+// laneMembers is how many members a group of each lane has at most, but for the last.
+var laneMembers = [lanes - 1]int{64, 1024}
+
+const lanes = 3
+
+func (l *Loop) run() {
+	defer close(l.stopped)
+	events := make([]pollEvent, readySockets)
+	l.chooseSleep()
+	wrote := uint64(0) // what had been written when nothing was due
+	for !l.halted {
+		n := l.wait(events)
+		l.readClock()
+		began := l.mono
+		if l.fanout.empty() {
+			wrote = l.stat.writes
+		}
+		for i := range events[:n] {
+			if i%clockEvery == clockEvery-1 {
+				l.readClock() // a token may expire within a long turn
+			}
+			l.event(&events[i])
+		}
+		l.take()
+		l.inbox.answered.Store(false)
+		l.awaits = l.eng.handler.Turn(l)
+		l.cork.release()
+		l.write()
+		if l.sec != l.swept {
+			l.swept = l.sec
+			l.sweep()
+			l.chooseSleep()
+			l.eng.handler.Tick(l)
+		}
+		l.drainSome()
+		l.reap()
+		l.readClock()
+		l.stat.turn(l.mono - began)
+		if f := l.eng.opts.OnTurn; f != nil {
+			f(l, int(l.stat.writes-wrote))
+		}
+	}
+	l.stop()
+}
+
+// write writes a slice of what groups are due.
+func (l *Loop) write() {
+	f := &l.fanout
+	l.writeSlice(&f.lanes[0], urgentSlice)
+	for range lanes - 1 {
+		f.turn = f.turn%(lanes-1) + 1
+		if x := &f.lanes[f.turn]; !x.empty() {
+			l.writeSlice(x, slice)
+			return
+		}
+	}
+}
+
+// wait returns what is ready; it sleeps when nothing is, nothing is due, and nothing is
+// to come from the inbox soon.
+func (l *Loop) wait(events []pollEvent) int {
+	if !l.fanout.empty() {
+		if l.parking.file != nil {
+			runtime.Gosched() // nobody else runs while this goroutine does
+		}
+		return l.poller.poll(events)
+	}
+	if n := l.poller.poll(events); n > 0 || !l.inboxEmpty() {
+		return n
+	}
+	if l.awaits && !l.inbox.overdue.Load() {
+		l.await()
+		if n := l.poller.poll(events); n > 0 || !l.inboxEmpty() {
+			return n
+		}
+	}
+	l.inbox.state.Store(asleep)
+	defer l.inbox.state.Store(awake)
+	if !l.inboxEmpty() {
+		return 0
+	}
+	if l.parking.file != nil && !l.drain.active {
+		return l.parking.wait(events)
+	}
+	timeout := 1000
+	if l.drain.active {
+		timeout = 10
+	}
+	return l.poller.wait(events, timeout)
+}
