@@ -2,6 +2,7 @@ package bus
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -253,4 +254,101 @@ func TestFeed(t *testing.T) {
 			t.Fatalf("unfinished: need %d, position %d, waiting %d", m.f.need, m.f.position, len(m.f.waiting))
 		}
 	})
+}
+
+// A NATS that has lost what it had stored last gives its positions out again: the feed begins anew at the first of them,
+// whether it remembers the event that was there or not.
+func TestFeedOfAStreamThatWentBack(t *testing.T) {
+	for name, before := range map[string]uint64{"remembered": 0, "not remembered": 20} {
+		t.Run(name, func(t *testing.T) {
+			r := &feedRecorder{}
+			var f feed
+			f.source, f.out = r, r
+			info := func(last uint64, at int64) *streamInfo {
+				i := &streamInfo{LastTime: at}
+				i.Epoch, i.First, i.Last = "e", 1, last
+				return i
+			}
+			f.begin()
+			f.looked(r.asked, info(before, 1000))
+			for seq := before + 1; before == 0 && seq <= 20; seq++ {
+				f.passed(&wire.StoredEvent{Topic: "a", Seq: seq, Time: 980 + int64(seq)})
+			}
+			// 18 to 20 are lost, and 18 and 19 are others now.
+			r.log = nil
+			f.passed(&wire.StoredEvent{Topic: "b", Seq: 18, Time: 2000})
+			f.passed(&wire.StoredEvent{Topic: "b", Seq: 19, Time: 2001})
+			if len(r.log) != 0 {
+				t.Errorf("handed over in doubt: %v", r.log)
+			}
+			f.looked(r.asked, info(19, 2001))
+			f.read(r.life, &wire.StreamPage{End: true, Events: []wire.StoredEvent{{Topic: "b", Seq: 18, Time: 2000}, {Topic: "b", Seq: 19, Time: 2001}}})
+			f.passed(&wire.StoredEvent{Topic: "b", Seq: 20, Time: 2002})
+			if want := []string{"gap e 0 18", "18", "19", "20"}; !slices.Equal(r.log, want) {
+				t.Errorf("%v", r.log)
+			}
+			// Repeats are no such thing.
+			asked := r.asked
+			f.passed(&wire.StoredEvent{Topic: "b", Seq: 19, Time: 2001})
+			f.passed(&wire.StoredEvent{Topic: "b", Seq: 20, Time: 2002})
+			if len(r.log) != 4 || r.asked != asked || f.unfinished() {
+				t.Errorf("%v", r.log)
+			}
+		})
+	}
+}
+
+// feedRecorder notes what a feed does.
+type feedRecorder struct {
+	log         []string
+	asked, life uint64
+}
+
+func (r *feedRecorder) askHead(number uint64)      { r.asked = number }
+func (r *feedRecorder) readMissing(life, _ uint64) { r.life = life }
+func (r *feedRecorder) event(e *wire.StoredEvent)  { r.log = append(r.log, fmt.Sprint(e.Seq)) }
+func (r *feedRecorder) gap(epoch string, after, first uint64) {
+	r.log = append(r.log, fmt.Sprintf("gap %s %d %d", epoch, after, first))
+}
+
+// What waits behind a hole is bounded; what has no room is read.
+func TestFeedBoundsWhatWaits(t *testing.T) {
+	r := &feedRecorder{}
+	var f feed
+	f.source, f.out = r, r
+	f.begin()
+	i := &streamInfo{}
+	i.Epoch, i.First = "e", 1
+	f.looked(r.asked, i)
+	data := make([]byte, 4<<10)
+	const last = 3 * maxWaiting
+	for seq := uint64(2); seq <= last; seq++ {
+		f.passed(&wire.StoredEvent{Topic: "a", Data: data, Seq: seq, Time: int64(seq)})
+		if len(f.waiting) > maxWaiting || f.waitingBytes > maxWaitingBytes+sizeOf(f.waiting[2]) {
+			t.Fatalf("%d events of %d bytes wait", len(f.waiting), f.waitingBytes)
+		}
+	}
+	for f.position < last {
+		page := &wire.StreamPage{}
+		for seq := f.position + 1; seq <= last && len(page.Events) < 500; seq++ {
+			page.Events = append(page.Events, wire.StoredEvent{Topic: "a", Data: data, Seq: seq, Time: int64(seq)})
+		}
+		page.End = len(page.Events) < 500
+		was := f.position
+		f.read(r.life, page)
+		if f.position == was {
+			t.Fatal("it stands")
+		}
+	}
+	for k, e := range r.log {
+		if e != fmt.Sprint(k+1) {
+			t.Fatalf("event %d is %s", k, e)
+		}
+	}
+	if len(f.waiting) != 0 || f.waitingBytes != 0 || len(f.window.events) > windowEvents || f.window.bytes > windowBytes {
+		t.Errorf("%d wait, %d bytes; the window has %d, %d bytes", len(f.waiting), f.waitingBytes, len(f.window.events), f.window.bytes)
+	}
+	if got, ok := f.window.between(f.window.from, last); !ok || len(got) != len(f.window.events) || got[0].Seq != f.window.from+1 {
+		t.Errorf("the window begins at %d", f.window.from)
+	}
 }

@@ -175,3 +175,89 @@ func TestStreamMadeAnew(t *testing.T) {
 	}
 	whole(t, got[6:], 1, 3)
 }
+
+// A node that has no more subscribers for a stream does not follow it, and does again when there is one.
+func TestFollowsWhileThereAreSubscribers(t *testing.T) {
+	s, sink := openKept(t, func(*StreamOptions) {})
+	s.bus.linger = 0
+	if s.Stats().Following {
+		t.Error("it follows without a subscriber")
+	}
+	for round := range uint32(3) {
+		bustest.Subscribe(t, s.bus, 2*round, "kept.>")
+		bustest.Subscribe(t, s.bus, 2*round+1, "kept.a")
+		if !s.Stats().Following {
+			t.Error("it does not follow")
+		}
+		bustest.MustStore(t, s, "kept.a", "1")
+		sink.StoredFor(t, 2*round, 1)
+		sink.StoredFor(t, 2*round+1, 1)
+		s.bus.Unsubscribe(2 * round)
+		s.bus.Unsubscribe(2*round + 1)
+		testkit.Eventually(t, "the end of following", func() bool { return !s.Stats().Following })
+		bustest.MustStore(t, s, "kept.a", "nobody hears it")
+	}
+	for h := range uint32(6) {
+		if got := sink.StoredFor(t, h, 0); len(got) != 1 || got[0].Data != "1" {
+			t.Errorf("%d got %v", h, got)
+		}
+	}
+}
+
+// Nobody is subscribed to a stream that is not there, or to a pattern that overlaps one.
+func TestSubscribeWithoutTheStream(t *testing.T) {
+	s, sink := openKept(t, func(*StreamOptions) {})
+	js, err := jetstream.New(s.bus.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "notify-kept"); err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan wire.Code, 3)
+	for i, pattern := range []string{"kept.a", "kept.>", ">"} {
+		s.bus.Subscribe(uint32(i), pattern, func(c wire.Code) { answers <- c })
+	}
+	for range 3 {
+		if c := <-answers; c != wire.Unavailable {
+			t.Errorf("%v", c)
+		}
+	}
+	if n := s.follower.wanted.Load(); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+	if _, err := js.CreateStream(t.Context(), s.want); err != nil {
+		t.Fatal(err)
+	}
+	bustest.Subscribe(t, s.bus, 1, "kept.a")
+	bustest.MustStore(t, s, "kept.a", "1")
+	sink.StoredFor(t, 1, 1)
+}
+
+// A bus that closes answers all who wait.
+func TestCloseWhileStreamsAreAwaited(t *testing.T) {
+	s, _ := openKept(t, func(*StreamOptions) {})
+	bustest.Subscribe(t, s.bus, 1, "kept.a")
+	answers := make(chan bool, 3)
+	s.At(1000, func(_ uint64, _ string, ok bool) { answers <- ok })
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := s.bus.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.At(0, func(_ uint64, _ string, ok bool) { answers <- ok })
+	for range 2 {
+		if <-answers {
+			t.Error("a closed bus has come to a position")
+		}
+	}
+	if c := s.Store(&wire.ToStore{Topic: []byte("kept.a"), Data: []byte("1")}, bustest.NewReceipt()); c != wire.Unavailable {
+		t.Errorf("store: %v", c)
+	}
+	if _, err := s.Head(context.Background()); err == nil {
+		t.Error("a closed bus gives a head")
+	}
+	if _, err := s.Read(context.Background(), ">", 0, 1, 1000); err == nil {
+		t.Error("a closed bus reads")
+	}
+}
