@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +25,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/internal/rig"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -251,25 +251,6 @@ func (c *conn) answer() error {
 	return nil
 }
 
-// appendFrame appends a masked frame. first is its first byte: FIN, reserved bits and opcode.
-func appendFrame(dst []byte, first byte, payload []byte) []byte {
-	dst = append(dst, first)
-	switch n := len(payload); {
-	case n < 126:
-		dst = append(dst, 0x80|byte(n))
-	case n < 1<<16:
-		dst = binary.BigEndian.AppendUint16(append(dst, 0x80|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
-	}
-	mask := [4]byte{0x37, 0xfa, 0x21, 0x3d}
-	dst = append(dst, mask[:]...)
-	at := len(dst)
-	dst = append(dst, payload...)
-	ws.Cipher(dst[at:], mask, 0)
-	return dst
-}
-
 // First bytes of frames.
 const (
 	fin  = 0x80
@@ -278,7 +259,7 @@ const (
 
 // send writes an envelope.
 func (c *conn) send(envelope []byte) error {
-	_, err := c.Write(appendFrame(nil, text, envelope))
+	_, err := c.Write(rig.AppendFrame(nil, text, envelope))
 	return err
 }
 
@@ -306,7 +287,7 @@ func (c *conn) next() (string, error) {
 		c.a.note(fmt.Sprint("close ", code))
 		return "", errAnswered
 	case ws.OpPing:
-		_, err := c.Write(appendFrame(nil, fin|byte(ws.OpPong), payload))
+		_, err := c.Write(rig.AppendFrame(nil, fin|byte(ws.OpPong), payload))
 		return "other", err
 	case ws.OpPong:
 		return "pong", nil

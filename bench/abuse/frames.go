@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/bench/internal/rig"
 )
 
 // visits is a crowd of clients that connect, do something, read until the server ends the connection, and come back.
@@ -31,7 +33,7 @@ func (a *attacker) visits(n int, do func(c *conn, i int) error) error {
 }
 
 func halfFrames(a *attacker) error {
-	frame := appendFrame(nil, text, bytes.Repeat([]byte(" "), 60_000))
+	frame := rig.AppendFrame(nil, text, bytes.Repeat([]byte(" "), 60_000))
 	return a.visits(a.size(1000, 100), func(c *conn, _ int) error {
 		_, err := c.Write(frame[:len(frame)/2])
 		return err
@@ -39,7 +41,7 @@ func halfFrames(a *attacker) error {
 }
 
 func slowFrames(a *attacker) error {
-	frame := appendFrame(nil, text, []byte(`{"type":"ping","id":"1"}`))
+	frame := rig.AppendFrame(nil, text, []byte(`{"type":"ping","id":"1"}`))
 	return a.visits(a.size(500, 50), func(c *conn, _ int) error {
 		for a.ctx.Err() == nil {
 			for i := range frame {
@@ -55,10 +57,10 @@ func slowFrames(a *attacker) error {
 
 func fragments(a *attacker) error {
 	// The first fragment, and then ever more of it.
-	first := appendFrame(nil, byte(ws.OpText), []byte(`{`))
+	first := rig.AppendFrame(nil, byte(ws.OpText), []byte(`{`))
 	var more []byte
 	for i := range 1100 { // one message may have 1,024
-		more = appendFrame(more, byte(ws.OpContinuation), []byte("  ")[:i%2])
+		more = rig.AppendFrame(more, byte(ws.OpContinuation), []byte("  ")[:i%2])
 	}
 	return a.visits(32, func(c *conn, _ int) error {
 		_, err := c.Write(slices.Concat(first, more))
@@ -69,16 +71,16 @@ func fragments(a *attacker) error {
 func reservedBits(a *attacker) error {
 	endless := binary.BigEndian.AppendUint64([]byte{text, 0xff}, 1<<63)
 	kinds := [][]byte{
-		appendFrame(nil, 0x40|text, []byte{0xaa, 0x56, 0x4a, 0x04, 0}), // compressed
-		appendFrame(nil, 0x10|text, nil),
-		appendFrame(nil, fin|0x3, nil), // reserved opcodes
-		appendFrame(nil, fin|0xb, nil),
+		rig.AppendFrame(nil, 0x40|text, []byte{0xaa, 0x56, 0x4a, 0x04, 0}), // compressed
+		rig.AppendFrame(nil, 0x10|text, nil),
+		rig.AppendFrame(nil, fin|0x3, nil), // reserved opcodes
+		rig.AppendFrame(nil, fin|0xb, nil),
 		{text, 2, 'h', 'i'}, // no mask
 		append(endless, 1, 2, 3, 4),
-		appendFrame(nil, byte(ws.OpPing), nil),                              // a ping in fragments
-		appendFrame(nil, fin|byte(ws.OpPing), bytes.Repeat([]byte{1}, 126)), // too long for a ping
-		appendFrame(nil, fin|byte(ws.OpContinuation), []byte("of nothing")),
-		appendFrame(nil, fin|byte(ws.OpClose), []byte{3}), // half a code
+		rig.AppendFrame(nil, byte(ws.OpPing), nil),                              // a ping in fragments
+		rig.AppendFrame(nil, fin|byte(ws.OpPing), bytes.Repeat([]byte{1}, 126)), // too long for a ping
+		rig.AppendFrame(nil, fin|byte(ws.OpContinuation), []byte("of nothing")),
+		rig.AppendFrame(nil, fin|byte(ws.OpClose), []byte{3}), // half a code
 	}
 	return a.visits(len(kinds)*4, func(c *conn, i int) error {
 		_, err := c.Write(kinds[i%len(kinds)])
@@ -88,8 +90,8 @@ func reservedBits(a *attacker) error {
 
 func pingFlood(a *attacker) error {
 	var frames []byte
-	ping := appendFrame(nil, fin|byte(ws.OpPing), bytes.Repeat([]byte("p"), 100))
-	envelope := appendFrame(nil, text, []byte(`{"type":"ping","id":"1"}`))
+	ping := rig.AppendFrame(nil, fin|byte(ws.OpPing), bytes.Repeat([]byte("p"), 100))
+	envelope := rig.AppendFrame(nil, text, []byte(`{"type":"ping","id":"1"}`))
 	for range 100 {
 		frames = append(append(frames, ping...), envelope...)
 	}
@@ -124,7 +126,7 @@ func deepJSON(a *attacker) error {
 		`{"type":"ping",` + strings.Repeat(`"a":1,`, 10_000) + `"id":"1"}`,
 	}
 	return a.visits(32, func(c *conn, i int) (err error) {
-		envelope := appendFrame(nil, text, []byte(kinds[i%len(kinds)]))
+		envelope := rig.AppendFrame(nil, text, []byte(kinds[i%len(kinds)]))
 		for range 10 { // limits.bad_envelopes
 			if _, err = c.Write(envelope); err != nil {
 				break
@@ -135,7 +137,7 @@ func deepJSON(a *attacker) error {
 }
 
 func oversize(a *attacker) error {
-	frame := appendFrame(nil, text, bytes.Repeat([]byte(" "), 1<<20))
+	frame := rig.AppendFrame(nil, text, bytes.Repeat([]byte(" "), 1<<20))
 	return a.visits(32, func(c *conn, _ int) error {
 		_, err := c.Write(frame)
 		return err

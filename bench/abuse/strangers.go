@@ -11,6 +11,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/notifyd/notifyd/bench/internal/rig"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -179,7 +180,7 @@ func closeStorm(a *attacker) error {
 		return err
 	}
 	subscribe := wire.AppendSubscribe(nil, "s", "rooms.>", token)
-	farewell := appendFrame(nil, fin|byte(ws.OpClose), ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+	farewell := rig.AppendFrame(nil, fin|byte(ws.OpClose), ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
 	return a.crowd(32, func(i int) error {
 		c, err := a.connect()
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/notifyd/notifyd/bench/internal/rig"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -33,7 +34,7 @@ func (c *conn) subscribe(token string, topics []string) error {
 	for some := range slices.Chunk(topics, 100) {
 		var frames []byte
 		for _, topic := range some {
-			frames = appendFrame(frames, text, wire.AppendSubscribe(nil, "s", topic, token))
+			frames = rig.AppendFrame(frames, text, wire.AppendSubscribe(nil, "s", topic, token))
 		}
 		if _, err := c.Write(frames); err != nil {
 			return err
@@ -75,7 +76,7 @@ func (a *attacker) overlap(topic string, bytesEach int, every time.Duration) err
 
 // publishEvery publishes to a topic at a fixed rate.
 func (a *attacker) publishEvery(every time.Duration, topic, token string, size int) {
-	envelope := appendFrame(nil, text, wire.AppendPublish(nil, "p", topic, token, []byte(`"`+strings.Repeat("x", size)+`"`), ""))
+	envelope := rig.AppendFrame(nil, text, wire.AppendPublish(nil, "p", topic, token, []byte(`"`+strings.Repeat("x", size)+`"`), ""))
 	a.clients(1, func(int) error {
 		c, err := a.connect()
 		if err != nil {
@@ -123,10 +124,10 @@ func (a *attacker) churn(name func(n uint64) string) error {
 			var names []string
 			for range together {
 				names = append(names, name(last.Add(1)))
-				frames = appendFrame(frames, text, wire.AppendSubscribe(nil, "s", names[len(names)-1], token))
+				frames = rig.AppendFrame(frames, text, wire.AppendSubscribe(nil, "s", names[len(names)-1], token))
 			}
 			for _, n := range names {
-				frames = appendFrame(frames, text, wire.AppendUnsubscribe(nil, "u", n))
+				frames = rig.AppendFrame(frames, text, wire.AppendUnsubscribe(nil, "u", n))
 			}
 			if _, err := c.Write(frames); err != nil {
 				return err

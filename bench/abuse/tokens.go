@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bench/internal/rig"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -31,7 +32,7 @@ func (a *attacker) publishers(n int, data []byte, topic func() string, token fun
 				if err != nil {
 					return err
 				}
-				frames = appendFrame(frames, text, wire.AppendPublish(nil, "p", topic(), t, data, ""))
+				frames = rig.AppendFrame(frames, text, wire.AppendPublish(nil, "p", topic(), t, data, ""))
 			}
 			if _, err := c.Write(frames); err != nil {
 				return err

@@ -9,6 +9,8 @@ import (
 	"io"
 
 	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/bench/internal/rig"
 )
 
 // maxFrame bounds what is kept of one connection, whatever the server declares.
@@ -103,24 +105,7 @@ func (s *splitter) split(b []byte, visit func(frame) error) (need int, err error
 	}
 }
 
-// mask is the masking key of everything that is sent. It may be known: nothing
-// but the server reads it.
-var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
-
-// appendFrame appends a masked frame (RFC 6455 §5.3).
+// appendFrame appends a masked frame that is a whole message (RFC 6455 §5.3).
 func appendFrame(dst []byte, op ws.OpCode, payload []byte) []byte {
-	dst = append(dst, 0x80|byte(op))
-	switch n := len(payload); {
-	case n < 126:
-		dst = append(dst, 0x80|byte(n))
-	case n < 1<<16:
-		dst = binary.BigEndian.AppendUint16(append(dst, 0x80|126), uint16(n))
-	default:
-		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
-	}
-	dst = append(dst, mask[:]...)
-	at := len(dst)
-	dst = append(dst, payload...)
-	ws.Cipher(dst[at:], mask, 0)
-	return dst
+	return rig.AppendFrame(dst, 0x80|byte(op), payload)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/bench/internal/rig"
 )
 
 // messages makes the frames that publish.
@@ -64,5 +66,5 @@ type stamp struct{ at, phase int }
 func (s stamp) write(batch []byte, now int64) {
 	letters := batch[s.at : s.at+timeDigits]
 	appendDigits(letters[:0], uint64(now), timeDigits)
-	ws.Cipher(letters, mask, s.phase)
+	ws.Cipher(letters, rig.Mask, s.phase)
 }
