@@ -379,7 +379,7 @@ func checkConfig(t *testing.T, text string) {
 }
 
 func configurationExamples(t *testing.T, d *document) {
-	for range 2 {
+	for range 3 {
 		checkConfig(t, d.next(t, "yaml").text)
 	}
 }
