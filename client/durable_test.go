@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -61,61 +62,19 @@ func (r *reader) seen() (events []history.Event, gaps []Gap) {
 	return events, gaps
 }
 
-// Each script is what connections bring: "A since 5 ack 9" is an answer to a subscribe, "A 7<6" the event 7 of the topic
-// a.1 whose prev is 6, "A 7" one without prev, "A y7<6" one of the topic a.y, "A gap 5 9" a gap, "A lost" the end of the
-// server's subscription. A flaw in brackets is what the application is told of the line before.
+// The scripts say what connections bring.
 func TestChain(t *testing.T) {
-	for _, c := range []struct{ name, script, want string }{
-		{"live", "A none ack 5, A 6<0, A 7<6, A y8<0, A 9<7", "6 7 8 9"},
-		{"live, of an older topic", "A none ack 5, A 6<3, A 9<6", "6 9"},
-		{"replay", "A since 3 ack 6 +3, A 4, A y5, A 6<4, A 7<6, A y8<5", "4 5 6 7 8"},
-		{"replay that says all", "A since 3 ack 5 +2, A 4<2, A 5<4", "4 5"},
-		{"last", "A last 1 ack 9 +2, A 4, A y8, A 10<4, A y11<8", "4 8 10 11"},
-		{"last that says prev", "A last 1 ack 9 +2, A 4<3, A y8<7, A 10<4", "4 8 10"},
-
-		{"a loss", "A none ack 5, A 6<5, A 8<7 [8 after 6, prev 7]", "6 8"},
-		{"a loss of a topic's first", "A none ack 5, A 8<7 [8 after 5, prev 7]", "8"},
-		{"a loss in a replay", "A since 3 ack 9 +3, A 4, A 6<5 [6 after 4, prev 5]", "4 6"},
-		{"a loss before a replay's first", "A since 3 ack 9 +3, A 6<5 [6 after 3, prev 5]", "6"},
-		{"a loss behind a replay", "A since 3 ack 5 +1, A 4, A 7<6 [7 after 4, prev 6]", "4 7"},
-		{"a loss behind a replay, of another topic", "A last 1 ack 5 +1, A 4, A y7<6 [7 after 5, prev 6]", "4 7"},
-		{"a repeat", "A none ack 5, A 6<5, A 6<5 [6 dropped after 6]", "6"},
-		{"a repeat from before", "A since 5 ack 7 +1, A 5 [5 dropped after 5], A 7", "7"},
-		{"a swap", "A none ack 5, A 6<5, A 8<7 [8 after 6, prev 7], A 7<6 [7 dropped after 8], A 9<8", "6 8 9"},
-		{"a swap of two topics", "A none ack 5, A y7<0, A 6<0 [6 dropped after 7]", "7"},
-		{"no prev, and live", "A none ack 5, A 6 [6 after 5, prev unknown], A 7<6", "6 7"},
-		{"no prev, and not the first of a replay", "A since 3 ack 9 +2, A 4, A 6 [6 after 4, prev unknown]", "4 6"},
-		{"no prev behind a replay", "A since 3 ack 9 +2, A 10 [10 after 3, prev unknown]", "10"},
-		{"the event before has been removed", "A none ack 5, A 6<5, A 7<0", "6 7"},
-
-		{"resume", "A none ack 5, A 6<5, A down, B since 6 ack 9 +1, B 8, B 10<8", "6 8 10"},
-		{"resume that says all", "A none ack 5, A 6<5, A down, B since 6 ack 9 +1, B 8<6, B 10<8", "6 8 10"},
-		{"resume with a loss", "A none ack 5, A 6<5, A down, B since 6 ack 9 +1, B 9<8 [9 after 6, prev 8]", "6 9"},
-		{"resume with a repeat", "A none ack 5, A 6<5, A down, B since 6 ack 9 +1, B 6<5 [6 dropped after 6], B 8<6", "6 8"},
-		{"resume where nothing has come", "A since 3 ack 5, A down, B since 5 ack 9 +1, B 8", "8"},
-		{"resume in the middle of a replay", "A since 3 ack 9 +3, A 4, A down, B since 4 ack 9 +2, B 7, B 9<7", "4 7 9"},
-		{"resume of the last", "A last 2 ack 9 +2, A down, B last 2 ack 9 +2, B 8, B 9<8", "8 9"},
-		{"resume in the middle of the last", "A last 2 ack 9 +2, A 8, A down, B since 8 ack 9 +1, B 9", "8 9"},
-		{"a renewal", "A none ack 5, A 6<5, A renewed, A 7<6", "6 7"},
-		{"dropped by the server", "A none ack 5, A 6<5, A lost, A 9<8, A since 6 ack 9 +3, A 7, A 8<7, A 9<8", "6 7 8 9"},
-
-		{"two connections", "A none ack 5, A 6<5, B since 6 ack 8 +2, A 7<6, B 7, B 8<7, A 8<7, B 9<8, A 9<8, A 10<9", "6 7 8 9 10"},
-		{"two connections, one far behind", "A none ack 5, A 6<5, B since 6 ack 9 +3, A 7<6, A 8<7, A 9<8, B 7, B 8<7, B 9<8, A down, B 10<9", "6 7 8 9 10"},
-		{"two connections, a loss on one", "A none ack 5, A 6<5, B since 6 ack 6, A 8<7 [8 after 6, prev 7], B 7<6, B 8<7, B 9<8", "6 8 9"},
-
-		{"a gap", "A none ack 5, A 6<5, A gap 6 9, A 9<8", "6 gap(6,9) 9"},
-		{"a gap, told twice", "A none ack 5, A 6<5, B since 6 ack 6, A gap 6 9, B gap 6 9, A 9<8", "6 gap(6,9) 9"},
-		{"a gap excuses no more", "A none ack 5, A 6<5, A gap 6 9, A 11<10 [11 after 6, prev 10]", "6 gap(6,9) 11"},
-		{"resume behind a gap", "A none ack 5, A gap 5 9, A down, B since 8 ack 9 +1, B 9", "gap(5,9) 9"},
-		{"incomplete", "A since 3 part 7 ack 9 +2, A 7<6, A 9<7, A 10<9", "gap(3,7) 7 9 10"},
-		{"incomplete excuses no more", "A since 3 part 7 ack 9 +2, A 7<6, A 12<11 [12 after 7, prev 11]", "gap(3,7) 7 12"},
-		{"made anew while away", "A none ack 5, A 6<5, A down, B since 6 epoch f part 1 ack 2 +2, B 1<0, B 2<1, B 3<2", "6 gap(6,1,f) 1 2 3"},
-		{"made anew, and away again", "A none ack 5, A down, B since 5 epoch f part 1 ack 2 +2, B 1<0, B down, A since 1 epoch f ack 2 +1, A 2", "gap(5,1,f) 1 2"},
-		{"made anew under it", "A none ack 5, A 6<5, A gap 0 1 f, A 1<0, A 2<1", "6 gap(6,1,f) 1 2"},
-		{"made anew, told by one of two", "A none ack 5, A 6<5, B since 6 ack 6, A gap 0 1 f, B 7<6, A 1<0", "6 gap(6,1,f) 1"},
-		{"history withdrawn", "A none ack 5, A 6<5, A down, B forgets, B none ack 9, B 10<9", "6 gap(6,10) 10"},
-	} {
-		t.Run(c.name, func(t *testing.T) { runChain(t, c.script, c.want) })
+	text, err := os.ReadFile("testdata/chain.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, rest, ok := strings.Cut(line, ": ")
+		if !ok || line[0] == '#' {
+			continue
+		}
+		script, want, _ := strings.Cut(strings.TrimSpace(rest), " => ")
+		t.Run(name, func(t *testing.T) { runChain(t, script, want) })
 	}
 }
 

@@ -5,6 +5,7 @@ import { Connection, refusal } from './connection.js'
 import type { Message, Socket } from './connection.js'
 import { credential } from './credential.js'
 import type { Credential } from './credential.js'
+import type { Position, SubscribeOptions } from './durable.js'
 import { ClosedError, RefusedError, Refusals } from './errors.js'
 import { EventQueue } from './events.js'
 import type { Options, State, TokenRequest } from './options.js'
@@ -25,10 +26,28 @@ const page = globalThis as {
 
 const hidden = () => page.document?.visibilityState === 'hidden'
 
+export interface PublishOptions {
+  /** Ends the wait for a connection. */
+  signal?: AbortSignal
+  /** Names the event, in at most 64 bytes: a stream stores an event of that name once within its duplicate window. */
+  msgId?: string
+  /** How many seconds a stream keeps the event, where it allows that. */
+  ttl?: number
+}
+
+/** Where a stream has stored an event; the topic is not durable if there is no seq. */
+export interface Stored {
+  seq?: number
+  /** The stream had an event with this msgId, and seq is that one's. */
+  duplicate?: boolean
+}
+
 /** The end of one subscriber's interest, and its beginning. */
 export interface Subscribed {
   /** Resolves when events are delivered; rejects when the server refuses the subscription for good. */
   readonly ready: Promise<void>
+  /** Of durable topics: up to where the handlers were given all events. `since` takes it. */
+  readonly position: Position | undefined
   unsubscribe(): void
 }
 
@@ -57,12 +76,13 @@ export class Client {
     this.#url = new URL(url).href.replace(/^http/, 'ws')
     this.#options = options
     const Socket = options.WebSocket ?? globalThis.WebSocket
-    if (!Socket) throw new TypeError('no WebSocket here: pass Options.WebSocket')
+    if (!Socket) throw new TypeError('pass a WebSocket')
     this.#Socket = Socket as new (url: string, protocols: string[]) => Socket
     this.#backoff = { min: 250, max: 30_000, ...options.backoff }
     this.#timeout = options.timeout ?? 10_000
     this.#host = {
       backoff: this.#backoff,
+      Durable: options.durable,
       report: (error) => this.#report(error),
       forget: (subscription) => {
         if (this.#subscriptions.get(subscription.pattern) === subscription) this.#subscriptions.delete(subscription.pattern)
@@ -80,56 +100,56 @@ export class Client {
   /**
    * Publishes any JSON value and resolves when the server has taken it. Publishes leave in the order of the calls. While
    * there is no connection it waits for one, until the signal aborts that. It rejects with a {@link RefusedError}, or an
-   * {@link UnansweredError}: then the event may or may not have arrived.
+   * {@link UnansweredError}: then the event may or may not have arrived. Of a durable topic it gives where the stream has
+   * stored the event.
    */
-  async publish(topic: string, data: unknown, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+  async publish(topic: string, data: unknown, options: PublishOptions = {}): Promise<Stored> {
     const text = JSON.stringify(data)
-    if (text === undefined) throw new TypeError('data must be a JSON value')
+    if (text === undefined) throw new TypeError('data is not JSON')
     const ask = () => this.#token({ action: 'publish', topic, data: text })
     const [before, token] = [this.#publishing, ask()]
-    const sent = Promise.allSettled([before, token]).then(() => this.#send(topic, token, text, signal))
+    const sent = Promise.allSettled([before, token]).then(() => this.#send(topic, token, text, options))
     this.#publishing = sent.catch(() => {})
     const { answer } = await sent
     try {
-      await answer
+      return await answer
     } catch (error) {
-      if (!(error instanceof RefusedError && error.expired)) throw error
+      if (codeOf(error) !== 'token_expired') throw error
       // It was not published: the provider gave a token that it had kept for too long. Ask once more.
-      await (await this.#send(topic, ask(), text, signal)).answer
+      return (await this.#send(topic, ask(), text, options)).answer
     }
   }
 
   // Resolves when the publish has left. The answer is wrapped, since a promise of a promise would wait for it.
-  async #send(topic: string, token: Promise<string>, data: string, signal?: AbortSignal): Promise<{ answer: Promise<Message> }> {
-    const request = { type: 'publish', topic, token: await token, data } as const
+  async #send(topic: string, token: Promise<string>, data: string, { signal, msgId, ttl }: PublishOptions): Promise<{ answer: Promise<Message> }> {
+    const request = { type: 'publish', topic, token: await token, data, msg_id: msgId, ttl } as const
     while (this.#connection?.leaving ?? true) {
       this.#closing.signal.throwIfAborted()
       await orAborted(this.#change.next, signal)
     }
-    const connection = this.#connection!
-    const answer = connection.request(request)
-    // Of a refusal, the caller hears.
-    answer.then(() => (connection.accepted = true), () => {})
-    return { answer }
+    return { answer: this.#connection!.request(request) }
   }
 
   /**
    * Calls handler with each event of a topic or pattern. `ended` is called if the server refuses the subscription for
    * good. Several subscriptions to one pattern are one at the server.
    */
-  subscribe<T = any>(pattern: string, handler: Handler<T>, ended: (error: Error) => void = (e) => this.#report(e)): Subscribed {
+  subscribe<T = any>(pattern: string, handler: Handler<T>, ended: (error: Error) => void = (e) => this.#report(e), options?: SubscribeOptions): Subscribed {
     let subscription = this.#subscriptions.get(pattern)
     if (!subscription) {
-      subscription = new Subscription(pattern, this.#host, this.#strategy === 'message' ? credential(() => this.#token({ action: 'subscribe', topic: pattern })) : undefined)
+      subscription = new Subscription(pattern, this.#host, this.#strategy === 'message' ? credential(() => this.#token({ action: 'subscribe', topic: pattern })) : undefined, options)
       this.#subscriptions.set(pattern, subscription)
       if (this.#closed) subscription.end(this.#closing.signal.reason)
       else if (this.#connection) void subscription.start(this.#connection)
     }
-    const entry = { handler, ended }
+    const entry = { handler, ended, ...options }
     const its = subscription
     its.handlers.add(entry)
     return {
       ready: its.ready,
+      get position() {
+        return its.durable?.position
+      },
       unsubscribe: () => {
         if (!its.handlers.delete(entry) || its.handlers.size > 0 || this.#subscriptions.get(pattern) !== its) return
         this.#subscriptions.delete(pattern)
@@ -141,15 +161,22 @@ export class Client {
   /**
    * The events of a topic or pattern from this call on, for `for await`. Leaving the loop ends the subscription. A refusal
    * for good is thrown into it, and `close()` ends it. At most {@link Options.buffer} events wait for the loop: then the
-   * oldest is dropped, and reported.
+   * oldest is dropped, and reported. Of durable topics none is dropped: the loop gets those that wait, and then an error;
+   * another loop can go on behind the last one (`since: event`).
    */
-  events<T = any>(pattern: string): AsyncIterableIterator<Event<T>, void, void> {
+  events<T = any>(pattern: string, options?: SubscribeOptions): AsyncIterableIterator<Event<T>, void, void> {
     const queue: EventQueue<Event<T>> = new EventQueue(
       this.#options.buffer ?? 1000,
-      () => this.#report(new Error(`${pattern}: slow consumer, an event was dropped`)),
+      ({ seq }) => {
+        const error = new Error(`${pattern}: slow consumer`)
+        if (!seq) return this.#report(error)
+        subscription.unsubscribe()
+        queue.end(error)
+        return true
+      },
       () => subscription.unsubscribe(),
     )
-    const subscription = this.subscribe<T>(pattern, (event) => queue.push(event), (error) => queue.end(error))
+    const subscription = this.subscribe<T>(pattern, (event) => queue.push(event), (error) => queue.end(error), options)
     return queue
   }
 
@@ -191,10 +218,10 @@ export class Client {
       }
       this.#connection = undefined
       if (this.#closed) return
-      if (cause instanceof RefusedError ? !cause.heals : cause instanceof ClosedError && cause.code === 4401) refused.add()
+      if (cause instanceof RefusedError ? !cause.heals : codeOf(cause) === 4401) refused.add()
       if (final(cause) || refused.enough(this.#backoff.max)) return this.#end(cause)
       // A server that restarts has asked us to go elsewhere, at a time that it chose for us: there is nothing to wait for.
-      const now = cause instanceof ClosedError && cause.code === 1012 && attempt === 0
+      const now = codeOf(cause) === 1012 && attempt === 0
       this.#setState('waiting', cause)
       if (!now && (await this.#wait(attempt, cause))) attempt = 0
       else attempt++
@@ -244,7 +271,7 @@ export class Client {
 
   // A page sees every refused handshake as 1006. The call for a ticket refuses a token for the same reason, and says it.
   async #askWhy(token: string, cause: unknown): Promise<never> {
-    if (cause instanceof ClosedError && cause.code === 1006) {
+    if (codeOf(cause) === 1006) {
       await this.#ticket(token).catch((error) => {
         if (error instanceof RefusedError && error.code !== 'unknown') throw error
       })
@@ -290,13 +317,14 @@ export class Client {
 
   async #token(request: TokenRequest): Promise<string> {
     const token = await this.#options.token(request)
-    if (!token) throw new RefusedError('token_missing', 'the provider gave none', request.topic)
+    if (!token) throw new RefusedError('token_missing', 'none was given', request.topic)
     return token
   }
 
   // What the server sends on its own account.
   #notice(connection: Connection, message: Message): void {
     const subscription = this.#subscriptions.get(message.pattern ?? message.topic!)
+    if (message.type === 'gap') return void subscription?.durable?.take(connection, message)
     if (message.type === 'event') return subscription?.deliver(connection, message)
     if (connection !== this.#connection) return // it is about to be given up
     if (message.type === 'expiring') {
@@ -364,7 +392,7 @@ export class Client {
   // A page whose network is back, or that comes back into view, does not wait: it connects, or finds out whether the
   // connection that it has is alive.
   #listen(): void {
-    if (typeof page.addEventListener !== 'function') return
+    if (!page.addEventListener) return
     const back = () => {
       this.#wake.abort()
       this.#connection?.probe(Math.min(probeTimeout, this.#timeout))
@@ -379,9 +407,14 @@ function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error))
 }
 
+/** The code of a RefusedError or a ClosedError. */
+function codeOf(error: unknown): string | number | undefined {
+  return (error as RefusedError | ClosedError | undefined)?.code
+}
+
 /** How long the server asks to wait, in milliseconds. */
 function retryAfter(error: unknown): number {
-  return (error instanceof RefusedError && error.retryAfter) || 0
+  return (error as RefusedError | undefined)?.retryAfter ?? 0
 }
 
 /** Whether cause forbids to connect again. */

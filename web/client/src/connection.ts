@@ -1,4 +1,5 @@
 import { sleep } from './backoff.js'
+import type { Since } from './durable.js'
 import { ClosedError, RefusedError, UnansweredError } from './errors.js'
 
 /** What a client sends; docs/protocol.md, section 3. */
@@ -6,6 +7,9 @@ export interface Request {
   type: 'publish' | 'subscribe' | 'unsubscribe' | 'auth' | 'ping'
   topic?: string
   token?: string | undefined
+  msg_id?: string | undefined
+  ttl?: number | undefined
+  since?: Since | undefined
   /** JSON text: what is sent is what the token was made for, also if the value has changed since. */
   data?: string
 }
@@ -24,6 +28,16 @@ export interface Message {
   ping_interval?: number
   max_message_bytes?: number
   within?: number
+  seq?: number
+  prev?: number
+  time?: string
+  from?: string
+  duplicate?: boolean
+  epoch?: string
+  recovered?: number
+  complete?: boolean
+  first?: number
+  after?: number
 }
 
 /** The part of the WebSocket interface that is used; that of browsers, Node, Deno, Bun and npm `ws` all have it. */
@@ -87,22 +101,34 @@ export class Connection {
       this.#welcome = resolve
       void this.ended.then(reject)
     })
-    void sleep(timeout, this.signal).then(() => this.node === undefined && this.fail(new UnansweredError('no welcome in time')))
+    void sleep(timeout, this.signal).then(() => this.node === undefined && this.close(new UnansweredError('no answer in time')))
     socket.onmessage = ({ data }) => this.#receive(data)
     socket.onclose = ({ code, reason }) => this.#finish(new ClosedError(code, reason))
     socket.onerror = () => {} // a close event follows
   }
 
-  /** Sends a request and waits for its answer; rejects with a RefusedError, or an UnansweredError. */
-  request({ data, ...request }: Request): Promise<Message> {
+  /**
+   * Sends a request and waits for its answer; rejects with a RefusedError, or an UnansweredError. acked is called with an
+   * ack before the next message is read.
+   */
+  request({ data, ...request }: Request, acked?: (ack: Message) => void): Promise<Message> {
     if (this.over) return Promise.reject(lost(this.signal.reason))
     const id = (++this.#lastID).toString(36)
     let frame = JSON.stringify({ ...request, id })
     if (data !== undefined) frame = `${frame.slice(0, -1)},"data":${data}}`
     // The server would close the connection (1009).
-    if (bytes(frame) > this.#most) return Promise.reject(new RefusedError('too_large', `over ${this.#most} bytes`, request.topic))
+    if (new TextEncoder().encode(frame).length > this.#most) return Promise.reject(new RefusedError('too_large', `over ${this.#most} bytes`, request.topic))
     let call!: Pick<Call, 'resolve' | 'reject'>
-    const answer = new Promise<Message>((resolve, reject) => (call = { resolve, reject }))
+    const answer = new Promise<Message>((resolve, reject) => {
+      call = {
+        resolve: (ack) => {
+          this.accepted ||= !!request.topic
+          acked?.(ack)
+          resolve(ack)
+        },
+        reject,
+      }
+    })
     const timer = setTimeout(() => {
       this.#calls.delete(id)
       call.reject(new UnansweredError('no answer in time'))
@@ -127,18 +153,12 @@ export class Connection {
   probe(timeout: number): void {
     this.#heard = 0
     this.request({ type: 'ping' }).catch(() => {})
-    void sleep(timeout, this.signal).then(() => this.#heard > 0 || this.fail(new UnansweredError('the server is silent')))
+    void sleep(timeout, this.signal).then(() => this.#heard > 0 || this.close(new UnansweredError('the server is silent')))
   }
 
-  /** Ends the connection for a cause of ours. */
-  fail(cause: Error): void {
+  /** Closes the connection for a cause of ours. */
+  close(cause: Error = new ClosedError(1000, '')): void {
     this.#finish(cause)
-    this.#socket.close()
-  }
-
-  /** Closes the connection with 1000. */
-  close(): void {
-    this.#finish(new ClosedError(1000, ''))
     this.#socket.close(1000)
   }
 
@@ -161,7 +181,7 @@ export class Connection {
     try {
       message = JSON.parse(data as string)
     } catch {
-      return this.fail(new Error('not a notifyd server: no JSON'))
+      return this.close(new Error('not a notifyd server'))
     }
     const call = this.#calls.get(message.id!)
     if (call) {
@@ -196,9 +216,4 @@ export function refusal(message: Message): RefusedError {
 
 function lost(cause: Error): UnansweredError {
   return new UnansweredError('connection lost before the answer', { cause })
-}
-
-// The length of text in UTF-8.
-function bytes(text: string): number {
-  return new TextEncoder().encode(text).length
 }

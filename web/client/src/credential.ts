@@ -1,4 +1,4 @@
-import { RefusedError } from './errors.js'
+import type { RefusedError } from './errors.js'
 
 /** Presents a token for one purpose, and gives what came of it. */
 export type Credential = <T>(use: (token: string) => Promise<T>) => Promise<T>
@@ -15,7 +15,7 @@ export function credential(ask: () => Promise<string>): Credential {
     try {
       return await use(token)
     } catch (error) {
-      if (error instanceof RefusedError && error.code === 'token_not_yet_valid') early = token
+      if ((error as RefusedError)?.code === 'token_not_yet_valid') early = token
       throw error
     }
   }

@@ -1,11 +1,11 @@
 /** Codes of docs/protocol.md, section 6, after which the same request may be sent again, after a pause. */
-const heals = ['rate_limited', 'unavailable', 'token_not_yet_valid']
+const heals = /^(rate_limited|unavailable|token_not_yet_valid)$/
 
-/** Close codes below 4000 that a client must not come back from by itself. */
-const ends = [1000, 1002, 1003, 1007, 1008, 1009, 1010]
-
-/** Close codes of this protocol, from 4000 on, that a client comes back from; 4401 with another token. */
-const returns = [4401, 4408, 4410, 4429]
+/**
+ * Close codes after which a client comes back by itself: those below 4000 but 1000, 1002, 1003 and 1007 to 1010, and of this
+ * protocol four; 4401 with another token.
+ */
+const returns = /^(?!100[023789]|1010)[0-3]|^44(01|08|10|29)/
 
 /** The server refused a request. */
 export class RefusedError extends Error {
@@ -25,12 +25,7 @@ export class RefusedError extends Error {
 
   /** Whether the same request may succeed later. */
   get heals(): boolean {
-    return heals.includes(this.code)
-  }
-
-  /** Whether another token may do. */
-  get expired(): boolean {
-    return this.code === 'token_expired'
+    return heals.test(this.code)
   }
 }
 
@@ -47,7 +42,7 @@ export class ClosedError extends Error {
 
   /** Whether a client should connect again by itself. */
   get heals(): boolean {
-    return this.code < 4000 ? !ends.includes(this.code) : returns.includes(this.code)
+    return returns.test(String(this.code))
   }
 }
 

@@ -1,7 +1,7 @@
 import { Bell } from './bell.js'
-import { ClosedError } from './errors.js'
+import type { ClosedError } from './errors.js'
 
-/** Events that wait for a `for await` loop, at most bound of them: then the oldest is dropped. */
+/** Events that wait for a `for await` loop. Where there are more than bound, full says whether they stay; else the oldest is dropped. */
 export class EventQueue<T> implements AsyncIterableIterator<T, void, void> {
   #events: T[] = []
   #ended = false
@@ -10,22 +10,19 @@ export class EventQueue<T> implements AsyncIterableIterator<T, void, void> {
 
   constructor(
     private readonly bound: number,
-    private readonly dropped: () => void,
+    private readonly full: (event: T) => true | void,
     private readonly leave: () => void,
   ) {}
 
   push(event: T): void {
-    if (this.#events.push(event) > this.bound) {
-      this.#events.shift()
-      this.dropped()
-    }
+    if (this.#events.push(event) > this.bound && !this.full(event)) this.#events.shift()
     this.#change.ring()
   }
 
   /** No more events come, since the subscription has ended. What waits can still be taken. */
   end(error: Error): void {
     this.#ended = true
-    if (!(error instanceof ClosedError && error.code === 1000)) this.#error = error
+    if ((error as ClosedError).code !== 1000) this.#error = error
     this.#change.ring()
   }
 
@@ -36,13 +33,13 @@ export class EventQueue<T> implements AsyncIterableIterator<T, void, void> {
     return { value: undefined, done: true }
   }
 
-  async return(): Promise<IteratorResult<T, void>> {
+  return(): Promise<IteratorResult<T, void>> {
     this.leave()
     this.#events = []
     this.#error = undefined
     this.#ended = true
     this.#change.ring()
-    return { value: undefined, done: true }
+    return this.next()
   }
 
   [Symbol.asyncIterator](): this {

@@ -1,5 +1,6 @@
 export { Client } from './client.js'
-export type { Subscribed } from './client.js'
+export type { PublishOptions, Stored, Subscribed } from './client.js'
+export type { Gap, Position, Since, SubscribeOptions } from './durable.js'
 export { ClosedError, RefusedError, UnansweredError } from './errors.js'
 export type { Options, State, Strategy, TokenProvider, TokenRequest } from './options.js'
 export type { Event, Handler } from './subscription.js'

@@ -1,5 +1,6 @@
 import type { Backoff } from './backoff.js'
 import type { Socket } from './connection.js'
+import type { DurableTopics } from './durable.js'
 
 /** What a token is wanted for. */
 export interface TokenRequest {
@@ -39,6 +40,8 @@ export interface Options {
   backoff?: Partial<Backoff>
   /** Events that wait for the consumer of an iterator; the oldest are dropped and reported. Default 1,000. */
   buffer?: number
+  /** That of `@notifyd/client/durable`: subscriptions to durable topics go on from their position. */
+  durable?: DurableTopics
   /** The class of sockets. Default: the global WebSocket; Node 20 has none, pass that of npm `ws`. */
   WebSocket?: new (url: string, protocols: string[]) => Socket
 }

@@ -2,6 +2,7 @@ import { pause, refreshDelay, sleep } from './backoff.js'
 import type { Backoff } from './backoff.js'
 import type { Connection, Message } from './connection.js'
 import type { Credential } from './credential.js'
+import type { Chain, DurableTopics, SubscribeOptions } from './durable.js'
 import { RefusedError, Refusals } from './errors.js'
 import { Overlap, overlapLag } from './overlap.js'
 
@@ -11,13 +12,30 @@ export interface Event<T = unknown> {
   /** The subscription's pattern, if it has wildcards. */
   pattern?: string
   data: T
+  /** The verified `sub` of the publisher's token, where the operator has it told. */
+  from?: string
+  /** Of durable topics: the position in the stream. */
+  seq?: number
+  /** The life of the stream, with {@link Options.durable}: `since: event` goes on behind an event. */
+  epoch?: string
+  /** The position of the topic's event before; 0: there is none. */
+  prev?: number
+  /** When the event was stored. */
+  time?: string
 }
 
 export type Handler<T = any> = (event: Event<T>) => void
 
+/** Those who share a subscription. */
+export interface Subscriber extends SubscribeOptions {
+  handler: Handler
+  ended: (error: Error) => void
+}
+
 /** What a subscription needs of its client. */
 export interface Host {
   readonly backoff: Backoff
+  readonly Durable: DurableTopics | undefined
   report(error: unknown): void
   forget(subscription: Subscription): void
 }
@@ -27,7 +45,9 @@ export interface Host {
  * connection, and with a new token before the old one expires.
  */
 export class Subscription {
-  readonly handlers = new Set<{ handler: Handler; ended: (error: Error) => void }>()
+  readonly handlers = new Set<Subscriber>()
+  /** What it knows of a stream. */
+  readonly durable: Chain | undefined
   /** Resolves when events are delivered for the first time; rejects when the server refuses for good. */
   readonly ready: Promise<void>
 
@@ -44,10 +64,12 @@ export class Subscription {
 
   constructor(
     readonly pattern: string,
-    private readonly host: Host,
+    readonly host: Host,
     /** Presents the token of a subscribe; undefined where the connection has a credential. */
     private readonly token: Credential | undefined,
+    options?: SubscribeOptions,
   ) {
+    this.durable = host.Durable && new host.Durable(this, options)
     this.ready = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -61,6 +83,7 @@ export class Subscription {
    */
   async start(connection: Connection, dropped = false): Promise<void> {
     this.stop()
+    if (dropped) this.durable?.lose(connection)
     const round = (this.#round = new AbortController())
     const { signal } = round
     const before = this.#connection
@@ -69,7 +92,9 @@ export class Subscription {
     connection.signal.addEventListener('abort', () => round.abort(), { signal })
     if (Date.now() - this.#confirmed >= this.host.backoff.max) this.#attempt = 0 // a new trouble, not the same one
     const subscribe = async (token?: string) => {
-      if (!signal.aborted) await connection.request({ type: 'subscribe', topic: this.pattern, token })
+      if (signal.aborted) return
+      const { since, acked } = this.durable?.ask(connection) ?? {}
+      await connection.request({ type: 'subscribe', topic: this.pattern, token, since }, acked)
     }
     for (let wait = dropped; ; wait = true) {
       if (wait) await sleep(pause(this.#attempt++, this.host.backoff), signal)
@@ -77,7 +102,6 @@ export class Subscription {
       try {
         await (this.token ? this.token(subscribe) : subscribe())
         if (signal.aborted) return
-        connection.accepted = true
         this.#confirmed = Date.now()
         this.#refused.clear()
         this.#resolve()
@@ -93,15 +117,15 @@ export class Subscription {
   // Whether there is no point in asking again. A caller still waits for a subscription that was never confirmed, and must
   // learn of all that does not heal by itself. Only a token that has expired is asked for once more, as for a publish.
   #final(error: unknown): boolean {
-    if (!(error instanceof RefusedError) || error.heals) return false
+    if (!(error instanceof RefusedError) || error.heals || this.durable?.forgets(error)) return false
     if (!error.code.startsWith('token_')) return true
     const count = this.#refused.add()
-    if (this.#confirmed === 0) return !error.expired || count > 1
+    if (this.#confirmed === 0) return error.code !== 'token_expired' || count > 1
     return this.#refused.enough(this.host.backoff.max)
   }
 
   #moveFrom(old: Connection): void {
-    if (this.#overlap?.old !== old) this.#overlap = new Overlap(old, (message) => this.#hand(message))
+    if (this.#overlap?.old !== old) this.#overlap = new Overlap(old, (message) => this.hand(message))
   }
 
   // Ends the move to a connection that has accepted the subscription: that of the old one is given up.
@@ -139,18 +163,22 @@ export class Subscription {
 
   /** Takes an event that came over a connection. */
   deliver(from: Connection, message: Message): void {
+    if (this.durable?.take(from, message)) return
     // The next connection may bring what a node that restarts brings now.
     if (from.restarting && from === this.#connection) this.#moveFrom(from)
     if (this.#overlap) this.#overlap.push(from, message)
-    else this.#hand(message)
+    else this.hand(message)
   }
 
-  #hand(message: Message): void {
-    const event = { topic: message.topic!, data: message.data } as Event
-    if (message.pattern !== undefined) event.pattern = message.pattern
-    for (const { handler } of [...this.handlers]) {
+  /** Hands an event to all handlers. */
+  hand({ type, ...event }: Message): void {
+    this.tell(({ handler }) => handler(event as Event))
+  }
+
+  tell(tell: (subscriber: Subscriber) => void): void {
+    for (const subscriber of [...this.handlers]) {
       try {
-        handler(event)
+        tell(subscriber)
       } catch (error) {
         this.host.report(error)
       }

@@ -23,9 +23,17 @@ test('the package has what its sources make, and no more', limit, () => {
 
 const consumer = `
 import { Client, ClosedError, RefusedError, type Event, type Options, type State } from '@notifyd/client'
+import { durable, OrderError, type Gap, type Position } from '@notifyd/client/durable'
 import { useClient, useLatest, useSubscription } from '@notifyd/client/react'
 
 interface Message { text: string }
+const resuming = new Client('wss://push.example.com/v1/ws', { token: () => '', durable, onError: (error) => console.log(error instanceof OrderError) })
+const kept: Position = { seq: 7, epoch: 'k3x9' }
+const orders = resuming.subscribe('orders.*', (event) => console.log(event.seq, event.prev, event.time), undefined, { since: kept, onGap: (gap: Gap) => console.log(gap.after, gap.first) })
+console.log(orders.position satisfies Position | undefined)
+const { seq, duplicate } = await resuming.publish('orders.7', 1, { msgId: 'm', ttl: 60 })
+console.log(seq satisfies number | undefined, duplicate)
+for await (const event of resuming.events('orders.*', { since: { last: 1 } })) resuming.events('orders.*', { since: event })
 const options: Options = { token: async ({ action, topic, data }) => [action, topic, data].join(), strategy: 'ticket' }
 const client = new Client('wss://push.example.com/v1/ws', { ...options, onState: (state: State, error?: Error) => console.log(state, error) })
 const subscription = client.subscribe<Message>('rooms.*', ({ topic, data }) => console.log(topic, data.text))
