@@ -74,6 +74,8 @@ func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[
 	switch {
 	case s.Plan.Flood:
 		return flood(r, results[1])
+	case s.Plan.Beside > 0:
+		return beside(r, results[1])
 	case s.Plan.Storm:
 		return map[metric]float64{cpuPerVisit: *r.CPUPerConnect}, nil
 	case s.Plan.Publishers == 0:
@@ -97,7 +99,7 @@ func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[
 	// Whatever was published has been delivered when the processor time is read; see process.CPU.
 	values := map[metric]float64{cpuPerDelivery: *r.CPUPerPublish / float64(s.fan())}
 	if s.Load.Rate > 0 {
-		values[latency50], values[latency99] = r.Latency.P50, r.Latency.P99
+		values[latency50], values[latency99], values[latency999] = r.Latency.P50, r.Latency.P99, r.Latency.P999
 	} else if r.OwnCPUPerDelivery != nil {
 		values[ownPerDelivery] = *r.OwnCPUPerDelivery
 	}
@@ -110,6 +112,23 @@ func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[
 		return values, err
 	}
 	return values, nil
+}
+
+func beside(alone, beside load.Result) (map[metric]float64, error) {
+	crowd := beside.Beside
+	switch {
+	case alone.Pong.Count == 0 || beside.Pong.Count == 0:
+		return nil, errors.New("no ping was answered in the measured time")
+	case crowd.Lost > 0:
+		return nil, fmt.Errorf("%d %w, of the fan-out", crowd.Lost, errLost)
+	case crowd.Latency.Count == 0:
+		return nil, errors.New("the fan-out had no event in the measured time; --duration is too short")
+	}
+	return map[metric]float64{
+		alone50: alone.Latency.P50, alone99: alone.Latency.P99,
+		beside50: beside.Latency.P50, beside99: beside.Latency.P99, beside999: beside.Latency.P999,
+		pong99: beside.Pong.P99, crowd99: crowd.Latency.P99, besideCores: *beside.ServerCores,
+	}, nil
 }
 
 func flood(before, during load.Result) (map[metric]float64, error) {

@@ -36,6 +36,7 @@ var tiny = []scenario{
 	{Name: "storm", Plan: load.Storm(10)},
 	fresh("fresh", "", load.Pairs(6), 1, small),
 	rate("flood", "", load.Flood(6), 300, small, 2),
+	rate("beside", "", load.Beside(6, 20), 300, small, 2),
 }
 
 // TestServersDeliver drives every server. What is lost or invented is an error.

@@ -42,6 +42,10 @@ var scenarios = []scenario{
 	long(window("fan10000-1k-w1", "1→10,000 with 1 KiB, one event in flight", load.Fanout(10000), 1, large), 3),
 	long(window("fan10000-1k-w32", "1→10,000 with 1 KiB, 32 events in flight", load.Fanout(10000), 32, large), 3),
 	rate("fan1000-r30", "1→1,000, 30 events a second", load.Fanout(1000), 30, small, 3),
+	rate("fan1000-r300", "1→1,000, 300 events a second", load.Fanout(1000), 300, small, 2),
+	rate("fan1000-r1000", "1→1,000, 1,000 events a second", load.Fanout(1000), 1000, small, 2),
+	rate("fan1000-r2000", "1→1,000, 2,000 events a second", load.Fanout(1000), 2000, small, 2),
+	rate("pairs10-beside", "10 topics 1:1, 200 events a second in all, alone and beside a fan-out to 8,000", load.Beside(10, 8000), 200, small, 3),
 	window("pairs100-w1", "100 topics 1:1, one event in flight on each", load.Pairs(100), 1, small),
 	fresh("pairs100-w1-fresh", "100 topics 1:1, one event in flight on each, each with a new token (EdDSA)", load.Pairs(100), 1, small),
 	window("pairs100-w16", "100 topics 1:1, 16 events in flight on each", load.Pairs(100), 16, small),
@@ -102,6 +106,7 @@ var (
 	ownPerDelivery   = metric{"generator's own", "µs"}
 	latency50        = metric{"latency p50", "µs"}
 	latency99        = metric{"latency p99", "µs"}
+	latency999       = metric{"latency p99.9", "µs"}
 	rssPerConnection = metric{"RSS per connection", "B"}
 	cpuPerConnection = metric{"CPU per handshake and subscribe", "µs"}
 	cpuPerVisit      = metric{"CPU per connect, subscribe and reset", "µs"}
@@ -112,6 +117,14 @@ var (
 	rawVerify        = metric{"ed25519.Verify alone", "µs"}
 	quiet99          = metric{"latency p99 without the flood", "µs"}
 	flooded99        = metric{"latency p99 with the flood", "µs"}
+	alone50          = metric{"latency p50 alone", "µs"}
+	alone99          = metric{"latency p99 alone", "µs"}
+	beside50         = metric{"latency p50 beside it", "µs"}
+	beside99         = metric{"latency p99 beside it", "µs"}
+	beside999        = metric{"latency p99.9 beside it", "µs"}
+	pong99           = metric{"pong p99 beside it", "µs"}
+	crowd99          = metric{"latency p99 of the fan-out", "µs"}
+	besideCores      = metric{"CPU beside it", "cores"}
 	refusals         = metric{"bad tokens refused", "/s"}
 )
 
@@ -125,10 +138,12 @@ func (s *scenario) metrics() []metric {
 		return []metric{calm99, stalled99, rssPerStalled, kept}
 	case s.Plan.Flood:
 		return []metric{quiet99, flooded99, refusals}
+	case s.Plan.Beside > 0:
+		return []metric{alone50, alone99, beside50, beside99, beside999, pong99, crowd99, besideCores}
 	case s.Fresh:
 		return []metric{cpuPerDelivery, ownPerDelivery, rawVerify}
 	case s.Load.Rate > 0:
-		return []metric{cpuPerDelivery, latency50, latency99}
+		return []metric{cpuPerDelivery, latency50, latency99, latency999}
 	}
 	return []metric{cpuPerDelivery, ownPerDelivery}
 }
@@ -149,9 +164,9 @@ func (o *options) warmup() time.Duration { return o.duration / 4 }
 // estimate is how long the scenario takes with one server, roughly.
 func (s *scenario) estimate(o *options) time.Duration {
 	const start, connect, drain = time.Second / 2, 200 * time.Microsecond, 2 * time.Second
-	took := start + time.Duration(s.Plan.Connections)*connect + s.duration(o)
+	took := start + time.Duration(s.Plan.Connections+s.Plan.Beside)*connect + s.duration(o)
 	switch {
-	case s.Plan.Stalled > 0 || s.Plan.Flood:
+	case s.Plan.Stalled > 0 || s.Plan.Flood || s.Plan.Beside > 0:
 		return 2*(took+o.warmup()) + drain
 	case s.Plan.Publishers > 0:
 		return took + o.warmup()
@@ -167,7 +182,7 @@ func (s *scenario) impossible() string {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err.Error()
 	}
-	if need := s.Plan.Connections + s.Plan.Publishers + spare; uint64(need) > limit.Max {
+	if need := s.Plan.Connections + s.Plan.Publishers + s.Plan.Beside + spare; uint64(need) > limit.Max {
 		return fmt.Sprintf("needs %d descriptors; this machine allows a process %d", need, limit.Max)
 	}
 	return ""

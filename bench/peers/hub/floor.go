@@ -172,8 +172,12 @@ func (f *floor) consume(fd int, c *floorConn, b []byte) (rest []byte, ok bool) {
 			return b, err == nil
 		}
 		b = b[size:]
-		if opcode == opcodeClose {
+		switch opcode {
+		case opcodeClose:
 			return nil, false
+		case opcodePing:
+			f.write(fd, appendPong(nil, payload))
+			continue
 		}
 		switch op, name, data := parse(payload); op {
 		case opSubscribe:

@@ -13,11 +13,13 @@ import (
 )
 
 // The floor and gnet have no WebSocket of their own. This is as much of RFC 6455
-// as a load driver needs: no fragments, no answers to pings.
+// as a load driver needs: no fragments.
 
 const (
 	opcodeText  = 1
 	opcodeClose = 8
+	opcodePing  = 9
+	opcodePong  = 10
 )
 
 // maxFrame bounds what is buffered for one connection.
@@ -70,6 +72,11 @@ func appendFrame(dst, payload []byte) []byte {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(n))
 	}
 	return append(dst, payload...)
+}
+
+// appendPong appends a server's answer to a ping, whose payload is at most 125 bytes.
+func appendPong(dst, payload []byte) []byte {
+	return append(append(dst, 0x80|opcodePong, byte(len(payload))), payload...)
 }
 
 // upgrade answers a handshake. size is 0 when the head is not complete yet.

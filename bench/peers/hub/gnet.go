@@ -95,8 +95,14 @@ func (h *gnetHub) consume(c gnet.Conn, state *gnetConn, b []byte) (used int, err
 			return used, err
 		}
 		used += size
-		if opcode == opcodeClose {
+		switch opcode {
+		case opcodeClose:
 			return used, net.ErrClosed
+		case opcodePing:
+			if _, err := c.Write(appendPong(nil, payload)); err != nil {
+				return used, err
+			}
+			continue
 		}
 		switch op, name, data := parse(payload); op {
 		case opSubscribe:

@@ -31,6 +31,9 @@ func serveGws(addr string) error {
 
 func (h *gwsHub) OnClose(c *gws.Conn, _ error) { h.topics.drop(c) }
 
+// OnPing answers as RFC 6455 §5.5.3 wants it; gws by itself sends an empty pong.
+func (h *gwsHub) OnPing(c *gws.Conn, payload []byte) { _ = c.WritePong(payload) }
+
 func (h *gwsHub) OnMessage(c *gws.Conn, m *gws.Message) {
 	defer func() { _ = m.Close() }() // gives its buffer back
 	switch op, topic, payload := parse(m.Bytes()); op {
