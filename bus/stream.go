@@ -116,13 +116,17 @@ func (b *Bus) declare(o *Options) error {
 		return errors.New("the sink takes no events of streams")
 	}
 	for i, so := range o.Streams {
-		so.setDefaults()
-		so.Topics = slices.Clone(so.Topics)
-		s := &Stream{bus: b, number: i, opts: so, want: so.config(o.Prefix), republished: republished(o.Prefix, so.Name)}
+		s := newStream(b, i, so, o.Prefix)
 		s.follower = newFollower(s, o.Shards+i, sink)
 		b.streams = append(b.streams, s)
 	}
 	return nil
+}
+
+func newStream(b *Bus, number int, o StreamOptions, prefix string) *Stream {
+	o.setDefaults()
+	o.Topics = slices.Clone(o.Topics)
+	return &Stream{bus: b, number: number, opts: o, want: o.config(prefix), republished: republished(prefix, o.Name)}
 }
 
 // openStreams connects, and has the streams followed.
@@ -135,23 +139,36 @@ func (b *Bus) openStreams(ctx context.Context, o *Options) error {
 			return fmt.Errorf("connection for streams: %w", err)
 		}
 	}
-	b.running.Go(b.keepStreams)
-	if !b.connected.Load() {
-		return nil
-	}
-	return b.makeStreams(ctx)
-}
-
-// makeStreams makes the streams, or changes them, as they were declared. An error that only the operator can mend
-// ends the start; what may pass (NATS is away, its cluster has no leader yet) is tried again by keepStreams.
-func (b *Bus) makeStreams(ctx context.Context) error {
-	for _, s := range b.streams {
+	if b.connected.Load() { // else, and what may pass, keepStreams tries again
 		var option *OptionError
-		if err := s.make(ctx); errors.As(err, &option) {
+		if err := b.makeStreams(ctx); errors.As(err, &option) {
 			return err
 		}
 	}
+	b.running.Go(b.keepStreams)
 	return nil
+}
+
+// makeStreams makes the streams, or changes them, as they were declared, unless they have been since the connection was
+// made. When something is wrong with one that only the operator can mend, an [OptionError], it changes nothing.
+func (b *Bus) makeStreams(ctx context.Context) error {
+	if !slices.ContainsFunc(b.streams, func(s *Stream) bool { return !s.made.Load() || s.again.Load() }) {
+		return nil
+	}
+	var option *OptionError
+	if err := b.examineStreams(ctx); errors.As(err, &option) {
+		for _, s := range b.streams {
+			s.problem.Store(&err)
+		}
+		return err
+	}
+	var errs []error
+	for _, s := range b.streams {
+		if again := s.again.Swap(false); !s.made.Load() || again {
+			errs = append(errs, s.make(ctx))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // keepStreams runs for the life of the bus, if it has streams: it makes what could not be made at the start, and looks
@@ -170,15 +187,8 @@ func (b *Bus) keepStreams() {
 		if !b.connected.Load() {
 			continue
 		}
-		for _, s := range b.streams {
-			if again := s.again.Swap(false); s.made.Load() && !again {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), streamTimeout)
-			if err := s.make(ctx); err != nil && b.errors.allow() {
-				b.log.Error("a stream is not there; its topics cannot be published to", zap.String("stream", s.Name()), zap.Error(err))
-			}
-			cancel()
+		if err := b.makeStreams(b.sc.ctx); err != nil && b.errors.allow() {
+			b.log.Error("streams are not there as declared; their topics may not be published to", zap.Error(err))
 		}
 	}
 }

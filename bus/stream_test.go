@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/bus/bustest"
@@ -77,9 +78,9 @@ func jetStream(t *testing.T, b *bus.Bus) jetstream.JetStream {
 	return js
 }
 
-func configOf(t *testing.T, js jetstream.JetStream, name string) jetstream.StreamConfig {
+func configOfOrders(t *testing.T, js jetstream.JetStream) jetstream.StreamConfig {
 	t.Helper()
-	s, err := js.Stream(t.Context(), name)
+	s, err := js.Stream(t.Context(), "notify-orders")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,7 @@ func TestStreamsAreMade(t *testing.T) {
 	b := open(t, with(orders()), bustest.NewRecorder())
 	js := jetStream(t, b)
 	testkit.Eventually(t, "the stream is there", func() bool { ready, err := b.Streams()[0].Ready(); return ready && err == nil })
-	c := configOf(t, js, "notify-orders")
+	c := configOfOrders(t, js)
 	if c.MaxAge != time.Hour || c.Duplicates != 2*time.Minute || c.Storage != jetstream.FileStorage || !c.AllowDirect || c.AllowMsgTTL ||
 		strings.Join(c.Subjects, " ") != "notify.ev.orders.> notify.ev.invoices.*" || c.RePublish.Destination != "notify.st.orders.>" {
 		t.Errorf("made as %+v", c)
@@ -105,7 +106,7 @@ func TestStreamsAreMade(t *testing.T) {
 		o.Topics, o.MaxAge, o.MaxPerTopic, o.MaxBytes, o.TTL = []string{"orders.>"}, time.Minute, 7, 1<<20, true
 	})
 	open(t, with(changed), bustest.NewRecorder())
-	c = configOf(t, js, "notify-orders")
+	c = configOfOrders(t, js)
 	if c.MaxAge != time.Minute || c.Duplicates != time.Minute || c.MaxMsgsPerSubject != 7 || c.MaxBytes != 1<<20 || !c.AllowMsgTTL || len(c.Subjects) != 1 {
 		t.Errorf("changed to %+v", c)
 	}
@@ -132,7 +133,7 @@ func TestStreamsAreMade(t *testing.T) {
 			t.Errorf("got %v, want %s", err, refused.field)
 		}
 	}
-	if after := configOf(t, js, "notify-orders"); after.MaxAge != c.MaxAge || after.Storage != c.Storage || !after.AllowMsgTTL || after.Replicas != 1 {
+	if after := configOfOrders(t, js); after.MaxAge != c.MaxAge || after.Storage != c.Storage || !after.AllowMsgTTL || after.Replicas != 1 {
 		t.Errorf("a refusal changed it to %+v", after)
 	}
 }
@@ -201,5 +202,51 @@ func TestStreamsAreNotForged(t *testing.T) {
 	}
 	if err := <-refused; !strings.Contains(err.Error(), "Permissions Violation") {
 		t.Error(err)
+	}
+}
+
+// What NATS would refuse is told of all streams at once, and none of them is made or changed then.
+func TestNothingIsChangedBeforeAllStreamsAreExamined(t *testing.T) {
+	nats := testkit.StartJetStream(t)
+	before := open(t, bus.Options{URL: nats.URL(), Streams: []bus.StreamOptions{orders()}}, bustest.NewRecorder())
+	stream(t, before, "orders")
+	js := jetStream(t, before)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "other", Subjects: []string{"notify.ev.news.*"}}); err != nil {
+		t.Fatal(err)
+	}
+	o := bus.Options{URL: nats.URL(), Streams: []bus.StreamOptions{
+		streamWith(func(o *bus.StreamOptions) { o.MaxAge = 2 * time.Hour }),
+		{Name: "made", Topics: []string{"made.*"}, MaxPerTopic: 1},
+		{Name: "news", Topics: []string{"fine", "news.>"}, MaxPerTopic: 1},
+	}}
+	for name, try := range map[string]func() error{
+		"check": func() error { return bus.CheckStreams(t.Context(), before.Conn(), o) },
+		"start": func() error {
+			_, err := bus.Open(t.Context(), o, bustest.NewRecorder(), zap.NewNop())
+			return err
+		},
+	} {
+		err := try()
+		var option *bus.OptionError
+		if !errors.As(err, &option) || option.Field != "Streams[2].Topics" || !strings.Contains(err.Error(), "the stream other") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := configOfOrders(t, js).MaxAge; got != time.Hour {
+		t.Errorf("it was changed: %v", got)
+	}
+	if _, err := js.Stream(t.Context(), "notify-made"); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("it was made: %v", err)
+	}
+	o.Streams = o.Streams[:2]
+	if err := bus.CheckStreams(t.Context(), before.Conn(), o); err != nil {
+		t.Errorf("nothing is wrong with it: %v", err)
+	}
+	// Two mistakes are told at once.
+	o.Streams[0].Storage = bus.StorageMemory
+	o.Streams[1].Topics = []string{"news.today"}
+	err := bus.CheckStreams(t.Context(), before.Conn(), o)
+	if err == nil || !strings.Contains(err.Error(), "Streams[0].Storage") || !strings.Contains(err.Error(), "Streams[1].Topics") {
+		t.Errorf("%v", err)
 	}
 }
