@@ -2,6 +2,7 @@ package authz
 
 import (
 	"strings"
+	"time"
 
 	"github.com/notifyd/notifyd/wire"
 )
@@ -12,7 +13,8 @@ type grants struct {
 	publish, subscribe []string
 	admin              bool
 	bound              bound
-	fault              string // the first thing that is wrong with a grant, or empty
+	history            time.Duration // 0: no bound; below 0: none
+	fault              string        // the first thing that is wrong with a grant, or empty
 }
 
 // blame notes the first fault.
@@ -55,7 +57,7 @@ func (g *grants) settle(subject, jti string, limit int) (fault string) {
 }
 
 // addNotify adds the notify claim: {"publish":[…],"subscribe":[…],"admin":true,
-// "digest":"sha-256=…","once":true}. It reports false for anything malformed,
+// "digest":"sha-256=…","once":true,"history":"1h"}. It reports false for anything malformed,
 // and for every member that it does not know: one that restricts the token must
 // not be ignored, as that would widen it.
 func (g *grants) addNotify(d *document) bool {
@@ -79,12 +81,53 @@ func (g *grants) addNotify(d *document) bool {
 			text, isString := d.string()
 			g.bound.digest, g.bound.hasDigest = parseDigest(text)
 			check(isString && g.bound.hasDigest, "notify.digest is not sha-256=:BASE64:")
+		case "history":
+			text, isString := d.string()
+			bound, isBound := parseHistory(text)
+			g.history = bound
+			check(isString && isBound, `notify.history is neither "none" nor a time such as "1h"`)
 		default:
 			check(false, "notify has a member "+brief(string(name))+", which is not understood")
 		}
 	})
 	check(isObject, "notify is not an object")
 	return ok
+}
+
+// noHistory is the notify.history of a token that reads none.
+const noHistory = "none"
+
+// parseHistory reads a notify.history: how far back, or none.
+func parseHistory(text string) (bound time.Duration, ok bool) {
+	if text == noHistory {
+		return -1, true
+	}
+	bound, err := time.ParseDuration(text)
+	return bound, err == nil && bound > 0
+}
+
+// historyText is the notify.history of a bound, "" where there is none.
+func historyText(bound time.Duration) string {
+	switch {
+	case bound == 0:
+		return ""
+	case bound < 0:
+		return noHistory
+	default:
+		return bound.String()
+	}
+}
+
+// narrower is the one of two bounds of history that permits less.
+func narrower(a, b time.Duration) time.Duration {
+	switch {
+	case a < 0 || b < 0:
+		return -1
+	case a == 0 || b == 0:
+		return max(a, b)
+	default:
+		return min(a, b)
+	}
 }
 
 // addDetails adds authorization_details (RFC 9396 §2): an array of objects of

@@ -33,6 +33,9 @@ type Issuer struct {
 	// when it was issued could outlive its revocation. 0 is no bound; otherwise at
 	// least 1 s.
 	MaxLifetime time.Duration
+	// History bounds how far back its tokens read what streams keep. 0 is no bound, below
+	// 0 is not at all. A token that says nothing of it, or more, is held to this.
+	History time.Duration
 	// Type is the typ that its tokens must have, such as "at+jwt" (RFC 9068
 	// §4). "" accepts none, JWT and at+jwt.
 	Type string

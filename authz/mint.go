@@ -28,6 +28,7 @@ type Claims struct {
 	Admin     bool
 	Digest    string // what DigestOf gives for the one message
 	Once      bool   // for one message alone; needs ID
+	History   string // how far back it reads what streams keep: "1h" or "none"; "": no bound
 }
 
 type mintedClaims struct {
@@ -41,6 +42,7 @@ type mintedGrants struct {
 	Admin     bool     `json:"admin,omitempty"`
 	Digest    string   `json:"digest,omitempty"`
 	Once      bool     `json:"once,omitempty"`
+	History   string   `json:"history,omitempty"`
 }
 
 // Sign makes a token with a private or secret key. It refuses what no Verifier
@@ -67,6 +69,9 @@ func Sign(key Key, c Claims) (string, error) {
 	if _, ok := parseDigest(c.Digest); !ok && c.Digest != "" {
 		return "", errors.New("the digest is not sha-256= and base64url without padding; DigestOf makes it")
 	}
+	if _, ok := parseHistory(c.History); !ok && c.History != "" {
+		return "", fmt.Errorf("history %q is neither none nor a time such as 1h", c.History)
+	}
 	if c.Once && c.ID == "" {
 		return "", errors.New("a token for one use needs an ID, by which its use is noted")
 	}
@@ -79,7 +84,7 @@ func Sign(key Key, c Claims) (string, error) {
 		NotBefore: numericDate(c.NotBefore),
 		ExpiresAt: numericDate(c.Expires),
 	}
-	t := jwt.NewWithClaims(jwt.GetSigningMethod(key.alg), mintedClaims{registered, mintedGrants{c.Publish, c.Subscribe, c.Admin, c.Digest, c.Once}})
+	t := jwt.NewWithClaims(jwt.GetSigningMethod(key.alg), mintedClaims{registered, mintedGrants{c.Publish, c.Subscribe, c.Admin, c.Digest, c.Once, c.History}})
 	t.Header["kid"] = key.kid
 	if c.Type != "" {
 		t.Header["typ"] = c.Type

@@ -52,7 +52,7 @@ func (t *Token) Record() []byte {
 	}
 	r := record{
 		Issuer: t.issuer, Subject: t.subject, ID: t.id, Expires: t.exp,
-		Notify:    mintedGrants{Publish: t.publish, Subscribe: t.subscribe, Admin: t.admin},
+		Notify:    mintedGrants{Publish: t.publish, Subscribe: t.subscribe, Admin: t.admin, History: historyText(t.history)},
 		Algorithm: t.key.alg, Kid: t.key.kid, Key: t.key.thumb,
 	}
 	if t.issued != math.MinInt64 {

@@ -24,6 +24,7 @@ type Token struct {
 	publish     []string
 	subscribe   []string
 	admin       bool
+	history     time.Duration // 0: no bound; below 0: none
 	bound       *bound        // nil unless the token is for one message
 	used        atomic.Bool   // found again since the cache last looked for room
 	seen        atomic.Uint64 // epoch of the revocations last asked, and their answer
@@ -35,6 +36,7 @@ func newToken(raw string, key *trusted, c *claims) *Token {
 		raw: raw, key: key, exp: c.exp.at, issued: c.issued, issuer: c.iss, subject: c.sub, id: c.jti,
 		publish: c.grants.publish, subscribe: c.grants.subscribe, admin: c.grants.admin,
 	}
+	t.history = narrower(c.grants.history, key.issuer.History)
 	t.starts = c.starts()
 	t.from, t.until = unixNano(t.starts, -c.nbLeeway), unixNano(t.exp, c.leeway)
 	if c.iss == key.issuer.Name {
@@ -93,6 +95,10 @@ func (t *Token) MayPublish(topic []byte) bool { return covered(t.publish, topic)
 // MaySubscribe reports whether pattern lies wholly inside one of the token's
 // subscribe patterns. It must be valid (wire.ValidPattern).
 func (t *Token) MaySubscribe(pattern []byte) bool { return covered(t.subscribe, pattern) }
+
+// History is how far back the token reads what streams keep: 0 is no bound, below 0 is
+// not at all. It is the narrower of what the token and its issuer's policy say.
+func (t *Token) History() time.Duration { return t.history }
 
 // Expires is the first instant at which the token is refused, leeway included,
 // in Unix nanoseconds. Past the year 2262 it is math.MaxInt64.

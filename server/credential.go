@@ -382,7 +382,7 @@ func (r *request) setCredential() {
 		switch {
 		case !x.onCredential:
 		case r.token.MaySubscribe([]byte(x.topic.name)):
-			x.setToken(r.token)
+			x.setToken(r.token, r.now())
 		default:
 			r.end(x, wire.Forbidden, "the new credential does not permit it")
 		}

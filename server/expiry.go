@@ -26,6 +26,9 @@ func (s *Server) Tick(l *loop.Loop) {
 	if s.governor != nil && l.Index() == 0 {
 		s.governor.Tick(now)
 	}
+	if l.Index() == 0 {
+		s.chunks.tick()
+	}
 	if st := stateOf(l); !st.noticing {
 		st.noticing = true
 		s.noticeFrom(l, 0)

@@ -77,15 +77,18 @@ type memStream struct {
 	position uint64
 	window   int // how many events Recent remembers
 	waiting  []atCall
+
+	atPatience time.Duration // how long At waits
 }
 
 type atCall struct {
 	after uint64
 	f     func(uint64, string, bool)
+	until time.Time
 }
 
 func newMemStream(name string, topics ...string) *memStream {
-	s := &memStream{name: name, topics: topics, ttl: true, window: 64, ids: make(map[string]uint64)}
+	s := &memStream{name: name, topics: topics, ttl: true, window: 64, atPatience: time.Second, ids: make(map[string]uint64)}
 	s.change.L = &s.mu
 	s.begin()
 	return s
@@ -364,8 +367,13 @@ func (s *memStream) LastOfEach(_ context.Context, pattern string, after, upTo ui
 func (s *memStream) At(after uint64, f func(uint64, string, bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting = append(s.waiting, atCall{after, f})
+	s.waiting = append(s.waiting, atCall{after, f, time.Now().Add(s.atPatience)})
 	s.do(func() {})
+	time.AfterFunc(s.atPatience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.do(func() {})
+	})
 }
 
 // answerAt calls what waits for the position.
@@ -373,15 +381,17 @@ func (s *memStream) answerAt() {
 	s.mu.Lock()
 	var due []atCall
 	position, epoch := s.position, s.epoch
+	now := time.Now()
 	s.waiting = slices.DeleteFunc(s.waiting, func(x atCall) bool {
-		if x.after <= position {
+		ends := x.after <= position || !now.Before(x.until)
+		if ends {
 			due = append(due, x)
 		}
-		return x.after <= position
+		return ends
 	})
 	s.mu.Unlock()
 	for _, x := range due {
-		x.f(position, epoch, true)
+		x.f(position, epoch, x.after <= position)
 	}
 }
 
@@ -445,6 +455,9 @@ func (s *memStream) hold(on bool) {
 		s.held = nil
 	}
 }
+
+// heal has the feed look at the leader.
+func (s *memStream) heal() { s.repeat(s.lastSeq()) }
 
 // repeat passes an event on once more.
 func (s *memStream) repeat(seq uint64) {

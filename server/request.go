@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -41,6 +42,8 @@ type loopState struct {
 	reply         []byte
 	toStore       wire.ToStore // the event in hand, so that it need not be allocated
 	receipts      receipts
+	steps         []*replay                           // that may go on, in turn
+	pins          map[*atomic.Pointer[loop.Group]]int // see Server.pin
 	counts        counts
 	processTime   governor.Window // what the governor measures by
 }

@@ -148,6 +148,7 @@ type Server struct {
 	verify  pool                  // signatures: bounded by cores
 	tickets pool                  // questions to the store about tickets
 	once    pool                  // questions to the store about one-use tokens
+	replays pool                  // questions to streams
 	handoff *loop.HandoffListener // requests that are no upgrade, for http
 	http    *http.Server
 	served  sync.WaitGroup
@@ -161,7 +162,11 @@ type Server struct {
 	governor     *governor.Governor // nil: the number of processors stays what it is
 
 	answers answers
-	homes   homes
+
+	homes         homes
+	chunks        chunks
+	streamContext context.Context // of questions to streams
+	cutStreams    context.CancelFunc
 
 	ticketsOfSubject, ticketsOfAddress *quota
 	fruitless                          *quota // HTTP requests; see pace
@@ -210,7 +215,9 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	requests, cut := context.WithCancel(context.Background())
 	s.cutHTTP = cut
 	s.http.BaseContext = func(net.Listener) context.Context { return requests }
+	s.streamContext, s.cutStreams = context.WithCancel(context.Background())
 	opts.Loop.OnRoom = s.Room
+	opts.Loop.OnDrained = s.drained
 	opts.Loop.EventName = eventName
 	opts.Loop.HTTP = s.handoff
 	if opts.AdaptProcessors {
@@ -251,6 +258,7 @@ func (s *Server) Start(ln net.Listener, bus Bus, streams Streams, store Store) e
 	s.verify.start(s.opts.VerifyWorkers)
 	s.tickets.start(storeWorkers)
 	s.once.start(storeWorkers)
+	s.replays.start(replayWorkers)
 	s.served.Go(func() {
 		if err := s.http.Serve(s.handoff); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			s.log.Error("http", zap.Error(err))
@@ -287,6 +295,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.verify.stop()
 	s.tickets.stop()
 	s.once.stop()
+	s.cutStreams()
+	s.replays.stop()
 	return err
 }
 

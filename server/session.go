@@ -27,10 +27,11 @@ type session struct {
 	due    int64  // when something wants a notice or ends, at the earliest
 	opened uint32 // by loop.Loop.Seconds
 
-	count        int32  // subscriptions, unconfirmed ones included
-	unconfirmed  int32  // subscribes that the bus has not answered
-	badEnvelopes uint32 // in a row
-	authFailures uint32 // in a row
+	count         int32 // subscriptions, unconfirmed ones included
+	unconfirmed   int32 // subscribes that the bus, or a stream, has not answered
+	pausedReplays int32
+	badEnvelopes  uint32 // in a row
+	authFailures  uint32 // in a row
 }
 
 // bucket bounds the frames of a connection over time.

@@ -139,6 +139,7 @@ func (s *Server) deliverStored(t *topic, d *due) {
 type home struct {
 	Stream
 	epoch atomic.Pointer[string] // as far as it is known; nil: it is not
+	heads heads
 }
 
 // homes are those of a server, by the names of the streams.
@@ -183,6 +184,10 @@ func (t *topic) appendPosition(dst []byte, seq uint64) []byte {
 	if epoch == nil {
 		return dst
 	}
-	dst = append(append(dst, *epoch...), '.')
+	return appendPosition(dst, *epoch, seq)
+}
+
+func appendPosition(dst []byte, epoch string, seq uint64) []byte {
+	dst = append(append(dst, epoch...), '.')
 	return strconv.AppendUint(dst, seq, 10)
 }

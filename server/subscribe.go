@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"math"
+	"sync/atomic"
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
@@ -14,8 +15,9 @@ type sub struct {
 	loop.Member // in a group once the bus has confirmed; Until is when the token expires
 	topic       *topic
 	token       *authz.Token
+	replay      *replay // nil: it is not on its way to the live events of a durable topic
 	next        *sub
-	unconfirmed int32 // subscribes for it that the bus has not answered
+	unconfirmed int32 // subscribes for it that the bus, or a stream, has not answered
 
 	warned       bool // the client knows that the token expires soon
 	ended        bool // maybe before the bus has confirmed it
@@ -39,8 +41,12 @@ func (r *request) subscribe() {
 		r.refuse(wire.Forbidden, "")
 		return
 	case r.env.Since.Kind != wire.SinceNone:
-		r.refuse(wire.HistoryUnavailable, "")
-		return
+		if code, detail := r.mayRead(r.token, r.env.Topic, r.env.Since); code != wire.OK {
+			r.refuse(code, detail)
+			return
+		}
+	}
+	switch {
 	case x == nil && int(r.ses.count) >= r.opts.Subscriptions:
 		r.refuse(wire.TooManySubscriptions, "")
 		return
@@ -57,7 +63,7 @@ func (r *request) join(x *sub, onCredential bool) {
 		r.ses.add(x)
 		r.loop.counts.subs++
 	}
-	x.setToken(r.token)
+	x.setToken(r.token, r.now())
 	x.onCredential = onCredential
 	r.ses.due = min(r.ses.due, r.noticeAt(r.token))
 
@@ -67,9 +73,10 @@ func (r *request) join(x *sub, onCredential bool) {
 	}
 	// The ack waits for the bus: what is published after it must arrive. The
 	// connection is read on, so that many subscribes wait together.
-	s, id := r.Server, bytes.Clone(r.env.ID)
+	s, id, since := r.Server, bytes.Clone(r.env.ID), r.env.Since
+	since.Epoch = bytes.Clone(since.Epoch)
 	code, waits := s.topics.await(x.topic, func(code wire.Code) {
-		x.Conn.Loop().Post(func() { s.confirmedByBus(x, id, code) })
+		x.Conn.Loop().Post(func() { s.confirmedByBus(x, id, since, code) })
 	})
 	if !waits {
 		r.confirmed(x, code)
@@ -81,7 +88,7 @@ func (r *request) join(x *sub, onCredential bool) {
 
 // confirmedByBus ends a subscribe that has waited for the bus. With the last one
 // of the connection, what was sent behind it goes on.
-func (s *Server) confirmedByBus(x *sub, id []byte, code wire.Code) {
+func (s *Server) confirmedByBus(x *sub, id []byte, since wire.Since, code wire.Code) {
 	c := x.Conn
 	if !c.Open() {
 		return
@@ -89,7 +96,7 @@ func (s *Server) confirmedByBus(x *sub, id []byte, code wire.Code) {
 	r := s.request(c)
 	r.ses.unconfirmed--
 	x.unconfirmed--
-	r.env.Kind, r.env.ID, r.env.Topic = wire.Subscribe, id, []byte(x.topic.name)
+	r.env = wire.Envelope{Kind: wire.Subscribe, ID: id, Topic: []byte(x.topic.name), Since: since}
 	r.confirmed(x, code)
 	if ses := r.ses; ses.waiting != nil && ses.waiting.stage == forSubscribes && ses.unconfirmed == 0 && c.Open() {
 		s.goOn(ses.waiting, wire.OK)
@@ -108,19 +115,76 @@ func (r *request) confirmed(x *sub, code wire.Code) {
 		r.endStream(r.conn, wire.CloseTryLater)
 		return
 	}
-	if x.Group() == nil {
-		slot := x.topic.groupOf(r.conn)
-		if r.conn.IsStream() {
-			x.topic.streams.Add(1)
-		}
-		g := slot.Load()
-		if g == nil {
-			g = new(loop.Group)
-		}
-		g.Join(&x.Member)
-		slot.Store(g)
+	isNew := x.Group() == nil
+	if x.topic.home != nil && (isNew || r.env.Since.Kind != wire.SinceNone) {
+		r.beginAt(x, r.env.Since) // and acked when it has begun
+		return
+	}
+	if isNew {
+		r.joinGroup(x)
 	}
 	r.ackUntil(x.token)
+}
+
+// joinGroup puts a subscription among those that receive its topic.
+func (s *Server) joinGroup(x *sub) {
+	if x.Conn.IsStream() {
+		x.topic.streams.Add(1)
+	}
+	slot := x.topic.groupOf(x.Conn)
+	g := slot.Load()
+	if g == nil {
+		g = new(loop.Group)
+	}
+	g.Join(&x.Member)
+	slot.Store(g)
+}
+
+// leaveGroup undoes joinGroup.
+func (s *Server) leaveGroup(x *sub) {
+	g := x.Group()
+	if g == nil {
+		return
+	}
+	x.Leave()
+	slot := x.topic.groupOf(x.Conn)
+	if g.Len() == 0 && stateOf(x.Conn.Loop()).pins[slot] == 0 {
+		slot.Store(nil)
+	}
+	if x.Conn.IsStream() {
+		x.topic.streams.Add(-1)
+	}
+}
+
+// pin has the bus deliver to the group that a subscription will join, while there is
+// nobody in it too: what comes between the call of the stream's feed and the join would
+// find no group otherwise, and go to nobody.
+func (s *Server) pin(x *sub) {
+	st, slot := stateOf(x.Conn.Loop()), x.topic.groupOf(x.Conn)
+	if st.pins == nil {
+		st.pins = make(map[*atomic.Pointer[loop.Group]]int)
+	}
+	st.pins[slot]++
+	if slot.Load() == nil {
+		slot.Store(new(loop.Group))
+	}
+	if x.Conn.IsStream() {
+		x.topic.streams.Add(1)
+	}
+}
+
+// unpin undoes pin.
+func (s *Server) unpin(x *sub) {
+	st, slot := stateOf(x.Conn.Loop()), x.topic.groupOf(x.Conn)
+	if st.pins[slot]--; st.pins[slot] == 0 {
+		delete(st.pins, slot)
+		if slot.Load().Len() == 0 {
+			slot.Store(nil)
+		}
+	}
+	if x.Conn.IsStream() {
+		x.topic.streams.Add(-1)
+	}
 }
 
 func (r *request) unsubscribe() {
@@ -139,8 +203,11 @@ func (r *request) unsubscribe() {
 }
 
 // setToken has a subscription rely on another token.
-func (x *sub) setToken(token *authz.Token) {
+func (x *sub) setToken(token *authz.Token, now int64) {
 	x.token, x.Until, x.warned = token, token.Expires(), false
+	if x.replay != nil {
+		x.replay.renewed(now)
+	}
 }
 
 // drop ends a subscription of an open connection.
@@ -155,15 +222,10 @@ func (s *Server) drop(x *sub) {
 // leave takes a subscription out of its topic.
 func (s *Server) leave(x *sub) {
 	x.ended = true
-	if g := x.Group(); g != nil {
-		x.Leave()
-		if g.Len() == 0 {
-			x.topic.groupOf(x.Conn).Store(nil)
-		}
-		if x.Conn.IsStream() {
-			x.topic.streams.Add(-1)
-		}
+	if x.replay != nil {
+		x.replay.stop("the subscription ended before it began")
 	}
+	s.leaveGroup(x)
 	stateOf(x.Conn.Loop()).counts.subs--
 	s.topics.release(x.topic)
 }

@@ -65,10 +65,10 @@ func exactBatch(p []byte, n int) *Batch {
 	return b
 }
 
-// fit returns b, or an exact copy in exchange for it when most of its buffer is
+// Fit returns b, or an exact copy in exchange for it when most of its buffer is
 // empty. Buffers from the pool are of all sizes, and what waits for a slow peer
 // stays: a thousand small events must not hold a thousand large buffers.
-func (b *Batch) fit() *Batch {
+func (b *Batch) Fit() *Batch {
 	if cap(b.b) <= 2*len(b.b)+64 {
 		return b
 	}

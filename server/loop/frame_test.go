@@ -182,13 +182,13 @@ func TestBatchCounting(t *testing.T) {
 
 func TestBatchFit(t *testing.T) {
 	full := exactBatch([]byte("0123456789"), 1)
-	if full.fit() != full {
+	if full.Fit() != full {
 		t.Error("copied although it was full")
 	}
 	roomy := NewBatch()
 	roomy.b, roomy.n = append(make([]byte, 0, 4096), "0123456789"...), 3
 	roomy.Retain(1)
-	x := roomy.fit()
+	x := roomy.Fit()
 	if x == roomy || string(x.b) != "0123456789" || cap(x.b) > 64 || x.n != 3 || x.refs.Load() != 1 {
 		t.Errorf("%q, room %d, %d references", x.b, cap(x.b), x.refs.Load())
 	}

@@ -63,6 +63,9 @@ type Options struct {
 	// OnRoom is called, from a caller of [Loop.Deliver], when [Engine.HasRoom] is true
 	// again. It may be nil.
 	OnRoom func()
+	// OnDrained is called when all that waited for a connection because its socket had no
+	// room has been written, on its loop. It may be nil.
+	OnDrained func(c *Conn)
 	// OnTurn is called at the end of each turn of a loop, on its goroutine, with how many
 	// times it has called write(2) since groups were due nothing before a turn. It must not
 	// block. It may be nil.

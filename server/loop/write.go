@@ -116,7 +116,7 @@ func (c *Conn) keepPending(b *Batch, off int, m *Member) *Batch {
 	if c.out == nil {
 		c.out = &outbound{off: off}
 	}
-	b = b.fit()
+	b = b.Fit()
 	b.Retain(1)
 	c.out.queue = append(c.out.queue, pendingBatch{b, m})
 	c.countPending(len(b.b) - off)
@@ -201,4 +201,20 @@ func (c *Conn) sendPending() {
 	}
 	c.shutIfSent()
 	c.watch()
+	if f := c.loop.eng.opts.OnDrained; f != nil && c.out == nil && c.state == stateOpen {
+		f(c)
+	}
+}
+
+// Send writes a batch to m alone, now, behind what its connection was sent before. It is
+// held to m.Until and dropped when m has left its group, like what comes by the group: m
+// must be in one. It takes over a reference of b.
+func (m *Member) Send(b *Batch) {
+	l := m.Conn.loop
+	if l.now < m.Until {
+		b = m.sendShared(b)
+		l.stat.batch(b.n)
+		l.stat.served(b.n, 1)
+	}
+	b.Release()
 }

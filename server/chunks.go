@@ -1,0 +1,303 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/notifyd/notifyd/server/loop"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// What replays read, in chunks: finished messages, shared by all that read the same topic
+// or pattern from the same position at about the same time, as many do after a node was
+// lost. A reader that its socket holds up holds one chunk, and finds the next one here, or
+// has it read again.
+
+const (
+	// chunkBytes is about how large a chunk is on the wire.
+	chunkBytes = 32 << 10
+	// pageEvents and pageBytes bound what is read of a stream at once.
+	pageEvents = 512
+	pageBytes  = 256 << 10
+	// chunksBytes bounds the chunks that are kept, and chunkLife for how long.
+	chunksBytes = 32 << 20
+	chunkLife   = 2 * time.Second
+	// chunkOverhead is what a chunk takes beside its messages.
+	chunkOverhead = 512
+)
+
+// chunkKey says what is in a chunk.
+type chunkKey struct {
+	home    *home
+	epoch   string
+	pattern string // or topic
+	after   uint64
+	upTo    uint64 // the last event of each topic up to here; 0: all events
+	events  bool   // for streams of Server-Sent Events, not frames
+}
+
+// chunk is a run of events as they are sent. It is counted: each holder releases it once.
+type chunk struct {
+	refs  atomic.Int32
+	batch *loop.Batch // nil: no events
+	made  time.Time
+
+	count  uint64 // events
+	more   uint64 // that follow it, as far as is known
+	last   uint64 // seq of the last event; where there is none, the position that it was read from
+	oldest int64  // time of the first event
+	first  uint64 // the oldest seq of the stream; 0: not known
+	final  bool   // no more events matched, up to upTo
+	upTo   uint64
+	recent bool // it is from this node's memory, and so is what follows
+}
+
+// end is the position up to which all that matches is in the chunk, or before it.
+func (c *chunk) end() uint64 {
+	if c.final {
+		return max(c.last, c.upTo)
+	}
+	return c.last
+}
+
+func (c *chunk) release() {
+	if c != nil && c.refs.Add(-1) == 0 && c.batch != nil {
+		c.batch.Release()
+	}
+}
+
+// encoding makes a chunk. Its maker alone uses it.
+type encoding struct {
+	batch                    *loop.Batch
+	count, more, last, first uint64
+	oldest                   int64
+	final, recent            bool
+	upTo                     uint64
+
+	server  *Server
+	key     chunkKey
+	pattern string // as events name it
+	scratch []byte
+	id      []byte
+}
+
+func (s *Server) encoding(key chunkKey) encoding {
+	x := encoding{server: s, key: key}
+	x.last = key.after
+	if wire.HasWildcard(key.pattern) {
+		x.pattern = key.pattern
+	}
+	return x
+}
+
+// size is how many bytes the events take so far.
+func (x *encoding) size() int {
+	if x.batch == nil {
+		return 0
+	}
+	return x.batch.Len()
+}
+
+// add encodes an event, which it does not keep, and returns the size.
+func (x *encoding) add(e *wire.StoredEvent) int {
+	if x.batch == nil {
+		x.batch, x.oldest = loop.NewBatch(), e.Time
+	}
+	x.last = e.Seq
+	if !wire.ValidTopic(e.Topic) || !wire.ValidJSON(e.Data) {
+		x.scratch = wire.AppendGap(x.scratch[:0], x.key.pattern, "", e.Seq-1, e.Seq+1)
+		x.append(gapEvent, nil)
+		return x.size()
+	}
+	x.count++
+	if from := e.From; from != "" && !x.server.opts.EventsFrom {
+		told := *e
+		told.From = ""
+		e = &told
+	}
+	x.scratch = wire.AppendStoredEvent(x.scratch[:0], x.pattern, e)
+	x.id = appendPosition(x.id[:0], x.key.epoch, e.Seq)
+	x.append(nil, x.id)
+	return x.size()
+}
+
+func (x *encoding) append(name, id []byte) {
+	if x.key.events {
+		x.batch.AppendEvent(name, id, x.scratch)
+	} else {
+		x.batch.Append(ws.OpText, x.scratch)
+	}
+}
+
+// drop forgets what was encoded.
+func (x *encoding) drop() {
+	if x.batch != nil {
+		x.batch.Release()
+	}
+	*x = x.server.encoding(x.key)
+}
+
+// finish ends the encoding. The caller has the only reference.
+func (x *encoding) finish() *chunk {
+	if x.batch != nil {
+		x.batch = x.batch.Fit()
+	}
+	c := &chunk{
+		batch: x.batch, made: time.Now(), count: x.count, more: x.more, last: x.last, oldest: x.oldest, first: x.first,
+		final: x.final, upTo: x.upTo, recent: x.recent,
+	}
+	c.refs.Store(1)
+	return c
+}
+
+// chunks are those that are kept, and the reads that are under way.
+type chunks struct {
+	mu      sync.Mutex
+	byKey   map[chunkKey]*chunk                      // guarded by mu
+	order   []keptChunk                              // as they came; guarded by mu
+	bytes   int                                      // guarded by mu
+	reading map[chunkKey][]func(c *chunk, err error) // what waits for a read; guarded by mu
+}
+
+type keptChunk struct {
+	key chunkKey
+	*chunk
+}
+
+// readChunk calls done with the chunk behind a position, which done takes over a reference
+// of, at once or from a worker. The stream's leader has said that it is at upTo.
+func (s *Server) readChunk(key chunkKey, upTo uint64, done func(c *chunk, err error)) {
+	x := &s.chunks
+	x.mu.Lock()
+	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife {
+		c.refs.Add(1)
+		x.mu.Unlock()
+		done(c, nil)
+		return
+	}
+	if x.reading == nil {
+		x.byKey, x.reading = make(map[chunkKey]*chunk), make(map[chunkKey][]func(*chunk, error))
+	}
+	waiting, reads := x.reading[key]
+	x.reading[key] = append(waiting, done)
+	x.mu.Unlock()
+	if reads {
+		return
+	}
+	asked := time.Now()
+	if !s.replays.push(job{run: func() {
+		if time.Since(asked) > 2*streamTimeout {
+			x.read(key, nil, errTooLate)
+			return
+		}
+		made, err := s.readStream(key, upTo)
+		x.read(key, made, err)
+	}}) {
+		x.read(key, nil, errTooLate)
+	}
+}
+
+var errTooLate = errors.New("too many wait for streams")
+
+// read ends a read: it keeps the chunks, one behind another, and gives the first to those
+// that wait.
+func (x *chunks) read(key chunkKey, made []*chunk, err error) {
+	x.mu.Lock()
+	waiting := x.reading[key]
+	delete(x.reading, key)
+	if len(made) > 0 {
+		made[0].refs.Add(int32(len(waiting)))
+	}
+	for _, c := range made {
+		x.keep(key, c)
+		key.after = c.last
+	}
+	x.mu.Unlock()
+	for _, done := range waiting {
+		if err != nil {
+			done(nil, err)
+		} else {
+			done(made[0], nil)
+		}
+	}
+}
+
+// keep takes over the reference. mu is held.
+func (x *chunks) keep(key chunkKey, c *chunk) {
+	x.byKey[key] = c
+	x.order = append(x.order, keptChunk{key, c})
+	x.bytes += c.bytes()
+	x.forget(c.made)
+}
+
+// forget lets go of chunks that are old or too many. mu is held.
+func (x *chunks) forget(now time.Time) {
+	for len(x.order) > 0 && (x.bytes > chunksBytes || now.Sub(x.order[0].made) >= chunkLife) {
+		k := x.order[0]
+		x.order[0] = keptChunk{}
+		x.order = x.order[1:]
+		x.bytes -= k.bytes()
+		if x.byKey[k.key] == k.chunk {
+			delete(x.byKey, k.key)
+		}
+		k.release()
+	}
+}
+
+// tick lets go of chunks that are old.
+func (x *chunks) tick() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.forget(time.Now())
+}
+
+func (c *chunk) bytes() int {
+	if c.batch == nil {
+		return chunkOverhead
+	}
+	return chunkOverhead + c.batch.Len()
+}
+
+// readStream reads from this node's memory, or from the stream where that does not reach
+// back far enough. It is called by a worker.
+func (s *Server) readStream(key chunkKey, upTo uint64) ([]*chunk, error) {
+	limit := min(chunkBytes, s.opts.Loop.PendingBytes/4)
+	if key.upTo == 0 && key.home.RecentFrom() <= key.after {
+		x := s.encoding(key)
+		if key.home.Recent(key.after, math.MaxUint64, key.pattern, func(e *wire.StoredEvent) bool { return x.add(e) < limit }) {
+			x.recent, x.final = true, x.size() < limit
+			return []*chunk{x.finish()}, nil
+		}
+		x.drop()
+	}
+	ctx, cancel := context.WithTimeout(s.streamContext, streamTimeout)
+	defer cancel()
+	var page wire.StreamPage
+	var err error
+	if key.upTo > 0 {
+		page, err = key.home.LastOfEach(ctx, key.pattern, key.after, key.upTo, pageEvents)
+	} else {
+		page, err = key.home.Read(ctx, key.pattern, key.after, pageEvents, pageBytes)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var made []*chunk
+	x := s.encoding(key)
+	for i := range page.Events {
+		if x.add(&page.Events[i]) >= limit && i < len(page.Events)-1 {
+			x.first, x.more = page.First, uint64(len(page.Events)-1-i)+page.Pending
+			key.after = x.last
+			made = append(made, x.finish())
+			x = s.encoding(key)
+		}
+	}
+	x.first, x.more, x.final, x.upTo = page.First, page.Pending, page.End, upTo
+	return append(made, x.finish()), nil
+}
