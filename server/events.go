@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ import (
 type stream struct {
 	token  *authz.Token
 	topics []string
+	since  wire.Since // for those that a stream keeps
 }
 
 // eventsHandler answers GET /v1/events.
@@ -51,9 +53,6 @@ func (s *Server) eventsHandler(w http.ResponseWriter, r *http.Request) {
 	case len(x.topics) > s.opts.Subscriptions:
 		refused(wire.TooManySubscriptions, "")
 		return
-	case query.Has("since"):
-		refused(wire.HistoryUnavailable, "")
-		return
 	}
 	for _, name := range x.topics {
 		switch {
@@ -65,6 +64,11 @@ func (s *Server) eventsHandler(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	var detail string
+	if x.since, code, detail = s.streamSince(r, query, x); code != wire.OK {
+		refused(code, detail)
+		return
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
@@ -73,6 +77,41 @@ func (s *Server) eventsHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.beginStream(w, x, addr)
+}
+
+// streamSince is from where on a request for events wants its topics: what Last-Event-ID
+// says, which a client sends that had events before, or else the query. A position is one
+// of one stream; topics that are not durable begin now, unless the query asks for their
+// history.
+func (s *Server) streamSince(r *http.Request, query url.Values, x *stream) (since wire.Since, code wire.Code, detail string) {
+	text, resumes := r.Header.Get("Last-Event-ID"), true
+	if text == "" {
+		if !query.Has("since") {
+			return since, wire.OK, ""
+		}
+		text, resumes = query.Get("since"), false
+	}
+	since, ok := parseSince(text)
+	if !ok {
+		return since, wire.BadEnvelope, "since, or Last-Event-ID, is EPOCH.SEQ, SEQ, last:N or an RFC 3339 time"
+	}
+	var first *home
+	for _, name := range x.topics {
+		home, _ := s.homeOf([]byte(name))
+		if home == nil && resumes {
+			continue
+		}
+		if code, detail := s.mayRead(x.token, []byte(name), since); code != wire.OK {
+			return since, code, detail
+		}
+		if first == nil {
+			first = home
+		}
+		if home != first && since.Kind == wire.SinceSeq {
+			return since, wire.HistoryUnavailable, "a position is one of one stream, and the topics lie in several: ask for those of one"
+		}
+	}
+	return since, wire.OK, ""
 }
 
 // streamToken is the token of a request for events: in the Authorization header, or as
@@ -163,6 +202,9 @@ func (s *Server) subscribeStream(c *loop.Conn, x *stream) {
 		}
 		r := s.request(c)
 		r.token, r.env = x.token, wire.Envelope{Kind: wire.Subscribe, ID: []byte(name), Topic: []byte(name)}
+		if home, _ := s.homeOf(r.env.Topic); home != nil {
+			r.env.Since = x.since
+		}
 		r.join(nil, false)
 	}
 }

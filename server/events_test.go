@@ -25,6 +25,7 @@ type stream struct {
 	t    testing.TB
 	conn net.Conn
 	r    *bufio.Reader
+	id   string // of the last event that had one
 }
 
 func eventsPath(topics ...string) string { return "/v1/events?" + url.Values{"topic": topics}.Encode() }
@@ -85,6 +86,8 @@ func (s *stream) read() (name, data string, err error) {
 			return name, strings.Join(lines, "\n"), nil
 		case field == "event":
 			name = strings.TrimPrefix(value, " ")
+		case field == "id":
+			s.id = strings.TrimPrefix(value, " ")
 		case field == "data":
 			lines = append(lines, strings.TrimPrefix(value, " "))
 		case field != "":
