@@ -58,6 +58,7 @@ type memStream struct {
 	epoch   string
 	lives   int
 	kept    []wire.StoredEvent // ascending
+	log     []string           // topics of all that were stored, by seq from 1 on
 	last    uint64
 	ids     map[string]uint64 // seq by msg_id
 	stored  []wire.ToStore    // all that came
@@ -69,7 +70,7 @@ type memStream struct {
 	full    bool
 	away    bool // the leader does not answer
 	reads   int
-	gate    func() // called in Read, without mu
+	gate    func() // called in Head, Read and At, without mu
 	asked   int    // calls of Head
 	pageMax int    // events a page at most; 0: as asked
 
@@ -98,7 +99,7 @@ func newMemStream(name string, topics ...string) *memStream {
 func (s *memStream) begin() {
 	s.lives++
 	s.epoch = fmt.Sprintf("e%d", s.lives)
-	s.kept, s.last = nil, 0
+	s.kept, s.log, s.last = nil, nil, 0
 	clear(s.ids)
 }
 
@@ -191,6 +192,7 @@ func (s *memStream) append(m wire.ToStore) (seq uint64, duplicate bool) {
 	s.last++
 	e := wire.StoredEvent{Topic: string(m.Topic), Data: m.Data, Seq: s.last, Prev: s.before(string(m.Topic), s.last), Time: time.Now().UnixNano(), From: m.From}
 	s.kept = append(s.kept, e)
+	s.log = append(s.log, e.Topic)
 	if !s.silent {
 		s.do(func() { s.pass(e.Seq) })
 	}
@@ -259,7 +261,18 @@ func (s *memStream) around() (handles []uint32) {
 	return handles
 }
 
+// passGate calls what a test has put in the way.
+func (s *memStream) passGate() {
+	s.mu.Lock()
+	gate := s.gate
+	s.mu.Unlock()
+	if gate != nil {
+		gate()
+	}
+}
+
 func (s *memStream) Head(context.Context) (wire.StreamHead, error) {
+	s.passGate()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -306,12 +319,7 @@ func (s *memStream) Seek(_ context.Context, pattern string, since wire.Since) (u
 }
 
 func (s *memStream) Read(_ context.Context, pattern string, after uint64, limit, bytes int) (page wire.StreamPage, err error) {
-	s.mu.Lock()
-	gate := s.gate
-	s.mu.Unlock()
-	if gate != nil {
-		gate()
-	}
+	s.passGate()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
@@ -365,6 +373,7 @@ func (s *memStream) LastOfEach(_ context.Context, pattern string, after, upTo ui
 }
 
 func (s *memStream) At(after uint64, f func(uint64, string, bool)) {
+	s.passGate()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting = append(s.waiting, atCall{after, f, time.Now().Add(s.atPatience)})

@@ -227,8 +227,11 @@ func (p *replay) have(c *chunk, err error) {
 		p.end(wire.HistoryUnavailable, "the new token does not read so far back")
 		return
 	}
-	if c.first > p.at+1 && p.at > 0 && p.acked {
-		p.gap("", p.at, c.first) // discarded meanwhile
+	switch discarded := c.first > p.at+1 && p.at > 0; { // meanwhile
+	case discarded && p.acked:
+		p.gap("", p.at, c.first)
+	case discarded:
+		p.complete, p.first = false, c.first
 	}
 	if c.final && (c.recent || c.end() >= p.head) {
 		p.tail = c

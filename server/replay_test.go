@@ -309,7 +309,8 @@ func TestReplaysShareReads(t *testing.T) {
 // end, or a new one that reads less.
 func TestReplayUnderTheTokenOfNow(t *testing.T) {
 	const events = 50_000
-	begin := func(t *testing.T, with setup, claims authz.Claims) (*node, *memStream, *peer, string) {
+	begin := func(t *testing.T, with setup, ttl time.Duration, claims authz.Claims) (*node, *memStream, *peer) {
+		with.server.ExpiryNotice = time.Nanosecond
 		n, s := durable(t, with)
 		s.with(func() {
 			s.silent, s.window = true, 0
@@ -318,16 +319,13 @@ func TestReplayUnderTheTokenOfNow(t *testing.T) {
 			}
 			s.silent, s.position = false, events
 		})
-		claims.Subscribe = []string{"d.>"}
-		if claims.Expires.IsZero() {
-			claims.Expires = time.Now().Add(hour)
-		}
+		claims.Subscribe, claims.Expires = []string{"d.>"}, time.Now().Add(ttl)
 		p := n.dial(t)
 		r := p.resume("d.a", sign(t, n.key, claims), `{"seq":0}`)
 		if r.Recovered != events {
 			t.Fatalf("%+v", r)
 		}
-		return n, s, p, ""
+		return n, s, p
 	}
 	// rest counts the events that come before the message that contains end.
 	rest := func(t *testing.T, p *peer, end string) (count int) {
@@ -345,7 +343,7 @@ func TestReplayUnderTheTokenOfNow(t *testing.T) {
 	}
 	loops(t, func(t *testing.T, with setup) {
 		t.Run("revoked", func(t *testing.T) {
-			n, _, p, _ := begin(t, with, authz.Claims{ID: "x"})
+			n, _, p := begin(t, with, hour, authz.Claims{ID: "x"})
 			p.events(100)
 			full, err := n.auth.Complete(authz.Revocation{JTI: "x"})
 			if err != nil {
@@ -365,7 +363,7 @@ func TestReplayUnderTheTokenOfNow(t *testing.T) {
 			}
 		})
 		t.Run("expired", func(t *testing.T) {
-			_, _, p, _ := begin(t, with, authz.Claims{Expires: time.Now().Add(3 * time.Second)})
+			_, _, p := begin(t, with, 3*time.Second, authz.Claims{})
 			time.Sleep(3500 * time.Millisecond)
 			if count := rest(t, p, `"type":"expired"`); count > events/2 {
 				t.Errorf("%d events were sent", count)
@@ -373,7 +371,7 @@ func TestReplayUnderTheTokenOfNow(t *testing.T) {
 			p.fence()
 		})
 		t.Run("renewed with less", func(t *testing.T) {
-			n, _, p, _ := begin(t, with, authz.Claims{})
+			n, _, p := begin(t, with, hour, authz.Claims{})
 			less := sign(t, n.key, authz.Claims{Expires: time.Now().Add(hour), Subscribe: []string{"d.a"}, History: "none"})
 			p.send(`{"type":"subscribe","id":"n","topic":"d.a","token":%q}`, less)
 			rest(t, p, `{"type":"ack","id":"n","exp":`)
@@ -383,7 +381,7 @@ func TestReplayUnderTheTokenOfNow(t *testing.T) {
 			p.fence()
 		})
 		t.Run("unsubscribed", func(t *testing.T) {
-			_, s, p, _ := begin(t, with, authz.Claims{})
+			_, s, p := begin(t, with, hour, authz.Claims{})
 			p.send(`{"type":"unsubscribe","id":"u","topic":"d.a"}`)
 			if count := rest(t, p, `{"type":"ack","id":"u"}`); count > events/2 {
 				t.Errorf("%d events were sent", count)
