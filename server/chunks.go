@@ -53,14 +53,18 @@ type chunk struct {
 	last   uint64 // seq of the last event; where there is none, the position that it was read from
 	oldest int64  // time of the first event
 	first  uint64 // the oldest seq of the stream; 0: not known
-	final  bool   // no more events matched, up to upTo
-	upTo   uint64
-	recent bool // it is from this node's memory, and so is what follows
+	final  bool   // no more events match, up to upTo
+	upTo   uint64 // where the stream was, at least, when it was read
+	recent bool   // it is from this node's memory, and so is what follows
 }
+
+// isBefore says that the chunk was read when the stream was not at upTo yet, and does not
+// know how many events follow it.
+func (c *chunk) isBefore(upTo uint64) bool { return c.upTo < upTo && !(c.final && c.recent) }
 
 // end is the position up to which all that matches is in the chunk, or before it.
 func (c *chunk) end() uint64 {
-	if c.final {
+	if c.final && !c.recent {
 		return max(c.last, c.upTo)
 	}
 	return c.last
@@ -171,11 +175,13 @@ type keptChunk struct {
 }
 
 // readChunk calls done with the chunk behind a position, which done takes over a reference
-// of, at once or from a worker. The stream's leader has said that it is at upTo.
-func (s *Server) readChunk(key chunkKey, upTo uint64, done func(c *chunk, err error)) {
+// of, at once or from a worker. The stream's leader has said that it is at upTo. With
+// counts, a chunk that was kept from before then will not do, unless it is final: it does
+// not know how many events follow.
+func (s *Server) readChunk(key chunkKey, upTo uint64, counts bool, done func(c *chunk, err error)) {
 	x := &s.chunks
 	x.mu.Lock()
-	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife {
+	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife && !(counts && c.isBefore(upTo)) {
 		c.refs.Add(1)
 		x.mu.Unlock()
 		done(c, nil)
@@ -270,8 +276,15 @@ func (s *Server) readStream(key chunkKey, upTo uint64) ([]*chunk, error) {
 	limit := min(chunkBytes, s.opts.Loop.PendingBytes/4)
 	if key.upTo == 0 && key.home.RecentFrom() <= key.after {
 		x := s.encoding(key)
-		if key.home.Recent(key.after, math.MaxUint64, key.pattern, func(e *wire.StoredEvent) bool { return x.add(e) < limit }) {
-			x.recent, x.final = true, x.size() < limit
+		if key.home.Recent(key.after, math.MaxUint64, key.pattern, func(e *wire.StoredEvent) bool {
+			if x.size() < limit {
+				x.add(e)
+			} else {
+				x.more++
+			}
+			return true
+		}) {
+			x.recent, x.final, x.upTo = true, x.more == 0, upTo
 			return []*chunk{x.finish()}, nil
 		}
 		x.drop()
@@ -292,7 +305,7 @@ func (s *Server) readStream(key chunkKey, upTo uint64) ([]*chunk, error) {
 	x := s.encoding(key)
 	for i := range page.Events {
 		if x.add(&page.Events[i]) >= limit && i < len(page.Events)-1 {
-			x.first, x.more = page.First, uint64(len(page.Events)-1-i)+page.Pending
+			x.first, x.more, x.upTo = page.First, uint64(len(page.Events)-1-i)+page.Pending, upTo
 			key.after = x.last
 			made = append(made, x.finish())
 			x = s.encoding(key)

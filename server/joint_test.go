@@ -89,7 +89,7 @@ func TestJointOfReplayAndLive(t *testing.T) {
 		// What is stored while a reader's replay asks the stream, reads it or waits for its feed.
 		between := rapid.SliceOfN(rapid.IntRange(0, 8), 200, 200).Draw(rt, "between")
 		s.with(func() {
-			s.gate = func() {
+			s.between = func() {
 				s.mu.Lock()
 				next := 0
 				if len(between) > 0 {
@@ -155,7 +155,7 @@ func TestJointOfReplayAndLive(t *testing.T) {
 				}
 			}
 		}
-		s.with(func() { s.gate = nil })
+		s.with(func() { s.between = nil })
 		store() // so that each reader ends with an event of its own
 		for _, topic := range topics {
 			s.fill(topic, 0, 0)

@@ -70,7 +70,8 @@ type memStream struct {
 	full    bool
 	away    bool // the leader does not answer
 	reads   int
-	gate    func() // called in Head, Read and At, without mu
+	gate    func() // called in Read, without mu
+	between func() // called in Head, Read and At, without mu
 	asked   int    // calls of Head
 	pageMax int    // events a page at most; 0: as asked
 
@@ -239,6 +240,17 @@ func (s *memStream) pass(seq uint64) {
 	}
 }
 
+// behind gives the events behind a position. mu is held.
+func (s *memStream) behind(after uint64) []wire.StoredEvent {
+	i, _ := slices.BinarySearchFunc(s.kept, after, func(e wire.StoredEvent, after uint64) int {
+		if e.Seq <= after {
+			return -1
+		}
+		return 1
+	})
+	return s.kept[i:]
+}
+
 func bySeq(e wire.StoredEvent, seq uint64) int {
 	switch {
 	case e.Seq < seq:
@@ -261,18 +273,21 @@ func (s *memStream) around() (handles []uint32) {
 	return handles
 }
 
-// passGate calls what a test has put in the way.
-func (s *memStream) passGate() {
+// pause calls what a test has put in the way.
+func (s *memStream) pause(reads bool) {
 	s.mu.Lock()
-	gate := s.gate
+	gate, between := s.gate, s.between
 	s.mu.Unlock()
-	if gate != nil {
+	if gate != nil && reads {
 		gate()
+	}
+	if between != nil {
+		between()
 	}
 }
 
 func (s *memStream) Head(context.Context) (wire.StreamHead, error) {
-	s.passGate()
+	s.pause(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -319,7 +334,7 @@ func (s *memStream) Seek(_ context.Context, pattern string, since wire.Since) (u
 }
 
 func (s *memStream) Read(_ context.Context, pattern string, after uint64, limit, bytes int) (page wire.StreamPage, err error) {
-	s.passGate()
+	s.pause(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
@@ -330,8 +345,8 @@ func (s *memStream) Read(_ context.Context, pattern string, after uint64, limit,
 		limit = min(limit, s.pageMax)
 	}
 	page.First = s.first()
-	for _, e := range s.kept {
-		if e.Seq <= after || !wire.Covers(pattern, e.Topic) {
+	for _, e := range s.behind(after) {
+		if !wire.Covers(pattern, e.Topic) {
 			continue
 		}
 		if len(page.Events) == limit || bytes <= 0 {
@@ -373,7 +388,7 @@ func (s *memStream) LastOfEach(_ context.Context, pattern string, after, upTo ui
 }
 
 func (s *memStream) At(after uint64, f func(uint64, string, bool)) {
-	s.passGate()
+	s.pause(false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting = append(s.waiting, atCall{after, f, time.Now().Add(s.atPatience)})
@@ -407,13 +422,13 @@ func (s *memStream) answerAt() {
 func (s *memStream) Recent(after, upTo uint64, pattern string, f func(*wire.StoredEvent) bool) bool {
 	s.mu.Lock()
 	from, position := s.recentFrom(), s.position
-	kept := slices.Clone(s.kept)
+	kept := slices.Clone(s.behind(after))
 	s.mu.Unlock()
 	if after < from {
 		return false
 	}
 	for i := range kept {
-		if e := &kept[i]; e.Seq > after && e.Seq <= min(upTo, position) && wire.Covers(pattern, e.Topic) && !f(e) {
+		if e := &kept[i]; e.Seq <= min(upTo, position) && wire.Covers(pattern, e.Topic) && !f(e) {
 			break
 		}
 	}

@@ -65,6 +65,24 @@ func (n *node) revoke(ctx context.Context, r server.Revocation) error {
 	return nil
 }
 
+// natsStreams are the streams of a bus.
+type natsStreams struct{ *bus.Bus }
+
+func (x natsStreams) StreamOf(topic []byte) server.Stream {
+	if s := x.Bus.StreamOf(topic); s != nil {
+		return s
+	}
+	return nil
+}
+
+func (x natsStreams) StreamAround(pattern []byte) (server.Stream, string) {
+	s, reason := x.Bus.StreamAround(pattern)
+	if s == nil {
+		return nil, reason
+	}
+	return s, ""
+}
+
 type setup struct {
 	server server.Options
 	bus    bus.Options
@@ -109,6 +127,9 @@ func start(t testing.TB, with setup) *node {
 	}
 	with.server.Node = "test"
 	with.server.Shards = with.bus.Shards
+	if n := len(with.bus.Streams); n > 0 {
+		with.server.Shards = max(1, with.bus.Shards) + n
+	}
 	if with.fake != nil && len(with.fake.kept) > 0 {
 		with.server.Shards = 1 + len(with.fake.kept)
 	}
@@ -133,6 +154,9 @@ func start(t testing.TB, with setup) *node {
 			t.Fatal(err)
 		}
 		b = n.bus
+		if len(with.bus.Streams) > 0 {
+			streams = natsStreams{n.bus}
+		}
 		if n.kept, err = store.New(n.bus.Conn(), store.Options{Prefix: with.bus.Prefix}, log); err != nil {
 			t.Fatal(err)
 		}

@@ -144,7 +144,12 @@ func (p *replay) beginsAt(b *beginning) {
 	epoch := b.head.Epoch
 	p.home.epoch.Store(&epoch)
 	p.epoch, p.head, p.at, p.complete, p.first = epoch, b.head.Last, b.after, b.complete, b.first
-	p.schedule()
+	if p.since.Kind == wire.SinceNone {
+		p.schedule()
+		return
+	}
+	// What this node remembers has to reach up to there, or it would count too few.
+	p.home.At(p.head, func(uint64, string, bool) { p.post(p.schedule) })
 }
 
 // schedule has the loop take the next step, in turn with other replays.
@@ -198,7 +203,7 @@ func (p *replay) step() {
 	if p.lastOfEach && p.at < p.head {
 		key.upTo = p.head
 	}
-	p.server.readChunk(key, p.head, func(c *chunk, err error) {
+	p.server.readChunk(key, p.head, !p.acked, func(c *chunk, err error) {
 		p.loop().Post(func() { p.have(c, err) })
 	})
 }
@@ -219,6 +224,11 @@ func (p *replay) have(c *chunk, err error) {
 			return
 		}
 		time.AfterFunc(emptyPause, func() { p.post(p.schedule) })
+		return
+	}
+	if !p.acked && c.isBefore(p.head) { // one that another replay was waiting for
+		c.release()
+		p.schedule()
 		return
 	}
 	p.empty = 0
