@@ -60,7 +60,7 @@ type chunk struct {
 
 // isBefore says that the chunk was read when the stream was not at upTo yet, and does not
 // know how many events follow it.
-func (c *chunk) isBefore(upTo uint64) bool { return c.upTo < upTo && !(c.final && c.recent) }
+func (c *chunk) isBefore(upTo uint64) bool { return c.upTo < upTo && (!c.final || !c.recent) }
 
 // end is the position up to which all that matches is in the chunk, or before it.
 func (c *chunk) end() uint64 {
@@ -181,7 +181,7 @@ type keptChunk struct {
 func (s *Server) readChunk(key chunkKey, upTo uint64, counts bool, done func(c *chunk, err error)) {
 	x := &s.chunks
 	x.mu.Lock()
-	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife && !(counts && c.isBefore(upTo)) {
+	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife && (!counts || !c.isBefore(upTo)) {
 		c.refs.Add(1)
 		x.mu.Unlock()
 		done(c, nil)
