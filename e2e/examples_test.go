@@ -468,6 +468,33 @@ func protocolExamples(t *testing.T, d *document) {
 		}
 	}
 	d.next(t, "js") // TestEventSourceInABrowser
+
+	// Durable topics.
+	node = serve(t, "notifyd with a stream", nil, "--auth.keys="+keys.public, `--streams=[{name: orders, topics: ["orders.>"], max_bytes: 64MiB, storage: memory}]`)
+	token = keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["orders.*"],"subscribe":["orders.*"]}}`)
+	p = dialCoder(t, "client of a stream", node.url)
+	subscribe := func(topic, since string) {
+		if m := p.ask(t, topic+since, fmt.Sprintf(`{"type":"subscribe","id":%q,"topic":%q,"since":{"seq":%s},"token":%q}`, topic+since, topic, since, token)); m.Type != "ack" {
+			t.Errorf("%+v", m)
+		}
+	}
+	subscribe("orders.7", "0")
+	for _, id := range []string{"1", "2"} {
+		p.ask(t, id, fmt.Sprintf(`{"type":"publish","id":%q,"msg_id":"m","topic":"orders.7","token":%q,"data":1}`, id, token))
+	}
+	subscribe("orders.*", "100") // behind the end: in another life
+	p.got.await(t, "event", 0, func(frame string) bool { return decode(t, frame).Type == "event" })
+	clear(shapes)
+	for _, frame := range p.got.all() {
+		shapes[shape(t, frame)] = true
+	}
+	for range 3 {
+		for _, line := range d.next(t, "json").lines() {
+			if !shapes[shape(t, line)] {
+				t.Errorf("the server did not send the like of %s, but %q", line, slices.Sorted(maps.Keys(shapes)))
+			}
+		}
+	}
 	d.next(t, "js") // TestScriptExamples
 }
 
