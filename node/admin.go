@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// admin is the HTTP side for operators: /healthz, /readyz, /metrics and, if asked for, /debug/pprof. It has a listener
+// admin is the HTTP side for operators: /healthz, /readyz, /metrics, /streams and, if asked for, /debug/pprof. It has a listener
 // of its own, so that no client reaches it through its own port.
 type admin struct {
 	metrics  *prometheus.Registry
@@ -41,11 +41,11 @@ func listenAdmin(address string) (*admin, error) {
 const healthTimeout = 5 * time.Second
 
 // serve answers from now on. health is called for each /healthz, ready for each /readyz.
-func (a *admin) serve(health func(context.Context) error, ready func() readiness, withPprof bool) {
+func (a *admin) serve(health func(context.Context) error, ready func() readiness, streams http.HandlerFunc, withPprof bool) {
 	if a.listener == nil {
 		return
 	}
-	a.server.Handler = a.handler(health, ready, withPprof)
+	a.server.Handler = a.handler(health, ready, streams, withPprof)
 	a.server.ReadHeaderTimeout = 10 * time.Second
 	a.server.IdleTimeout = time.Minute
 	go func() {
@@ -55,7 +55,7 @@ func (a *admin) serve(health func(context.Context) error, ready func() readiness
 	}()
 }
 
-func (a *admin) handler(health func(context.Context) error, ready func() readiness, withPprof bool) http.Handler {
+func (a *admin) handler(health func(context.Context) error, ready func() readiness, streams http.HandlerFunc, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
@@ -74,6 +74,7 @@ func (a *admin) handler(health func(context.Context) error, ready func() readine
 		answer(w, state.not)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{Registry: a.metrics}))
+	mux.HandleFunc("GET /streams", streams)
 	if withPprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -166,6 +166,6 @@ func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, v uint64, labels .
 	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 }
 
-func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64) {
-	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }

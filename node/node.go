@@ -49,7 +49,7 @@ const (
 type Options struct {
 	// Listen is the address for clients. Default 127.0.0.1:0.
 	Listen string
-	// AdminListen is the address for operators: /healthz, /readyz and /metrics, with Pprof /debug/pprof too. Keep
+	// AdminListen is the address for operators: /healthz, /readyz, /metrics and /streams, with Pprof /debug/pprof too. Keep
 	// it private. Empty: none.
 	AdminListen string
 	Pprof       bool
@@ -178,9 +178,9 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
-	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus},
+	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus}, streamCollector{n.Bus},
 		buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, storeCollector{n.store, n.revocations})
-	n.admin.serve(n.Server.Health, n.ready, o.Pprof)
+	n.admin.serve(n.Server.Health, n.ready, serveStreams(n.Bus), o.Pprof)
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
 		zap.String("version", o.Version), zap.String("revision", o.Revision), zap.String("go", runtime.Version()))
 	return n, nil
@@ -243,6 +243,9 @@ func (n *Node) Failed() <-chan error { return n.admin.failed }
 func (n *Node) ready() readiness {
 	if !n.Bus.Connected() {
 		return readiness{not: errors.New("NATS is unreachable")}
+	}
+	if err := streamsMissing(n.Bus); err != nil {
+		return readiness{not: err}
 	}
 	wrong := n.revocations.ready(n.revocationMaxAge)
 	if n.revocationMaxAge > 0 {

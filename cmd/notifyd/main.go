@@ -1,4 +1,4 @@
-// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, check, bench,
+// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, streams, check, bench,
 // completion, version.
 //
 // main.go parses and dispatches. config.go is everything that serve can be told, settings.go where the values come from,
@@ -35,6 +35,7 @@ type cli struct {
 	Keys    keysCmd    `cmd:"" help:"Make keys that sign tokens."`
 	Revoke  revokeCmd  `cmd:"" help:"Take back a token, or all of a subject."`
 	Inspect inspectCmd `cmd:"" help:"Show what a token says, and with --keys whether it is valid."`
+	Streams streamsCmd `cmd:"" help:"Show the streams of a node: what they keep, and how far it has read them."`
 	Check   checkCmd   `cmd:"" help:"Say what is wrong with a configuration."`
 	Bench   benchCmd   `cmd:"" help:"Put a server under load and measure what it costs (Linux)."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -54,7 +54,7 @@ func golden(t *testing.T, path, got string) {
 
 func TestHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"", "serve", "pub", "sub", "token", "revoke", "keys", "keys generate", "keys public", "inspect", "check", "version", "completion"} {
+	for _, command := range []string{"", "serve", "pub", "sub", "token", "revoke", "keys", "keys generate", "keys public", "inspect", "streams", "check", "version", "completion"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)

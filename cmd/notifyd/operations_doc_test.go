@@ -23,7 +23,7 @@ func TestOperationsDocListsMetrics(t *testing.T) {
 		listed = append(listed, m[1]+" "+m[2])
 	}
 
-	_, body := serveHere(t, "--dev").get(t, "/metrics")
+	_, body := serveHere(t, "--dev", `--streams=[{"name":"a","topics":"a","max_per_topic":1}]`).get(t, "/metrics")
 	var served []string
 	for line := range strings.Lines(body) {
 		if name, ok := strings.CutPrefix(line, "# TYPE notifyd_"); ok {
