@@ -14,7 +14,7 @@ var (
 	span       = regexp.MustCompile("`([^`\n]+)`")
 	makeTarget = regexp.MustCompile(`(?m)^([a-z][\w-]*):`)
 	configRow  = regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| `(NOTIFYD_[A-Z_]+)` \\|")
-	configKey  = regexp.MustCompile(`^(?:admin|auth|nats|limits|log)\.[a-z_]+$`)
+	configKey  = regexp.MustCompile(`^(?:admin|auth|nats|limits|events|log)\.[a-z_]+$`)
 	flagName   = regexp.MustCompile(`(?:^|[^\w-])--([a-z][\w.-]*\w)`)
 	metricRow  = regexp.MustCompile("(?m)^\\| `(notifyd_[a-z_]+)`")
 	metric     = regexp.MustCompile(`^notifyd_[a-z_]+`)

@@ -31,6 +31,7 @@ type config struct {
 	Auth   authConfig   `embed:"" prefix:"auth."`
 	NATS   natsConfig   `embed:"" prefix:"nats."`
 	Limits limitsConfig `embed:"" prefix:"limits."`
+	Events eventsConfig `embed:"" prefix:"events."`
 	Log    logConfig    `embed:"" prefix:"log."`
 }
 
@@ -101,6 +102,10 @@ type limitsConfig struct {
 	HandshakeTimeout  time.Duration `help:"Time for a whole handshake to arrive." default:"10s"`
 	MessageTimeout    time.Duration `help:"Time for a whole message to arrive, from its first byte." default:"30s"`
 	IdleTimeout       time.Duration `help:"Close a connection from which nothing, not even a pong, came for so long." default:"75s"`
+}
+
+type eventsConfig struct {
+	From bool `help:"Tell subscribers of durable topics whose token published an event: its 'sub', as from." default:"false"`
 }
 
 type logConfig struct {

@@ -59,7 +59,7 @@ Use http only for URLs of this machine (127.0.0.1, ::1, localhost): anybody who 
 
 ## Streams
 
-` + "`streams`" + ` declares topics whose events are kept, so that clients can read them later. Keep the list in the file; ` + "`--streams` and `NOTIFYD_STREAMS`" + ` take the same list as YAML or JSON.
+` + "`streams`" + ` declares topics whose events are kept, so that clients can read them later. [streams.md](streams.md) tells what that promises. Keep the list in the file; ` + "`--streams` and `NOTIFYD_STREAMS`" + ` take the same list as YAML or JSON.
 
 ` + "```yaml" + `
 auth:
@@ -81,7 +81,7 @@ streams:
 
 // sections are the headings of the table, in the order of the struct.
 var sections = map[string]string{
-	"": "The server", "admin": "Admin listener", "auth": "Tokens", "nats": "NATS", "limits": "Limits", "log": "Log",
+	"": "The server", "admin": "Admin listener", "auth": "Tokens", "nats": "NATS", "limits": "Limits", "events": "Events", "log": "Log",
 }
 
 func TestConfigurationDocIsCurrent(t *testing.T) {

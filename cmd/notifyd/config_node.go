@@ -65,6 +65,7 @@ func (c *config) setServerOptions(o *node.Options) {
 	s.DrainWindow = c.DrainWindow
 	s.RequireConnection, s.AuthDeadline = c.Auth.Require == "connection", c.Auth.Deadline
 	s.TicketTTL = c.Auth.TicketTTL
+	s.EventsFrom = c.Events.From
 	s.TicketsPerSubject, s.TicketsPerIP = c.Limits.TicketsPerSubject, c.Limits.TicketsPerIP
 	for _, allowed := range c.Origins {
 		s.Origins = append(s.Origins, string(allowed))

@@ -90,6 +90,7 @@ var keys = []struct {
 	{"limits.handshake-timeout", "9s", func(c *config) any { return c.Limits.HandshakeTimeout }, 9 * time.Second},
 	{"limits.message-timeout", "11s", func(c *config) any { return c.Limits.MessageTimeout }, 11 * time.Second},
 	{"limits.idle-timeout", "2m", func(c *config) any { return c.Limits.IdleTimeout }, 2 * time.Minute},
+	{"events.from", "true", func(c *config) any { return c.Events.From }, true},
 	{"log.level", "debug", func(c *config) any { return c.Log.Level }, logLevel(zapcore.DebugLevel)},
 	{"log.format", "json", func(c *config) any { return c.Log.Format }, logFormat("json")},
 }
@@ -410,6 +411,9 @@ func TestOptions(t *testing.T) {
 		if got := [2]bool{is.Admin, is.AdminOfAll}; got != want {
 			t.Errorf("admin: %s became %v", text, got)
 		}
+	}
+	if n, err := parse(t, nil, "--events.from", "--nats.sync-interval=0s").nodeOptions(); err != nil || !n.Server.EventsFrom || n.Bus.Embedded.SyncInterval >= 0 {
+		t.Errorf("%v: %v, %v", err, n.Server.EventsFrom, n.Bus.Embedded.SyncInterval)
 	}
 	if age := parse(t, nil, "--auth.revocation-outage=open").authOptions().RevocationMaxAge; age != 0 {
 		t.Errorf("open, and yet %v", age)
