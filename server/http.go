@@ -35,6 +35,7 @@ func (s *Server) handler() http.Handler {
 		wire.Path:          {"", s.socketHandler},
 		"/v1/publish":      {"POST", s.publishHandler},
 		"/v1/events":       {"GET, HEAD", s.eventsHandler},
+		"/v1/history":      {"GET, HEAD", s.historyHandler},
 		"/v1/tickets":      {"POST", s.ticketsHandler},
 		"/v1/revocations":  {"POST", s.revocationsHandler},
 		"/v1/openapi.json": {"GET, HEAD", openAPIHandler},
