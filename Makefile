@@ -8,7 +8,7 @@ MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 GOALS ?=
 
-.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model mutate e2e
+.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model kill mutate e2e
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 model: ## random runs of a node against a model of what it promises; half an hour
 	$(GO) test -race -count=1 -timeout 2h -run TestModel ./node -model.seed=$$(date +%s) -model.seeds=200 -model.steps=200
+
+kill: ## kill, stop and cut off servers under durable topics, 20 rounds each, and see that nothing is lost; half an hour
+	$(GO) test -race -count=1 -timeout 3h -v -run 'TestKill|TestStopNATS|TestCutNATS' ./e2e -kill.rounds=20
 
 mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see which the tests notice; hours
 	$(GO) run ./tools/mutate --n $(MUTANTS) --min 95 $(PACKAGES)

@@ -24,10 +24,13 @@ import (
 	"github.com/notifyd/notifyd/internal/testkit"
 )
 
-// natsAddress makes this test binary a nats-server that listens there and keeps its files in natsStore.
+// natsAddress makes this test binary a nats-server that listens there and keeps its files in natsStore. With natsRoute it
+// is the member of a cluster that listens there for the others, whose addresses are in natsRoutes.
 const (
 	natsAddress = "NOTIFYD_E2E_NATS_ADDRESS"
 	natsStore   = "NOTIFYD_E2E_NATS_STORE"
+	natsRoute   = "NOTIFYD_E2E_NATS_ROUTE"
+	natsRoutes  = "NOTIFYD_E2E_NATS_ROUTES"
 )
 
 var (
@@ -256,9 +259,16 @@ func runNATS(address string) {
 	if port == 0 {
 		port = natsserver.RANDOM_PORT
 	}
-	s, err := natsserver.NewServer(&natsserver.Options{
-		Host: tcp.IP.String(), Port: port, NoSigs: true, JetStream: true, StoreDir: os.Getenv(natsStore),
-	})
+	o := &natsserver.Options{Host: tcp.IP.String(), Port: port, NoSigs: true, JetStream: true, StoreDir: os.Getenv(natsStore)}
+	if route := os.Getenv(natsRoute); route != "" {
+		at, err := net.ResolveTCPAddr("tcp", route)
+		if err != nil {
+			panic(err)
+		}
+		o.ServerName, o.Routes = "nats-"+address, natsserver.RoutesFromStr("nats://"+strings.ReplaceAll(os.Getenv(natsRoutes), ",", ",nats://"))
+		o.Cluster.Name, o.Cluster.Host, o.Cluster.Port = "e2e", at.IP.String(), at.Port
+	}
+	s, err := natsserver.NewServer(o)
 	if err != nil {
 		panic(err)
 	}
