@@ -10,7 +10,7 @@ import (
 )
 
 // patience is how long to wait for what must come. Only a test that is about to fail waits so long.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // journal is what one party saw, in order: the lines a process wrote, the frames a client received. It is also the
 // io.Writer that collects a process's output. Safe for any goroutine.
