@@ -616,6 +616,10 @@ func tutorialSteps(t *testing.T, d *document) {
 	shows(false, "revoked")
 	shows(true, "live until")
 
+	first.kill()
+	second.kill()
+	second = survivesReload(t, d, b, tree, node, here)
+
 	// The page renews its token: with tokens of seconds it says so again and again, and stays connected.
 	second.kill()
 	program := filepath.Join(tree, "tutorial", "main.go")
@@ -647,4 +651,63 @@ func tutorialSteps(t *testing.T, d *document) {
 		}
 		return len(ends) >= 3
 	})
+}
+
+// survivesReload is the part of the tutorial with a stream. It leaves a service running, in the terminal returned, and a
+// server where node was.
+func survivesReload(t *testing.T, d *document, b browser, tree string, node *server, here []string) *terminal {
+	t.Helper()
+	service := here[len(here)-1]
+	serve := d.next(t, "sh", here...).commands()[0]
+	first := openTerminal(t, "first terminal, with a stream", tree, append(slices.Clone(serverEnv), "NOTIFYD_LISTEN="+node.address())...)
+	first.leave(t, serve)
+	first.listening(t)
+
+	page := d.next(t, "html", here...)
+	if err := os.WriteFile(filepath.Join(tree, page.file), []byte(page.text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(tree, "tutorial", "main.go")
+	text, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const behind = "\thttp.HandleFunc(\"POST /token\""
+	if !strings.Contains(string(text), behind) {
+		t.Fatal("main.go has another order now")
+	}
+	more := strings.Replace(string(text), behind, d.next(t, "go").text+behind, 1)
+	if err := os.WriteFile(program, []byte(more), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	second := openTerminal(t, "second terminal, with an answer", tree)
+	second.leave(t, d.next(t, "sh").commands()[0])
+	second.awaitText(t, "the page is on http://"+service+"/")
+
+	third := openTerminal(t, "third terminal, the model", tree, "NOTIFYD_URL="+node.url)
+	speaking := d.next(t, "sh").commands()
+	whole := strings.TrimSpace(d.next(t, "text").text)
+	third.do(t, speaking[:len(speaking)-1]...)
+	answer := "http://" + service + "/answer"
+	shows := func(reload bool) string {
+		return strings.Join(strings.Fields(strings.TrimPrefix(b.do(t, answer, "text", map[string]any{"reload": reload}).Body, "The answer")), " ")
+	}
+	shows(false)
+	third.leave(t, speaking[len(speaking)-1])
+	eventually(t, "the page, loaded again and again, shows the whole answer", func() bool {
+		got := shows(true)
+		if !strings.HasPrefix(whole, got) {
+			t.Fatalf("the page shows %q", got)
+		}
+		return got == whole
+	})
+	first.kill()
+	first = openTerminal(t, "first terminal, started again", tree, append(slices.Clone(serverEnv), "NOTIFYD_LISTEN="+node.address())...)
+	first.leave(t, serve)
+	first.listening(t)
+	third.do(t, strings.Replace(speaking[len(speaking)-1], "in What", "in And so on, What", 1))
+	eventually(t, "the page has what came after the server was back", func() bool {
+		return shows(false) == whole+" And so on, "+whole
+	})
+	return second
 }
