@@ -66,6 +66,13 @@ var List = []Abuse{
 	{Name: "large-events", About: "events of the largest size, to own subscribers that read", run: largeEvents, wants: []string{"ack", "event"}},
 	{Name: "nobody-reads", About: "publishes to ever new topics that nobody reads", run: nobodyReads, wants: []string{"ack"}},
 	{Name: "forbidden-topics", About: "publishes and subscribes that the token does not permit", run: forbiddenTopics, wants: []string{"forbidden", "bad_topic"}},
+
+	// durable.go: topics that are kept
+	{Name: "replay-readers", About: "20 clients that read 20 MB of history, again and again", run: replayReaders, serve: keeps, wants: []string{"event"}},
+	{Name: "replay-unread", About: "500 clients that ask for 20 MB of history and do not read it", run: replayUnread, serve: keeps, wants: []string{"unread"}},
+	{Name: "replay-churn", About: "subscribe to all of a history and leave before it comes", run: replayChurn, serve: keeps, wants: []string{"ack"}},
+	{Name: "resume-storm", About: "900 clients that come back at once, each 100 events behind", run: resumeStorm, serve: keeps, wants: []string{"event"}},
+	{Name: "stored-flood", About: "publishes to a stream, on ever new topics of it", run: storedFlood, serve: keeps, wants: []string{"ack"}},
 }
 
 // hurry has attacks that wait for a deadline of the server see it within a short run.
