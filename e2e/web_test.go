@@ -295,7 +295,7 @@ func TestWebClientReadme(t *testing.T) {
 		`+iterator+`
 		clearInterval(again)
 		console.log('the loop has ended')`)
-	compile("durable", durable) // nodes do not give history yet, so that it does not run here
+	compile("durable", durable) // this node has no streams
 	compile("room", `import { createRoot } from 'react-dom/client'
 		`+component+`
 		const getToken = async () => (await fetch('/token')).text()
