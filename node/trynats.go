@@ -13,7 +13,8 @@ type NATS struct {
 	MaxPayload    int64
 }
 
-// TryNATS logs in to the external NATS that o names, once, and looks whether it has what a node needs. It changes nothing
+// TryNATS logs in to the external NATS that o names, once, and looks whether it has what a node needs, and
+// whether the declared streams can be made there: what keeps one from that is an [*OptionError], or several that are joined. It changes nothing
 // there.
 func TryNATS(ctx context.Context, o Options) (NATS, error) {
 	conn, err := bus.Dial(ctx, o.Bus)
@@ -22,6 +23,9 @@ func TryNATS(ctx context.Context, o Options) (NATS, error) {
 	}
 	defer conn.Close()
 	if err := store.Try(ctx, conn); err != nil {
+		return NATS{}, err
+	}
+	if err := bus.CheckStreams(ctx, conn, o.Bus); err != nil {
 		return NATS{}, err
 	}
 	return NATS{conn.ConnectedServerName(), conn.ConnectedServerVersion(), conn.MaxPayload()}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/notifyd/notifyd/authz"
@@ -26,9 +27,30 @@ func (c *config) reach(ctx context.Context) (all []reached) {
 	}
 	if c.NATS.URL != "" {
 		what, err := c.tryNATS(ctx)
+		if streams := streamErrors(err); len(streams) > 0 {
+			for _, e := range streams {
+				all = append(all, reached{busKey(e.Field), strconv.Quote(e.Value), "", fmt.Errorf("%w; %s", e.Err, e.RemedyWith(busKey))})
+			}
+			return all
+		}
 		all = append(all, reached{"nats.url", withoutUser(c.NATS.URL), what, err})
 	}
 	return all
+}
+
+// streamErrors are what is joined in err about the streams that are declared.
+func streamErrors(err error) (list []*node.OptionError) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			list = append(list, streamErrors(e)...)
+		}
+		return list
+	}
+	var option *node.OptionError
+	if errors.As(err, &option) && strings.HasPrefix(option.Field, "Streams[") {
+		list = append(list, option)
+	}
+	return list
 }
 
 func (c *config) tryKeys(ctx context.Context, url string) (string, error) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
+	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/notifyd/notifyd/internal/testkit"
 )
@@ -33,6 +34,9 @@ func TestCheckOnline(t *testing.T) {
 	serve := func(o natsserver.Options) string { return testkit.ServeNATS(t, o) }
 	jetStream := natsserver.Options{JetStream: true, StoreDir: t.TempDir(), Username: "joe", Password: "s3cret"}
 	nats := serve(jetStream)
+	makeStreams(t, strings.Replace(nats, "://", "://joe:s3cret@", 1),
+		natsgo.StreamConfig{Name: "theirs", Subjects: []string{"notify.ev.taken.*"}},
+		natsgo.StreamConfig{Name: "notify-kept", Subjects: []string{"notify.ev.kept.>"}, Storage: natsgo.MemoryStorage})
 	small := jetStream
 	small.StoreDir, small.MaxPayload = t.TempDir(), 1<<10
 	const login = " --nats.user=joe --nats.password=s3cret"
@@ -54,6 +58,8 @@ func TestCheckOnline(t *testing.T) {
 		{"--auth.keys=URL/good --nats.url=" + serve(natsserver.Options{}), exitFailed, nil, []string{"JetStream is needed", "enable it"}},
 		{"--auth.keys=URL/good --nats.url=" + serve(small) + login, exitFailed, nil, []string{"its max_payload is 1024 bytes; raise it, or lower limits.message_bytes (64KiB)"}},
 		{"--auth.keys=URL/good --nats.url=" + testkit.NATSVersion(t, nats, "2.10.7") + login, exitFailed, nil, []string{"version 2.10.7, and 2.11 is the oldest"}},
+		{`--auth.keys=URL/good --nats.url=` + nats + login + ` --streams=[{"name":"new","topics":["new.>"],"max_age":"1h"}]`, exitOK, []string{"with JetStream"}, nil},
+		{`--auth.keys=URL/good --nats.url=` + nats + login + ` --streams=[{"name":"kept","topics":["kept.>"],"max_age":"1h"},{"name":"b","topics":["taken.1"],"max_age":"1h"}]`, exitFailed, nil, []string{`streams[0].storage: "file": `, `streams[1].topics: "taken.1": `}},
 		{"--auth.keys=URL/good --loops=-1", exitUsage, nil, []string{"loops: -1"}}, // nothing is tried
 	} {
 		r := invoke(t, nil, "", append([]string{"check", "--online"}, strings.Fields(strings.ReplaceAll(c.args, "URL", idp.URL))...)...)
@@ -69,6 +75,25 @@ func TestCheckOnline(t *testing.T) {
 		}
 		if strings.Contains(r.stdout+r.stderr, "s3cret") {
 			t.Errorf("%s: a secret is told: %+v", c.args, r)
+		}
+	}
+}
+
+// makeStreams makes streams as their operator would.
+func makeStreams(t *testing.T, url string, streams ...natsgo.StreamConfig) {
+	t.Helper()
+	c, err := natsgo.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	js, err := c.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range streams {
+		if _, err := js.AddStream(&s); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
