@@ -141,7 +141,10 @@ func TestRevocationOutage(t *testing.T) {
 	}
 	closed.metric(t, `notifyd_revocations_total{result="failed"} 1`)
 	eventually(t, "new tokens are refused", func() bool {
-		_, status := closed.dial(t, "", bearer())
+		conn, status := closed.dial(t, "", bearer())
+		if conn != nil {
+			_ = conn.CloseNow() // else there would be more than one address may have
+		}
 		return status == http.StatusServiceUnavailable
 	})
 	if _, status := closed.dial(t, "", remembered); status != http.StatusSwitchingProtocols {
