@@ -47,6 +47,7 @@ auth:
       subscribe: ["users.*", "rooms.>"] # every subscribe grant of a token must lie inside one of these; left out: none
       publish: ["rooms.>"]              # likewise
       max_lifetime: 1h                  # longest exp - iat, and iat is required; left out: no bound
+      history: 24h                      # how far back its tokens read what streams keep, or none; left out: no bound
       type: at+jwt                      # required 'typ'; left out: at+jwt, JWT or none
     - name: operations
       keys: [/etc/notifyd/operations.json]

@@ -19,7 +19,25 @@ type issuerConfig struct {
 	Subscribe   []string      `yaml:"subscribe"`    // patterns that it may grant; none: no subscribing
 	Admin       adminOf       `yaml:"admin"`        // whose tokens its tokens may revoke
 	MaxLifetime time.Duration `yaml:"max_lifetime"` // longest exp − iat; 0: no bound
+	History     historyBound  `yaml:"history"`      // how far back its tokens read streams; 0: no bound
 	Type        string        `yaml:"type"`         // required typ, such as at+jwt; empty: JWT, at+jwt or none
+}
+
+// historyBound is a time, or below 0 for "none".
+type historyBound time.Duration
+
+// UnmarshalYAML accepts none, and times above 0.
+func (h *historyBound) UnmarshalYAML(node *yaml.Node) error {
+	if node.Value == "none" {
+		*h = -1
+		return nil
+	}
+	d, err := time.ParseDuration(node.Value)
+	if err != nil || d <= 0 {
+		return fmt.Errorf(`history: %q is neither a time such as 1h nor none`, node.Value)
+	}
+	*h = historyBound(d)
+	return nil
 }
 
 // adminOf says whose tokens an issuer's administrators may revoke: "false", "true" (its own) or "all" (everybody's).
@@ -115,6 +133,6 @@ func (i issuerConfig) parts() (list []authz.Issuer) {
 func (i issuerConfig) policy() authz.Issuer {
 	return authz.Issuer{
 		Name: i.Name, Keys: i.Keys, Audience: audienceList(i.Audience), Publish: i.Publish, Subscribe: i.Subscribe,
-		Admin: i.Admin != adminOfNone, AdminOfAll: i.Admin == adminOfAll, MaxLifetime: i.MaxLifetime, Type: i.Type,
+		Admin: i.Admin != adminOfNone, AdminOfAll: i.Admin == adminOfAll, MaxLifetime: i.MaxLifetime, History: time.Duration(i.History), Type: i.Type,
 	}
 }
