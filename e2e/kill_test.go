@@ -30,16 +30,7 @@ func durable(replicas int) string {
 func freeAddresses(t *testing.T, n int) (list []string) {
 	t.Helper()
 	for range n {
-		// Below the ports that the kernel gives to outgoing connections: one of those could take it meanwhile.
-		eventually(t, "a free port", func() bool {
-			address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.N(20_000))
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				return false
-			}
-			list = append(list, address)
-			return l.Close() == nil
-		})
+		list = append(list, freeAddress(t))
 	}
 	return list
 }
