@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -23,7 +24,10 @@ type outcome struct {
 func (b browser) do(t *testing.T, page, what string, details map[string]any) (o outcome) {
 	t.Helper()
 	seen := b.says.len()
-	b.tell(t, map[string]any{"page": page + "/", what: details})
+	if strings.Count(page, "/") == len("://")-1 {
+		page += "/" // an origin
+	}
+	b.tell(t, map[string]any{"page": page, what: details})
 	b.hear(t, seen, &o)
 	return o
 }

@@ -40,6 +40,7 @@ var examples = map[string]func(*testing.T, *document){
 var testedElsewhere = map[string]string{
 	"docs/identity-providers.md": "../authz/identity_providers_test.go",
 	"docs/proxies.md":            "proxies_test.go",
+	"docs/streams.md":            "../cmd/notifyd/check_test.go",
 }
 
 func TestExamples(t *testing.T) {

@@ -205,3 +205,21 @@ func TestCheckIdentityProviders(t *testing.T) {
 		}
 	}
 }
+
+// The streams of docs/streams.md can be declared as they are printed there.
+func TestCheckStreamsOfTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/streams.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, config, ok := strings.Cut(string(text), "\n```yaml\n")
+	config, _, closed := strings.Cut(config, "\n```")
+	if !ok || !closed {
+		t.Fatal("no configuration")
+	}
+	config = strings.Replace(config, "/var/lib/notifyd", "data", 1) // not in the folder for temporary files
+	file, _ := keyFile(t)
+	if r := invoke(t, nil, "", "check", "--auth.keys", file, "--config", writeFile(t, config)); r.code != exitOK {
+		t.Errorf("%s\n%+v", config, r)
+	}
+}
