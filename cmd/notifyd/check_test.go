@@ -217,7 +217,9 @@ func TestCheckStreamsOfTheDocs(t *testing.T) {
 	if !ok || !closed {
 		t.Fatal("no configuration")
 	}
-	config = strings.Replace(config, "/var/lib/notifyd", "data", 1) // not in the folder for temporary files
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", filepath.Join(dir, "temporary")) // where streams should not be
+	config = strings.Replace(config, "/var/lib/notifyd", filepath.Join(dir, "data"), 1)
 	file, _ := keyFile(t)
 	if r := invoke(t, nil, "", "check", "--auth.keys", file, "--config", writeFile(t, config)); r.code != exitOK {
 		t.Errorf("%s\n%+v", config, r)
