@@ -331,14 +331,14 @@ func TestWebClientReadme(t *testing.T) {
 			return true
 		})
 	}
-	shows("/page/events", `rooms.42 {"text":"hello"}`, `rooms.7 {"text":"bye","last":true}`, "the loop has ended")
+	shows("/page/events/", `rooms.42 {"text":"hello"}`, `rooms.7 {"text":"bye","last":true}`, "the loop has ended")
 
 	p := dialCoder(t, "publisher", node.url)
 	eventually(t, "the component shows an event", func() bool {
 		p.publish(t, "rooms.42", token, `{"text":"to the room"}`) // until it has subscribed
-		body := b.do(t, site.URL+"/page/room", "text", map[string]any{}).Body
+		body := b.do(t, site.URL+"/page/room/", "text", map[string]any{}).Body
 		return strings.Contains(body, "\nto the room") && strings.Contains(body, `a message {"text":"to the room"}`)
 	})
 	p.publish(t, "rooms.42", token, `{"text":"the latest"}`)
-	shows("/page/room", "\nthe latest")
+	shows("/page/room/", "\nthe latest")
 }
