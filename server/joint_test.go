@@ -3,6 +3,7 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -88,14 +89,15 @@ func TestJointOfReplayAndLive(t *testing.T) {
 		topics := []string{"d.a", "d.b", "d.c.d"}
 		// What is stored while a reader's replay asks the stream, reads it or waits for its feed.
 		between := rapid.SliceOfN(rapid.IntRange(0, 8), 200, 200).Draw(rt, "between")
+		var storing sync.Mutex // guards between
 		s.with(func() {
 			s.between = func() {
-				s.mu.Lock()
+				storing.Lock()
+				defer storing.Unlock()
 				next := 0
 				if len(between) > 0 {
 					next, between = between[0], between[1:]
 				}
-				s.mu.Unlock()
 				for i := range next - 4 { // often none
 					s.fill(topics[i%len(topics)], 0, 0)
 				}
@@ -155,7 +157,9 @@ func TestJointOfReplayAndLive(t *testing.T) {
 				}
 			}
 		}
-		s.with(func() { s.between = nil })
+		storing.Lock()
+		between = nil // also for a replay that has yet to call it
+		storing.Unlock()
 		store() // so that each reader ends with an event of its own
 		for _, topic := range topics {
 			s.fill(topic, 0, 0)
