@@ -10,7 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// whole is a history in which every promise was kept.
+// whole is a history in which every promise was kept. Its first reader saw four events or more of three topics, so two of
+// some topic.
 type whole struct {
 	acks    []Ack
 	events  []Event
@@ -21,7 +22,7 @@ func draw(t *rapid.T) *whole {
 	h := &whole{}
 	seq := uint64(rapid.IntRange(1, 1000).Draw(t, "first"))
 	ofTopic := map[string]uint64{}
-	for i := range rapid.IntRange(4, 60).Draw(t, "events") {
+	for i := range rapid.IntRange(6, 60).Draw(t, "events") {
 		topic := rapid.SampledFrom([]string{"a.1", "a.2", "b.1"}).Draw(t, "topic")
 		e := Event{topic, fmt.Sprint("event ", i), seq, ofTopic[topic]}
 		h.events = append(h.events, e)
@@ -90,7 +91,7 @@ func TestPlanted(t *testing.T) {
 					}
 				}
 			}
-			t.Skip("no topic has two")
+			t.Fatal("no topic has two")
 		}, "after"},
 		{"prev is another", func(t *rapid.T, h *whole) {
 			s := h.readers[0].Seen
@@ -108,7 +109,7 @@ func TestPlanted(t *testing.T) {
 					return
 				}
 			}
-			t.Skip("no topic has two")
+			t.Fatal("no topic has two")
 		}, "was not told"},
 		{"an event of another topic", func(_ *rapid.T, h *whole) {
 			r := &h.readers[0]
@@ -130,9 +131,6 @@ func TestPlanted(t *testing.T) {
 		t.Run(fault.name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				h := draw(t)
-				if len(h.readers[0].Seen) == 0 {
-					t.Skip("nothing was seen")
-				}
 				fault.plant(t, h)
 				p := Check(h.acks, h.events, h.readers)
 				if !slices.ContainsFunc(p, func(s string) bool { return strings.Contains(s, fault.want) }) {
