@@ -308,12 +308,13 @@ func (p *replay) join() {
 	if p.tail != nil {
 		after = max(after, p.tail.end())
 	}
+	g := p.sub.topic.groupOf(p.sub.Conn).Load() // it stays while it is pinned
 	p.home.At(after, func(position uint64, epoch string, ok bool) {
 		p.loop().DeliverFunc(0, func() {
 			if !p.ended {
 				p.joinAt(position, epoch, ok)
 			}
-		})
+		}, g)
 	})
 }
 
