@@ -221,9 +221,17 @@ func head(t *testing.T, b StreamBus, _ *Recorder) {
 // readAll reads in pages of that size.
 func readAll(t *testing.T, s Stream, pattern string, after uint64, most int) []wire.StoredEvent {
 	t.Helper()
+	return pages(t, after, most, func(after uint64) (wire.StreamPage, error) {
+		return s.Read(t.Context(), pattern, after, most, 1<<20)
+	})
+}
+
+// pages reads page after page, of most events each at most.
+func pages(t *testing.T, after uint64, most int, read func(after uint64) (wire.StreamPage, error)) []wire.StoredEvent {
+	t.Helper()
 	var all []wire.StoredEvent
 	for {
-		page, err := s.Read(t.Context(), pattern, after, most, 1<<20)
+		page, err := read(after)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -376,20 +384,9 @@ func seek(t *testing.T, b StreamBus, _ *Recorder) {
 
 func lastEach(t *testing.T, s Stream, pattern string, upTo uint64, most int) []wire.StoredEvent {
 	t.Helper()
-	var all []wire.StoredEvent
-	for after := uint64(0); ; {
-		page, err := s.LastOfEach(t.Context(), pattern, after, upTo, most)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(page.Events) > most || len(page.Events) == 0 && !page.End {
-			t.Fatalf("a page of %d has %d events, end %v", most, len(page.Events), page.End)
-		}
-		if all = append(all, page.Events...); page.End {
-			return all
-		}
-		after = all[len(all)-1].Seq
-	}
+	return pages(t, 0, most, func(after uint64) (wire.StreamPage, error) {
+		return s.LastOfEach(t.Context(), pattern, after, upTo, most)
+	})
 }
 
 func lastOfEach(t *testing.T, b StreamBus, _ *Recorder) {
