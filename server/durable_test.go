@@ -16,7 +16,7 @@ func durable(t *testing.T, with setup) (*node, *memStream) {
 	return start(t, with), s
 }
 
-// stored is the text of an event as it is told to subscribers, without its time.
+// stored is the text of an event as subscribers get it, up to its time.
 func stored(topic, pattern, data string, seq, prev uint64) string {
 	if pattern != "" {
 		pattern = fmt.Sprintf(`"pattern":%q,`, pattern)
