@@ -221,6 +221,27 @@ func (a *attacker) connect(lines ...string) (*conn, error) {
 	return nil, cmp.Or(err, errAnswered)
 }
 
+// dialed gives use a TCP connection of its own, and resets it afterwards.
+func (a *attacker) dialed(use func(c *conn) error) func(int) error {
+	return with(a.dial, use)
+}
+
+// connected gives use a WebSocket of its own, and resets it afterwards.
+func (a *attacker) connected(use func(c *conn) error) func(int) error {
+	return with(func() (*conn, error) { return a.connect() }, use)
+}
+
+func with(open func() (*conn, error), use func(c *conn) error) func(int) error {
+	return func(int) error {
+		c, err := open()
+		if err != nil {
+			return err
+		}
+		defer c.reset()
+		return use(c)
+	}
+}
+
 // errUpgraded is how a handshake ends that succeeds.
 var errUpgraded = errors.New("101")
 

@@ -70,14 +70,9 @@ func (a *attacker) replayed(clients int, use func(c *conn, token string) error) 
 	if err := a.fill(token, "abuse.kept.much", a.size(20_000, 1000), 1000); err != nil {
 		return err
 	}
-	return a.crowd(clients, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(clients, a.connected(func(c *conn) error {
 		return use(c, token)
-	})
+	}))
 }
 
 // replayReaders read 20 MB of history each, and begin again.
@@ -136,17 +131,12 @@ func resumeStorm(a *attacker) error {
 	if err := a.fill(token, "abuse.kept.little", behind, 100); err != nil {
 		return err
 	}
-	return a.crowd(a.size(900, 50), func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(a.size(900, 50), a.connected(func(c *conn) error {
 		if _, err := c.Write(everything("abuse.kept.little", token)); err != nil {
 			return err
 		}
 		return c.hearEvents(behind)
-	})
+	}))
 }
 
 // storedFlood publishes to a stream without end, and to ever new topics of it.

@@ -95,18 +95,13 @@ func pingFlood(a *attacker) error {
 	for range 100 {
 		frames = append(append(frames, ping...), envelope...)
 	}
-	return a.crowd(8, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(8, a.connected(func(c *conn) error {
 		for {
 			if _, err := c.Write(frames); err != nil {
 				return err
 			}
 		}
-	})
+	}))
 }
 
 func badUTF8(a *attacker) error {

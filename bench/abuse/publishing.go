@@ -21,17 +21,12 @@ func largeEvents(a *attacker) error {
 	if err != nil {
 		return err
 	}
-	go a.clients(4, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	go a.clients(4, a.connected(func(c *conn) error {
 		if err := c.subscribe(token, []string{"abuse.flood"}); err != nil {
 			return err
 		}
 		return c.hear(0)
-	})
+	}))
 	return a.floodTopic(token, 64_000)
 }
 

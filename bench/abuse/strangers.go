@@ -78,18 +78,13 @@ func halfBodies(a *attacker) error {
 
 func unreadAnswers(a *attacker) error {
 	requests := strings.Repeat("GET /v1/nothing HTTP/1.1\r\nHost: notifyd\r\n\r\n", 100)
-	return a.crowd(a.size(200, 20), func(int) error {
-		c, err := a.dial()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(a.size(200, 20), a.dialed(func(c *conn) error {
 		for {
 			if _, err := io.WriteString(c, requests); err != nil {
 				return err
 			}
 		}
-	})
+	}))
 }
 
 func largeHeads(a *attacker) error {
@@ -110,17 +105,12 @@ func largeHeads(a *attacker) error {
 
 // refused is a crowd whose handshakes are refused: as fast as the server answers.
 func (a *attacker) refused(n int, query func() string, lines ...string) error {
-	return a.crowd(n, func(int) error {
-		c, err := a.dial()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(n, a.dialed(func(c *conn) error {
 		if err := c.ask(shake(query(), lines...)); !errors.Is(err, errAnswered) {
 			return err
 		}
 		return nil
-	})
+	}))
 }
 
 func noQuery() string { return "" }
@@ -216,12 +206,7 @@ func post(path, token, body string) string {
 
 // posts is a crowd of clients that post on connections that stay, one request after the answer to the last.
 func (a *attacker) posts(n int, request func() (string, error)) error {
-	return a.crowd(n, func(int) error {
-		c, err := a.dial()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(n, a.dialed(func(c *conn) error {
 		for {
 			r, err := request()
 			if err != nil {
@@ -231,5 +216,5 @@ func (a *attacker) posts(n int, request func() (string, error)) error {
 				return err
 			}
 		}
-	})
+	}))
 }

@@ -57,12 +57,7 @@ func (a *attacker) overlap(topic string, bytesEach int, every time.Duration) err
 		go a.publishEvery(every, topic, token, bytesEach)
 	}
 	var ready atomic.Int32
-	a.clients(8, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	a.clients(8, a.connected(func(c *conn) error {
 		if err := c.subscribe(token, patterns); err != nil {
 			return err
 		}
@@ -70,19 +65,14 @@ func (a *attacker) overlap(topic string, bytesEach int, every time.Duration) err
 			a.begin()
 		}
 		return c.hear(0)
-	})
+	}))
 	return nil
 }
 
 // publishEvery publishes to a topic at a fixed rate.
 func (a *attacker) publishEvery(every time.Duration, topic, token string, size int) {
 	envelope := rig.AppendFrame(nil, text, wire.AppendPublish(nil, "p", topic, token, []byte(`"`+strings.Repeat("x", size)+`"`), ""))
-	a.clients(1, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	a.clients(1, a.connected(func(c *conn) error {
 		for {
 			if _, err := c.Write(envelope); err != nil {
 				return err
@@ -92,7 +82,7 @@ func (a *attacker) publishEvery(every time.Duration, topic, token string, size i
 			}
 			a.sleep(every)
 		}
-	})
+	}))
 }
 
 const deepTopic = "abuse.own.a.b.c.d.e.f.g.h.i.j"
@@ -113,12 +103,7 @@ func (a *attacker) churn(name func(n uint64) string) error {
 	}
 	const together = 50
 	var last atomic.Uint64
-	return a.crowd(4, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(4, a.connected(func(c *conn) error {
 		for {
 			var frames []byte
 			var names []string
@@ -136,7 +121,7 @@ func (a *attacker) churn(name func(n uint64) string) error {
 				return err
 			}
 		}
-	})
+	}))
 }
 
 func topicChurn(a *attacker) error {
@@ -187,12 +172,7 @@ func neverRead(a *attacker) error {
 	if err != nil {
 		return err
 	}
-	go a.clients(a.size(100, 20), func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	go a.clients(a.size(100, 20), a.connected(func(c *conn) error {
 		if err := c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
 			return err
 		}
@@ -201,7 +181,7 @@ func neverRead(a *attacker) error {
 		}
 		a.sleep(2 * time.Second)
 		return c.hear(0) // what the kernel kept, and why the server has closed the connection
-	})
+	}))
 	return a.floodTopic(token, 10_000)
 }
 
@@ -210,12 +190,7 @@ func trickleReaders(a *attacker) error {
 	if err != nil {
 		return err
 	}
-	go a.clients(a.size(100, 20), func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	go a.clients(a.size(100, 20), a.connected(func(c *conn) error {
 		if err := c.subscribe(token, []string{"abuse.flood"}); err != nil {
 			return err
 		}
@@ -226,6 +201,6 @@ func trickleReaders(a *attacker) error {
 			}
 			a.sleep(20 * time.Millisecond)
 		}
-	})
+	}))
 	return a.floodTopic(token, 1000)
 }

@@ -19,12 +19,7 @@ const window = 16
 
 // publishers is a crowd of clients that publish a window at a time. token makes the token of each message.
 func (a *attacker) publishers(n int, data []byte, topic func() string, token func() (string, error)) error {
-	return a.crowd(n, func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(n, a.connected(func(c *conn) error {
 		for {
 			var frames []byte
 			for range window {
@@ -41,7 +36,7 @@ func (a *attacker) publishers(n int, data []byte, topic func() string, token fun
 				return err
 			}
 		}
-	})
+	}))
 }
 
 func always(s string) func() string { return func() string { return s } }
@@ -125,12 +120,7 @@ func ticketFlood(a *attacker) error {
 }
 
 func refreshes(a *attacker) error {
-	return a.crowd(a.size(500, 50), func(int) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		defer c.reset()
+	return a.crowd(a.size(500, 50), a.connected(func(c *conn) error {
 		for i := 0; ; i++ {
 			token, err := a.token(nil)
 			if err != nil {
@@ -155,7 +145,7 @@ func refreshes(a *attacker) error {
 				return err
 			}
 		}
-	})
+	}))
 }
 
 func replays(a *attacker) error {
