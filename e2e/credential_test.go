@@ -5,11 +5,12 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // call is the URL of an HTTP call.
@@ -20,21 +21,7 @@ func (s *server) call(name string) string {
 // post makes an HTTP call with a token.
 func (s *server) post(t *testing.T, name, token, body string) (status int, answer string) {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodPost, s.call(name), strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+	return testkit.Post(t, s.call(name), token, body)
 }
 
 // subscribeAs asks to subscribe under the connection's credential.

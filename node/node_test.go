@@ -3,7 +3,6 @@ package node_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -51,16 +50,7 @@ func trusted(t *testing.T) (authz.Key, authz.Options) {
 
 func get(t *testing.T, n *node.Node, path string) (int, string) {
 	t.Helper()
-	resp, err := http.Get("http://" + n.AdminAddr() + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
+	return testkit.Get(t, "http://"+n.AdminAddr()+path)
 }
 
 func dial(t *testing.T, n *node.Node) *websocket.Conn {

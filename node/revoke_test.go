@@ -3,7 +3,6 @@ package node_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -36,21 +35,7 @@ func mint(t *testing.T, key authz.Key, c authz.Claims) string {
 // revoke makes the call and gives its answer.
 func revoke(t *testing.T, n *node.Node, admin, body string) (status int, answer string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.Addr().String()+"/v1/revocations", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+admin)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+	return testkit.Post(t, "http://"+n.Addr().String()+"/v1/revocations", admin, body)
 }
 
 func send(t *testing.T, c *websocket.Conn, frame []byte) {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/wire"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // mint makes a token that lasts an hour.
@@ -35,23 +37,7 @@ func as(token string) map[string]string { return map[string]string{"NOTIFYD_TOKE
 // call makes an HTTP call on the clients' port.
 func (r *running) call(t *testing.T, method, path string, header map[string]string, body string) (*http.Response, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http"+strings.TrimSuffix(strings.TrimPrefix(r.url, "ws"), wire.Path)+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, value := range header {
-		req.Header.Set(name, value)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(text)
+	return testkit.Call(t, method, "http"+strings.TrimSuffix(strings.TrimPrefix(r.url, "ws"), wire.Path)+path, header, body)
 }
 
 // dial makes a handshake; conn is nil when the server refused it.

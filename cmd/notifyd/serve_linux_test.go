@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // running is a 'notifyd serve' in this process.
@@ -92,16 +93,7 @@ func serveHere(t *testing.T, args ...string) *running {
 
 func (r *running) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	resp, err := http.Get(r.admin + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
+	return testkit.Get(t, r.admin+path)
 }
 
 // subscribed waits until the server holds n subscriptions.
