@@ -1,14 +1,12 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"testing"
 	"time"
 
 	"github.com/gobwas/ws"
-	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/server/loop"
@@ -37,24 +35,8 @@ func benchServer(b *testing.B) (s *Server, addr string, tokens [2]string) {
 	}
 	opts := Options{}
 	opts.Loop.Loops = 1
-	if s, err = New(opts, auth, zap.NewNop()); err != nil {
-		b.Fatal(err)
-	}
-	ln, err := loop.Listen("127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := s.Start(ln, nowhere{}, nil, nil); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := s.Shutdown(ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	return s, ln.Addr().String(), tokens
+	s, addr = startNowhere(b, opts, auth)
+	return s, addr, tokens
 }
 
 // onLoop calls f on the loop, with a connection to s.

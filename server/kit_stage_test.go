@@ -31,6 +31,30 @@ func (nowhere) Subscribe(_ uint32, _ string, done func(wire.Code)) { go done(wir
 
 func (nowhere) Unsubscribe(uint32) {}
 
+// startNowhere starts a server without NATS, and stops it when the test ends.
+func startNowhere(t testing.TB, opts Options, auth *authz.Verifier) (s *Server, addr string) {
+	t.Helper()
+	s, err := New(opts, auth, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := loop.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(ln, nowhere{}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, ln.Addr().String()
+}
+
 // stage is a server with one client, whose stages a test calls itself.
 type stage struct {
 	*Server
@@ -65,24 +89,9 @@ func newStage(t *testing.T, opts Options) *stage {
 		}
 	}
 	opts.Loop.Loops = 1
-	if x.Server, err = New(opts, auth, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	ln, err := loop.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := x.Start(ln, nowhere{}, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := x.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	x.url = "ws://" + ln.Addr().String() + wire.Path
+	var addr string
+	x.Server, addr = startNowhere(t, opts, auth)
+	x.url = "ws://" + addr + wire.Path
 	x.conn = x.dial()
 	return x
 }
