@@ -10,9 +10,9 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// maxRevocations is how many revocations are held at once: a quarter of a
+// MaxRevocations is how many revocations are held at once: a quarter of a
 // gigabyte with names of ordinary length.
-const maxRevocations = 1 << 20
+const MaxRevocations = 1 << 20
 
 // revoked is what was revoked. Each change raises the epoch, and a token looks
 // itself up again at the first Check in a new epoch. So a revocation is in force
@@ -45,7 +45,7 @@ type extent struct {
 	load    uint32 // that in which one which reaches as far was passed last
 }
 
-func newRevoked() *revoked { return &revoked{most: maxRevocations, entries: map[target]extent{}} }
+func newRevoked() *revoked { return &revoked{most: MaxRevocations, entries: map[target]extent{}} }
 
 // join gives the extent that reaches as far as both do; other is the one that was passed
 // later.

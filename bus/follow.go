@@ -54,8 +54,8 @@ type follower struct {
 	look    atomic.Bool   // the stream has a new leader
 
 	// The feed's, for others to read.
-	following              atomic.Bool
-	position, healed, gaps atomic.Uint64
+	following                        atomic.Bool
+	position, healed, gaps, renewals atomic.Uint64
 
 	mu    sync.Mutex
 	ended bool
@@ -211,6 +211,7 @@ func (f *follower) step() {
 	f.position.Store(f.feed.position)
 	f.healed.Store(f.feed.healed)
 	f.gaps.Store(f.feed.gaps)
+	f.renewals.Store(f.feed.renewals)
 	f.answer()
 }
 

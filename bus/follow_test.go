@@ -149,6 +149,7 @@ func TestStreamMadeAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	made := s.Stats().Created
 	js, err := jetstream.New(s.bus.conn)
 	if err != nil {
 		t.Fatal(err)
@@ -168,6 +169,10 @@ func TestStreamMadeAnew(t *testing.T) {
 	if err != nil || after.Epoch == before.Epoch {
 		t.Fatalf("%+v, before %+v, %v", after, before, err)
 	}
+	testkit.Eventually(t, "the statistics tell", func() bool {
+		st := s.Stats()
+		return st.Renewals == 1 && st.Epoch == after.Epoch && st.Created.After(made)
+	})
 	got := sink.StoredFor(t, 1, 9)
 	whole(t, got[:5], 1, 5)
 	if gap := got[5]; gap.Epoch != after.Epoch || gap.First != 1 || gap.Seq != 0 {

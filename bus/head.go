@@ -17,6 +17,7 @@ import (
 type streamInfo struct {
 	wire.StreamHead
 	Bytes, Events uint64
+	Created       time.Time
 	LastTime      int64 // of the event at Last, in Unix nanoseconds
 }
 
@@ -106,7 +107,7 @@ func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 	if a.Error != nil {
 		return nil, s.apiError(a.Error)
 	}
-	info := &streamInfo{Bytes: a.State.Bytes, Events: a.State.Messages, LastTime: a.State.LastTime.UnixNano()}
+	info := &streamInfo{Bytes: a.State.Bytes, Events: a.State.Messages, Created: a.Created, LastTime: a.State.LastTime.UnixNano()}
 	info.Epoch = epochOf(a.Created)
 	info.First, info.Last = a.State.FirstSeq, a.State.LastSeq
 	if info.Events == 0 {

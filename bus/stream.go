@@ -202,6 +202,7 @@ func (s *Stream) make(ctx context.Context) error {
 		s.problem.Store(&err)
 	} else {
 		s.problem.Store(nil)
+		_, _ = s.info(ctx) // for the statistics, which ask nobody
 	}
 	s.made.Store(err == nil)
 	return err

@@ -64,9 +64,6 @@ func (a *admin) handler(health func(context.Context) error, ready func() readine
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		state := ready()
-		if a.draining.Load() {
-			state.not = errors.New("draining")
-		}
 		if state.not == nil && state.degraded != nil {
 			_, _ = fmt.Fprintf(w, "ok, but %v\n", state.degraded)
 			return

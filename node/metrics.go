@@ -18,15 +18,16 @@ import (
 type tokenCollector struct{ verifier *authz.Verifier }
 
 var (
-	descTokenLookups = metric("token_cache_lookups_total", "Look-ups of tokens in the cache of verified ones.", "result")
-	descTokenChecks  = metric("token_verifications_total", "Tokens that were verified since they were not remembered.", "result")
-	descTokenRefused = metric("tokens_refused_total", "Tokens that were refused, by the check that they failed.", "reason")
-	descTokenEvicted = metric("token_cache_evicted_total", "Remembered tokens that were still valid and made room for others.")
-	descTokenEntries = metric("token_cache_entries", "Tokens that are remembered.")
-	descTokenStale   = metric("token_stale_total", "Valid tokens that were refused since revocations are out of date.")
-	descKeyLoads     = metric("key_loads_total", "Key files read again and JWK Sets fetched.", "result")
-	descKeySetAge    = metric("key_set_age_seconds", "Time since the last fetch that succeeded, of the JWK Set for which it is longest.")
-	descRevocations  = metric("revocations", "Revocations in force.")
+	descTokenLookups     = metric("token_cache_lookups_total", "Look-ups of tokens in the cache of verified ones.", "result")
+	descTokenChecks      = metric("token_verifications_total", "Tokens that were verified since they were not remembered.", "result")
+	descTokenRefused     = metric("tokens_refused_total", "Tokens that were refused, by the check that they failed.", "reason")
+	descTokenEvicted     = metric("token_cache_evicted_total", "Remembered tokens that were still valid and made room for others.")
+	descTokenEntries     = metric("token_cache_entries", "Tokens that are remembered.")
+	descTokenStale       = metric("token_stale_total", "Valid tokens that were refused since revocations are out of date.")
+	descKeyLoads         = metric("key_loads_total", "Key files read again and JWK Sets fetched.", "result")
+	descKeySetAge        = metric("key_set_age_seconds", "Time since the last fetch that succeeded, of the JWK Set for which it is longest.")
+	descRevocations      = metric("revocations", "Revocations in force.")
+	descRevocationsLimit = metric("revocations_limit", "Revocations that can be in force at once.")
 )
 
 func metric(name, help string, labels ...string) *prometheus.Desc {
@@ -36,7 +37,7 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements [prometheus.Collector].
 func (tokenCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descTokenLookups, descTokenChecks, descTokenRefused, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descKeySetAge, descRevocations,
+		descTokenLookups, descTokenChecks, descTokenRefused, descTokenEvicted, descTokenEntries, descTokenStale, descKeyLoads, descKeySetAge, descRevocations, descRevocationsLimit,
 	} {
 		ch <- d
 	}
@@ -58,6 +59,7 @@ func (c tokenCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descKeyLoads, st.KeyLoads-st.KeyErrors, "ok")
 	counter(ch, descKeyLoads, st.KeyErrors, "failed")
 	gauge(ch, descRevocations, float64(st.Revocations))
+	gauge(ch, descRevocationsLimit, authz.MaxRevocations)
 	if st.KeySetAge == math.MaxInt64 {
 		gauge(ch, descKeySetAge, math.Inf(1))
 	} else {
@@ -105,6 +107,31 @@ func (c natsCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(ch, descNATSReconnects, st.Reconnects)
 	gauge(ch, descNATSSubscriptions, float64(st.Subscriptions))
 	gauge(ch, descNATSPending, float64(st.Pending))
+}
+
+// readyGauge is 1 while /readyz says yes.
+func readyGauge(ready func() readiness) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "notifyd_ready",
+		Help: "1 while /readyz answers 200.",
+	}, func() float64 {
+		if ready().not != nil {
+			return 0
+		}
+		return 1
+	})
+}
+
+// limitGauge is how many connections the node takes; 0 is no bound.
+func limitGauge(connections int) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "notifyd_connections_limit",
+		Help: "Connections that this node takes at most.",
+	})
+	if g.Set(float64(connections)); connections == 0 {
+		g.Set(math.Inf(1))
+	}
+	return g
 }
 
 // buildInfo is always 1: what matters are the labels, which say what runs where.

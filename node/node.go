@@ -179,7 +179,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	}
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
 	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus}, streamCollector{n.Bus},
-		buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, storeCollector{n.store, n.revocations})
+		readyGauge(n.ready), limitGauge(o.Server.Loop.Connections), buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, storeCollector{n.store, n.revocations})
 	n.admin.serve(n.Server.Health, n.ready, serveStreams(n.Bus), o.Pprof)
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
 		zap.String("version", o.Version), zap.String("revision", o.Revision), zap.String("go", runtime.Version()))
@@ -241,6 +241,9 @@ func (n *Node) Failed() <-chan error { return n.admin.failed }
 // ready says whether new clients should come here. Where revocations may be missed (RevocationMaxAge is 0), what is wrong
 // with them is no reason to send clients elsewhere.
 func (n *Node) ready() readiness {
+	if n.admin.draining.Load() {
+		return readiness{not: errors.New("draining")}
+	}
 	if !n.Bus.Connected() {
 		return readiness{not: errors.New("NATS is unreachable")}
 	}

@@ -82,6 +82,9 @@ func TestDrain(t *testing.T) {
 		status, body := get(t, n, "/readyz")
 		return status == http.StatusServiceUnavailable && strings.Contains(body, "draining")
 	})
+	if _, body := get(t, n, "/metrics"); !strings.Contains(body, "\nnotifyd_ready 0\n") {
+		t.Error("the metric says that it is ready")
+	}
 	if _, _, err := c.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
 		t.Errorf("the client was sent away with %v", err)
 	}
@@ -214,5 +217,17 @@ func TestHangingLoop(t *testing.T) {
 	}
 	if err := n.Close(); err == nil || !strings.Contains(err.Error(), "loop 0 hangs") {
 		t.Error(err)
+	}
+}
+
+// What a node can hold is told beside what it holds, so that an alert can compare them.
+func TestLimitsAmongTheMetrics(t *testing.T) {
+	_, auth := trusted(t)
+	n := start(t, node.Options{AdminListen: "127.0.0.1:0", Auth: auth, Server: server.Options{Loop: loop.Options{Connections: 123}}})
+	_, body := get(t, n, "/metrics")
+	for _, want := range []string{"notifyd_connections_limit 123\n", "notifyd_revocations_limit 1.048576e+06\n"} {
+		if !strings.Contains(body, "\n"+want) {
+			t.Errorf("no %s in the metrics", want)
+		}
 	}
 }

@@ -27,8 +27,11 @@ func TestStreamsOfANode(t *testing.T) {
 	if s := all[0]; s.Name != "orders" || !s.Ready || s.Problem != "" || s.Epoch == "" || s.First != 1 || s.Last != 0 {
 		t.Errorf("%+v", s)
 	}
-	if _, body := get(t, n, "/metrics"); !strings.Contains(body, `notifyd_stream_ready{stream="orders"} 1`) {
-		t.Error("no metric of the stream")
+	_, body = get(t, n, "/metrics")
+	for _, want := range []string{"notifyd_ready 1", `notifyd_stream_ready{stream="orders"} 1`, `notifyd_stream_created_timestamp_seconds{stream="orders"} 1.`} {
+		if !strings.Contains(body, "\n"+want) {
+			t.Errorf("no %s in the metrics", want)
+		}
 	}
 
 	without := start(t, node.Options{AdminListen: "127.0.0.1:0", Auth: auth, Bus: bus.Options{
@@ -38,6 +41,9 @@ func TestStreamsOfANode(t *testing.T) {
 		code, body := get(t, without, "/readyz")
 		return code == http.StatusServiceUnavailable && strings.Contains(body, "the stream orders is not there yet: ") && strings.Contains(body, "JetStream")
 	})
+	if _, body := get(t, without, "/metrics"); !strings.Contains(body, "\nnotifyd_ready 0\n") {
+		t.Error("the metric says that it is ready")
+	}
 	_, body = get(t, without, "/streams")
 	if err := json.Unmarshal([]byte(body), &all); err != nil || all[0].Ready || all[0].Problem == "" {
 		t.Error(body, err)
