@@ -368,14 +368,12 @@ func (s *Subscription) hold(session *session, refreshed int64) (exp int64, dropp
 }
 
 // refreshDelay spreads the refreshes of many clients, whose tokens may all expire at once, over the second quarter of
-// the time that is left. A second is the least, so that tokens that live shorter than the server's notice do not make
-// a busy loop, whatever this machine's clock says.
+// the time that is left.
 func refreshDelay(left time.Duration) time.Duration {
-	quarter := left / 4
-	if quarter <= 0 {
-		return time.Second
+	if left <= 0 {
+		return 0
 	}
-	return max(time.Second, quarter+backoff(0, quarter, quarter))
+	return left/4 + backoff(0, left/4, left/4)
 }
 
 func (s *Subscription) unsubscribe(wait bool) {

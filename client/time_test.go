@@ -228,14 +228,16 @@ func TestRefreshIsRetried(t *testing.T) {
 }
 
 func TestRefreshDelay(t *testing.T) {
-	for _, left := range []time.Duration{-time.Hour, 0, time.Second, 2 * time.Second} {
-		if d := refreshDelay(left); d != time.Second {
+	for _, left := range []time.Duration{-time.Hour, 0} {
+		if d := refreshDelay(left); d != 0 {
 			t.Errorf("%v left: %v", left, d)
 		}
 	}
-	for range 1000 {
-		if d := refreshDelay(time.Minute); d < 15*time.Second || d > 30*time.Second {
-			t.Fatalf("a minute left: %v", d)
+	for _, left := range []time.Duration{time.Minute, 2 * time.Second, 200 * time.Millisecond} {
+		for range 1000 {
+			if d := refreshDelay(left); d < left/4 || d > left/2 {
+				t.Fatalf("%v left: %v", left, d)
+			}
 		}
 	}
 }
