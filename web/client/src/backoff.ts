@@ -12,28 +12,24 @@ export function pause(n: number, { min, max }: Backoff): number {
   return Math.random() * Math.min(max, min * 2 ** n)
 }
 
-/** Waits, and ends sooner when the signal fires. It never rejects. */
-export function sleep(ms: number, signal: AbortSignal): Promise<void> {
+/** Waits for so many milliseconds, or for a promise, and ends sooner when the signal fires. It never rejects. */
+export function sleep(time: number | Promise<void>, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    if (signal.aborted) return resolve()
     const done = () => {
       clearTimeout(timer)
       signal.removeEventListener('abort', done)
       resolve()
     }
-    const timer = setTimeout(done, ms)
+    const timer = typeof time === 'number' ? setTimeout(done, time) : void time.then(done)
     signal.addEventListener('abort', done)
+    if (signal.aborted) done()
   })
 }
 
-/** A second is the least, so that tokens that live shorter than the server's notice do not make a busy loop. */
-const leastRefresh = 1000
-
 /**
- * When to replace a token that expires at exp (Unix seconds), in milliseconds from now. It is spread over the second
- * quarter of the time that is left, since the tokens of many clients may expire together.
+ * When to replace a token that expires at exp (Unix seconds), in milliseconds from now; ahead is by how many the server's
+ * clock is. It is spread over the second quarter of the time that is left, since the tokens of many clients may expire together.
  */
-export function refreshDelay(exp: number): number {
-  const quarter = (exp * 1000 - Date.now()) / 4
-  return Math.max(leastRefresh, quarter + Math.random() * quarter)
+export function refreshDelay(exp: number, ahead: number): number {
+  return ((exp * 1000 - ahead - Date.now()) / 4) * (1 + Math.random())
 }

@@ -14,9 +14,6 @@ import { Subscription } from './subscription.js'
 import type { Event, Handler, Host } from './subscription.js'
 import { askTicket } from './ticket.js'
 
-/** How long a page that comes back into view waits for a sign of life, in milliseconds. */
-const probeTimeout = 5000
-
 /** Where there is a page, its parts. */
 const page = globalThis as {
   addEventListener?: typeof addEventListener
@@ -24,7 +21,7 @@ const page = globalThis as {
   navigator?: { onLine?: boolean }
 }
 
-const hidden = () => page.document?.visibilityState === 'hidden'
+const hidden = () => page.document?.hidden
 
 export interface PublishOptions {
   /** Ends the wait for a connection. */
@@ -123,11 +120,14 @@ export class Client {
   // Resolves when the publish has left. The answer is wrapped, since a promise of a promise would wait for it.
   async #send(topic: string, token: Promise<string>, data: string, { signal, msgId, ttl }: PublishOptions): Promise<{ answer: Promise<Message> }> {
     const request = { type: 'publish', topic, token: await token, data, msg_id: msgId, ttl } as const
-    while (this.#connection?.leaving ?? true) {
+    for (;;) {
       this.#closing.signal.throwIfAborted()
-      await orAborted(this.#change.next, signal)
+      const connection = this.#connection
+      const usable = () => connection && connection === this.#connection && !connection.leaving
+      await sleep(usable() ? connection!.subscribed : this.#change.next, signal ?? this.#closing.signal)
+      signal?.throwIfAborted()
+      if (usable()) return { answer: connection!.request(request) }
     }
-    return { answer: this.#connection!.request(request) }
   }
 
   /**
@@ -182,7 +182,7 @@ export class Client {
 
   /** Ends the client for good. */
   close(): void {
-    this.#end(new ClosedError(1000, 'the client is closed'))
+    this.#end(new ClosedError(1000, 'client closed'))
   }
 
   get #strategy() {
@@ -341,7 +341,7 @@ export class Client {
   async #replaceCredential(connection: Connection, exp: number): Promise<void> {
     if (exp <= connection.replacing) return
     connection.replacing = exp
-    let wait = refreshDelay(exp)
+    let wait = refreshDelay(exp, connection.ahead)
     for (let attempt = 0; ; attempt++) {
       await sleep(wait, connection.signal)
       if (connection !== this.#connection || exp !== connection.replacing) return
@@ -395,7 +395,7 @@ export class Client {
     if (!page.addEventListener) return
     const back = () => {
       this.#wake.abort()
-      this.#connection?.probe(Math.min(probeTimeout, this.#timeout))
+      this.#connection?.probe(this.#timeout / 2)
     }
     const { signal } = this.#closing
     page.addEventListener('online', back, { signal })
@@ -421,15 +421,4 @@ function retryAfter(error: unknown): number {
 function final(cause: Error): boolean {
   if (cause instanceof ClosedError) return !cause.heals
   return /^(Security|Syntax)Error/.test(cause.name) // of the WebSocket's constructor
-}
-
-/** What promise gives, unless the signal fires before. It leaves no listener behind. */
-function orAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (!signal) return promise
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason)
-    if (signal.aborted) return abort()
-    signal.addEventListener('abort', abort)
-    void promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
-  })
 }

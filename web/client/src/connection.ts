@@ -77,6 +77,10 @@ export class Connection {
   accepted = false
   /** The node at the other end, when it has said welcome. */
   node: string | undefined
+  /** By how many milliseconds the server's clock is ahead. */
+  ahead = 0
+  /** Resolves when all subscriptions that began on it before have sent their subscribe, or given up. */
+  subscribed: Promise<void> = Promise.resolve()
 
   #socket: Socket
   #calls = new Map<string, Call>()
@@ -101,7 +105,7 @@ export class Connection {
       this.#welcome = resolve
       void this.ended.then(reject)
     })
-    void sleep(timeout, this.signal).then(() => this.node === undefined && this.close(new UnansweredError('no answer in time')))
+    void sleep(timeout, this.signal).then(() => this.node ?? this.close(new UnansweredError('no answer in time')))
     socket.onmessage = ({ data }) => this.#receive(data)
     socket.onclose = ({ code, reason }) => this.#finish(new ClosedError(code, reason))
     socket.onerror = () => {} // a close event follows
@@ -153,7 +157,7 @@ export class Connection {
   probe(timeout: number): void {
     this.#heard = 0
     this.request({ type: 'ping' }).catch(() => {})
-    void sleep(timeout, this.signal).then(() => this.#heard > 0 || this.close(new UnansweredError('the server is silent')))
+    void sleep(timeout, this.signal).then(() => this.#heard > 0 || this.close(new UnansweredError('no answer in time')))
   }
 
   /** Closes the connection for a cause of ours. */
@@ -191,6 +195,7 @@ export class Connection {
       else call.resolve(message)
     } else if (message.type === 'welcome') {
       this.node = message.node ?? ''
+      this.ahead = Date.parse(message.time!) - Date.now() || 0
       this.#most = message.max_message_bytes ?? Infinity
       if (message.ping_interval) this.#keepWatch(message.ping_interval * 1000)
       this.#welcome()
@@ -215,5 +220,5 @@ export function refusal(message: Message): RefusedError {
 }
 
 function lost(cause: Error): UnansweredError {
-  return new UnansweredError('connection lost before the answer', { cause })
+  return new UnansweredError('connection lost', { cause })
 }

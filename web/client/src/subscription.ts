@@ -59,8 +59,7 @@ export class Subscription {
   #refused = new Refusals()
   #attempt = 0
   #confirmed = 0 // when the server has accepted it last; 0: never
-  #noticed = 0 // the exp of the token that is about to be replaced
-  #refreshed = 0 // the exp of the token that was replaced last
+  #noticed = 0 // the exp of the token that is being replaced, or was
 
   constructor(
     readonly pattern: string,
@@ -87,6 +86,10 @@ export class Subscription {
     const round = (this.#round = new AbortController())
     const { signal } = round
     const before = this.#connection
+    let sent!: () => void
+    const first = new Promise<void>((resolve) => (sent = resolve))
+    if (before !== connection) connection.subscribed = connection.subscribed.then(() => first)
+    signal.addEventListener('abort', sent)
     if (before?.restarting && before !== connection && !before.over) this.#moveFrom(before)
     this.#connection = connection
     connection.signal.addEventListener('abort', () => round.abort(), { signal })
@@ -94,7 +97,9 @@ export class Subscription {
     const subscribe = async (token?: string) => {
       if (signal.aborted) return
       const { since, acked } = this.durable?.ask(connection) ?? {}
-      await connection.request({ type: 'subscribe', topic: this.pattern, token, since }, acked)
+      const answer = connection.request({ type: 'subscribe', topic: this.pattern, token, since }, acked)
+      sent()
+      await answer
     }
     for (let wait = dropped; ; wait = true) {
       if (wait) await sleep(pause(this.#attempt++, this.host.backoff), signal)
@@ -107,6 +112,7 @@ export class Subscription {
         this.#resolve()
         return await this.#arrive(connection)
       } catch (error) {
+        sent()
         if (signal.aborted) return
         if (this.#final(error)) return this.end(error as Error)
         this.host.report(error)
@@ -187,13 +193,13 @@ export class Subscription {
 
   /** The server's notice that the token expires. A provider that gives the same token again is not asked in a loop. */
   expiring(exp: number, connection: Connection): void {
-    if (exp <= this.#refreshed || exp === this.#noticed) return
+    if (exp <= this.#noticed) return
     this.#noticed = exp
     const { signal } = this.#round
-    void sleep(refreshDelay(exp), signal).then(() => {
-      if (signal.aborted || exp !== this.#noticed) return
-      this.#refreshed = exp
+    void sleep(refreshDelay(exp, connection.ahead), signal).then(() => {
+      if (signal.aborted) return
       void this.start(connection)
+      this.#noticed = exp
     })
   }
 }

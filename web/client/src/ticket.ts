@@ -5,8 +5,7 @@ const maxRetryAfter = 300_000
 
 /** Asks the server at url, such as wss://host/v1/ws, for a ticket that stands for the token (docs/protocol.md, section 7). */
 export async function askTicket(url: string, token: string, timeout: number, signal: AbortSignal): Promise<string> {
-  const place = new URL('tickets', url)
-  place.protocol = place.protocol.replace('ws', 'http')
+  const place = new URL('tickets', url.replace('ws', 'http'))
   const over = new AbortController()
   const stop = () => over.abort()
   const timer = setTimeout(stop, timeout)

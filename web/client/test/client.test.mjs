@@ -305,6 +305,62 @@ for (const [what, end] of Object.entries({
   })
 }
 
+test('a publish leaves after the subscribes that were called before it, however long their tokens take', limit, async () => {
+  const server = await serve()
+  const client = dial(server, { token: async ({ action }) => (action === 'subscribe' && (await sleep(30)), 'token') })
+  const said = () => server.sockets.at(-1).seen.map(({ type, topic }) => `${type} ${topic}`)
+  await until(() => client.state === 'connected')
+  client.subscribe('a', () => {})
+  client.subscribe('b', () => {})
+  await client.publish('a', 1)
+  assert.deepEqual(said(), ['subscribe a', 'subscribe b', 'publish a'])
+  server.sockets[0].socket.terminate()
+  await until(() => client.states.some(([state]) => state === 'waiting'))
+  await client.publish('a', 2)
+  assert.deepEqual(said(), ['subscribe a', 'subscribe b', 'publish a'])
+})
+
+test('a publish does not wait for a subscribe that will not come', limit, async () => {
+  const server = await serve()
+  const never = new Promise(() => {})
+  const client = dial(server, {
+    token: ({ action, topic }) => {
+      if (action === 'publish') return 'token'
+      if (topic === 'fails') throw new Error('no token')
+      return never
+    },
+    backoff: { min: 50_000, max: 50_000 },
+  })
+  client.subscribe('fails', () => {})
+  const left = client.subscribe('left', () => {})
+  const publishes = [client.publish('a', 1)]
+  await until(() => client.errors.length > 0)
+  left.unsubscribe()
+  await Promise.all(publishes)
+  client.subscribe('hangs', () => {})
+  const { signal } = new AbortController()
+  await assert.rejects(client.publish('a', 2, { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
+  const waits = client.publish('a', 3, { signal })
+  client.close()
+  await assert.rejects(waits, { code: 1000 })
+  assert.deepEqual(server.seen.filter(of('publish')).map(({ data }) => data), [1])
+})
+
+for (const hour of [-3600, 3600]) {
+  test(`a token is replaced by the server's clock, which is ${hour} s ahead`, limit, async () => {
+    const now = () => Date.now() / 1000 + hour
+    const server = await serve({}, { welcome: { time: new Date(now() * 1000).toISOString() } })
+    let given = 0
+    const client = dial(server, { strategy: 'first-message', token: () => `token ${++given}` })
+    await client.subscribe('a', () => {}).ready
+    server.sockets[0].say({ type: 'expiring', exp: now() + 0.5 })
+    await server.await(of('auth'), 2)
+    server.sockets[0].say({ type: 'expiring', exp: now() + 3600 }) // not for a quarter of an hour
+    await sleep(50)
+    assert.equal(given, 2)
+  })
+}
+
 test('subscriptions come along to the next connection', limit, async () => {
   const server = await serve()
   const client = dial(server)
@@ -365,7 +421,7 @@ test('a server that falls silent is left', limit, async () => {
   await until(() => server.sockets.length === 2)
   mute = false
   const [, error] = client.states.find(([state]) => state === 'waiting')
-  assert.match(error.message, /silent/)
+  assert.match(error.message, /no answer/)
   const last = server.sockets.length
   await server.await(of('ping'), 8)
   assert.ok(server.sockets.length <= last + 1)

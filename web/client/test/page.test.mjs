@@ -4,14 +4,14 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 const page = new EventTarget()
-const document = Object.assign(new EventTarget(), { visibilityState: 'visible' })
+const document = Object.assign(new EventTarget(), { hidden: false })
 const navigator = { onLine: true }
 Object.assign(globalThis, { addEventListener: page.addEventListener.bind(page), document })
 Object.defineProperty(globalThis, 'navigator', { value: navigator, configurable: true })
 const { dial, limit, of, serve, sleep, until } = await import('./fake.mjs')
 
 const show = (state) => {
-  document.visibilityState = state
+  document.hidden = state === 'hidden'
   document.dispatchEvent(new Event('visibilitychange'))
 }
 const slow = { min: 50_000, max: 50_000 }
@@ -92,7 +92,7 @@ test('a page that comes back into view finds out whether its connection is alive
   show('visible')
   await server.await(of('ping'))
   await until(() => server.sockets.length === 2)
-  assert.match(client.states.find(([state]) => state === 'waiting')[1].message, /silent/)
+  assert.match(client.states.find(([state]) => state === 'waiting')[1].message, /no answer/)
 })
 
 test('a closed client does not listen any more', limit, async () => {
