@@ -39,6 +39,7 @@ var examples = map[string]func(*testing.T, *document){
 // testedElsewhere are documents whose examples another file tests, which names the document.
 var testedElsewhere = map[string]string{
 	"docs/identity-providers.md": "../authz/identity_providers_test.go",
+	"docs/monitoring.md":         "../deploy/validate/monitoring_test.go",
 	"docs/proxies.md":            "proxies_test.go",
 	"docs/streams.md":            "../cmd/notifyd/check_test.go",
 }
