@@ -31,6 +31,7 @@ var examples = map[string]func(*testing.T, *document){
 	"README.md":              readmeExamples,
 	"docs/authentication.md": authenticationExamples,
 	"docs/configuration.md":  configurationExamples,
+	"docs/doctor.md":         doctorExamples,
 	"docs/load-testing.md":   loadTestingExamples,
 	"docs/protocol.md":       protocolExamples,
 	"docs/tutorial.md":       tutorialSteps,
@@ -145,24 +146,30 @@ func (x *terminal) listening(t *testing.T) *server {
 // tokenFor signs claims, a JSON object, with the key of an issuer. It is good for an hour, whatever they say.
 func (i issuer) tokenFor(t *testing.T, claims string) string {
 	t.Helper()
+	all := jwt.MapClaims{}
+	if err := json.Unmarshal([]byte(claims), &all); err != nil {
+		t.Fatalf("%v: %s", err, claims)
+	}
+	all["exp"] = time.Now().Add(time.Hour).Unix()
+	return i.sign(t, all)
+}
+
+// sign signs claims with the key of an issuer.
+func (i issuer) sign(t *testing.T, claims jwt.MapClaims) string {
+	t.Helper()
 	text, err := os.ReadFile(i.private)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var key struct{ D, Kid string }
-	all := jwt.MapClaims{}
 	if err := json.Unmarshal(text, &key); err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(claims), &all); err != nil {
-		t.Fatalf("%v: %s", err, claims)
-	}
-	all["exp"] = time.Now().Add(time.Hour).Unix()
 	seed, err := base64.RawURLEncoding.DecodeString(key.D)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, all)
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims)
 	token.Header["kid"] = key.Kid
 	signed, err := token.SignedString(ed25519.NewKeyFromSeed(seed))
 	if err != nil {

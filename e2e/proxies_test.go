@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -116,8 +117,9 @@ func startApache(t *testing.T, d *document, folder, listen, text string) *exec.C
 
 // proxied is a notifyd behind a proxy.
 type proxied struct {
-	node    *server
-	address string
+	node        *server
+	address     string
+	certificate string // its file
 }
 
 // behind starts notifyd as the document says, and the proxy before it. edit changes the sample further; nil: not.
@@ -138,7 +140,9 @@ func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) s
 		t.Fatalf("%s has %d blocks for notifyd, and for %s %q", d.name, len(settings), p.file, sample)
 	}
 	folder := t.TempDir()
-	certificate, key := selfSigned(t)
+	listen := freeAddress(t)
+	host, port, _ := net.SplitHostPort(listen)
+	certificate, key := selfSigned(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), "localhost", "push.example.com", host)
 	write(t, folder, "cert.pem", certificate)
 	write(t, folder, "key.pem", key)
 	write(t, folder, "haproxy.pem", certificate+key)
@@ -147,11 +151,8 @@ func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) s
 		setting = settings[1]
 	}
 	setting = strings.ReplaceAll(setting, "/etc/notifyd/keys/keys.json", keys.public)
-	x := &proxied{}
+	x := &proxied{address: listen, certificate: filepath.Join(folder, "cert.pem")}
 	x.node = serve(t, "notifyd behind "+p.name, nil, append([]string{"--config=" + write(t, folder, "notifyd.yaml", setting)}, args...)...)
-	listen := freeAddress(t)
-	x.address = listen
-	_, port, _ := net.SplitHostPort(listen)
 	sample = strings.NewReplacer(
 		"127.0.0.1:8080", x.node.address(), "/etc/ssl/push.example.com/", folder+"/",
 		"listen 443 ", "listen "+listen+" ", "bind :443 ", "bind "+listen+" ", "*:443", listen, "https://push.example.com", "https://push.example.com:"+port+", https://"+listen,
@@ -175,15 +176,20 @@ func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) s
 	return x
 }
 
-func selfSigned(t *testing.T) (certificate, key string) {
+// selfSigned is a certificate for names and addresses, as PEM.
+func selfSigned(t *testing.T, from, to time.Time, names ...string) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost", "push.example.com"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "made by a test"}, NotBefore: from, NotAfter: to}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, streams, check, bench,
-// completion, version.
+// Command notifyd is the server and the tools around it: serve, pub, sub, keys, token, revoke, inspect, doctor, streams, check,
+// bench, completion, version.
 //
 // main.go parses and dispatches. config.go is everything that serve can be told, settings.go where the values come from,
 // config_check.go what must hold between them. Each subcommand has a file of its own.
@@ -35,6 +35,7 @@ type cli struct {
 	Keys    keysCmd    `cmd:"" help:"Make keys that sign tokens."`
 	Revoke  revokeCmd  `cmd:"" help:"Take back a token, or all of a subject."`
 	Inspect inspectCmd `cmd:"" help:"Show what a token says, and with --keys whether it is valid."`
+	Doctor  doctorCmd  `cmd:"" help:"Say where the way to a server breaks, and what to do."`
 	Streams streamsCmd `cmd:"" help:"Show the streams of a node: what they keep, and how far it has read them."`
 	Check   checkCmd   `cmd:"" help:"Say what is wrong with a configuration."`
 	Bench   benchCmd   `cmd:"" help:"Put a server under load and measure what it costs (Linux)."`
@@ -75,6 +76,9 @@ func main() {
 	os.Exit(run(&process{ctx, environ(os.Environ()), os.Stdin, os.Stdout, os.Stderr}, os.Args[1:]))
 }
 
+// errTold makes the exit code 1 of a command that has said itself what is wrong.
+var errTold = errors.New("told")
+
 // exited is the panic with which --help leaves the parser.
 type exited int
 
@@ -103,7 +107,9 @@ func run(p *process, args []string) (code int) {
 		return exitUsage
 	}
 	if err := ctx.Run(p, s); err != nil {
-		p.complain(err)
+		if !errors.Is(err, errTold) {
+			p.complain(err)
+		}
 		if errors.As(err, &usageError{}) {
 			return exitUsage
 		}

@@ -54,7 +54,7 @@ func golden(t *testing.T, path, got string) {
 
 func TestHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"", "serve", "pub", "sub", "token", "revoke", "keys", "keys generate", "keys public", "inspect", "streams", "check", "version", "completion"} {
+	for _, command := range []string{"", "serve", "pub", "sub", "token", "revoke", "keys", "keys generate", "keys public", "inspect", "doctor", "streams", "check", "version", "completion"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -144,6 +144,16 @@ func TestUsageErrors(t *testing.T) {
 		{"keys public", "standard input"},
 		{"inspect", "NOTIFYD_TOKEN"},
 		{"inspect --keys nowhere " + token, "nowhere"},
+		{"doctor push.example.com", "begin with ws:// or wss:// and a host"},
+		{"doctor ftp://push.example.com", "begin with ws:// or wss:// and a host"},
+		{"doctor ws://push.example.com/%" + token, "does not parse"},
+		{"doctor --topic a..b ws://h", "--topic: bad_topic"},
+		{"doctor --timeout 0s ws://h", "--timeout"},
+		{"doctor --strategy cookie ws://h", "--strategy"},
+		{"doctor --keys nowhere ws://h", "nowhere"},
+		{"doctor --token-file nowhere ws://h", "--token-file: open nowhere"},
+		{"doctor --token-file - ws://h", "no token is in it"},
+		{"doctor --token-file a --token b ws://h", "--token"},
 		{"version " + token, "unexpected argument [token]"},
 		{"serve --limits.rate=" + token, "[token]"},
 		{"sub --tokn=" + token, `did you mean "--token"`},

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/notifyd/notifyd/authz"
+)
+
+// serveWithToken is a node, and a token for topics of it.
+func serveWithToken(t *testing.T) (r *running, token string) {
+	t.Helper()
+	keys, key := keyFile(t)
+	token, err := authz.Sign(key, authz.Claims{Subject: "ann", Expires: time.Now().Add(time.Hour), Publish: []string{"a.*"}, Subscribe: []string{"a.*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveHere(t, "--auth.keys="+keys), token
+}
+
+// A machine whose clock is wrong is told so, whether its tokens are refused for that or not; what has nothing to do with
+// time is told first.
+func TestDoctorOfAWrongClock(t *testing.T) {
+	t.Parallel()
+	r, token := serveWithToken(t)
+	for _, c := range []struct {
+		ahead    time.Duration
+		origin   string
+		ok       bool
+		cause    string
+		noRemark string // of the step "clock", when it is ok
+	}{
+		{0, "", true, "", "agrees"},
+		{3 * time.Second, "", true, "", "3s ahead of"},
+		{-3 * time.Second, "", true, "", "3s behind"},
+		{time.Hour, "", false, "This machine's clock is 1h0m0s ahead of the server's", ""},
+		{-time.Hour, "", false, "This machine's clock is 1h0m0s behind the server's", ""},
+		{time.Hour, "https://elsewhere.example", false, "no page of the origin", ""},
+	} {
+		cmd := &doctorCmd{URL: r.url, Token: token, Strategy: []string{"message"}, Timeout: 10 * time.Second, Origin: c.origin}
+		x, err := cmd.prepare(&process{ctx: t.Context(), stdin: strings.NewReader("")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.now = func() time.Time { return time.Now().Add(c.ahead) }
+		d := x.examine(func(*finding) {})
+		x.end()
+		if d.OK != c.ok || !strings.Contains(d.Cause, c.cause) || c.ok && d.Cause != "" {
+			t.Errorf("%v ahead: %v %q", c.ahead, d.OK, d.Cause)
+		}
+		for _, f := range d.Steps {
+			if f.Step == "clock" && !strings.Contains(f.Detail, c.noRemark) {
+				t.Errorf("%v ahead: %q", c.ahead, f.Detail)
+			}
+		}
+	}
+}
+
+// The token may come from a file, and from standard input.
+func TestDoctorReadsTheToken(t *testing.T) {
+	t.Parallel()
+	r, token := serveWithToken(t)
+	file := writeFile(t, token+"\n")
+	for _, got := range []result{
+		invoke(t, nil, "", "doctor", "--token-file", file, r.url),
+		invoke(t, nil, token, "doctor", "--token-file", "-", r.url),
+		invoke(t, map[string]string{"NOTIFYD_TOKEN": token, "NOTIFYD_URL": r.url}, "", "doctor"),
+		invoke(t, nil, "", "doctor", "--token", token, r.url+"?access_token=x"),
+	} {
+		if got.code != exitOK || got.stderr != "" || !strings.Contains(got.stdout, "ok       delivery") {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := invoke(t, nil, "", "doctor", r.url); got.code != exitOK || !strings.Contains(got.stdout, "skipped  subscribe  without a token") {
+		t.Errorf("%+v", got)
+	}
+}
