@@ -196,12 +196,14 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 	measure("pages", func() {
-		for after := uint64(0); after < events; {
-			page, err := s.Read(b.Context(), ">", after, 500, 1<<20)
-			if err != nil {
+		page, err := s.Read(b.Context(), "kept.>", 0, 500, 64<<10)
+		for n := len(page.Events); n < events; n += len(page.Events) {
+			if page, err = page.Next(b.Context(), 4096, 1<<20); err != nil {
 				b.Fatal(err)
 			}
-			after = page.Events[len(page.Events)-1].Seq
+		}
+		if err != nil {
+			b.Fatal(err)
 		}
 	})
 	measure("ordered consumer", func() {

@@ -19,8 +19,14 @@ func openKept(t *testing.T, change func(*StreamOptions)) (*Stream, *bustest.Reco
 	t.Helper()
 	kept := StreamOptions{Name: "kept", Topics: []string{"kept.>"}, MaxAge: time.Hour, Storage: StorageMemory}
 	change(&kept)
+	return openStream(t, Options{Streams: []StreamOptions{kept}})
+}
+
+// openStream opens a bus with a stream, which is ready.
+func openStream(t *testing.T, o Options) (*Stream, *bustest.Recorder) {
+	t.Helper()
 	sink := bustest.NewRecorder()
-	b, err := Open(t.Context(), Options{Streams: []StreamOptions{kept}}, sink, zap.NewNop())
+	b, err := Open(t.Context(), o, sink, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,9 +21,9 @@ import (
 
 const (
 	// maxPage and maxPageBytes bound what one request reads.
-	maxPage      = 1000
+	maxPage      = 4096
 	maxPageBytes = 4 << 20
-	// readTimeout bounds the wait for the next message of an answer; then the request is made again, readAttempts in all.
+	// readTimeout is how long nothing may come of an answer; then the request is made again, readAttempts in all.
 	readTimeout  = 2 * time.Second
 	readAttempts = 3
 	// maxTopicsBytes bounds the topics of one request for their last events. NATS takes a payload of 64 KiB at least.
@@ -49,23 +49,44 @@ type part struct {
 	tooMany bool               // topics, for MultiLast
 }
 
-// readings are the answers under way, by the number that is the end of their subject.
+// readings are the answers under way, by the number that is the end of their subject, or of their consumer's name.
 type readings struct {
 	mu   sync.Mutex
 	last uint64
-	open map[uint64]chan *nats.Msg
+	open map[uint64]*answer
 }
 
-func (r *readings) begin(most int) (number uint64, answer chan *nats.Msg) {
+// An answer is many messages.
+type answer struct {
+	full  int           // how many they are, unless one without an event ends them before
+	msgs  []*nats.Msg   // guarded by readings.mu until done
+	ended chan struct{} // closed behind the last message, or when the connection is lost
+	lost  bool
+}
+
+func (r *readings) number() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last++
+	return r.last
+}
+
+func (r *readings) begin(number uint64, full int) *answer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.open == nil {
-		r.open = make(map[uint64]chan *nats.Msg)
+		r.open = make(map[uint64]*answer)
 	}
-	r.last++
-	answer = make(chan *nats.Msg, most)
-	r.open[r.last] = answer
-	return r.last, answer
+	a := &answer{full: full, ended: make(chan struct{})}
+	r.open[number] = a
+	return a
+}
+
+// came is how many messages an answer has so far.
+func (r *readings) came(a *answer) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(a.msgs)
 }
 
 func (r *readings) end(number uint64) {
@@ -74,29 +95,41 @@ func (r *readings) end(number uint64) {
 	r.mu.Unlock()
 }
 
-// lost ends all answers: the connection is gone.
-func (r *readings) lost() {
+// add adds a message to an answer.
+func (r *readings) add(number uint64, m *nats.Msg, last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for number, answer := range r.open {
-		close(answer)
+	a := r.open[number]
+	if a == nil {
+		return
+	}
+	if a.msgs = append(a.msgs, m); last || len(a.msgs) == a.full {
+		close(a.ended)
 		delete(r.open, number)
 	}
 }
 
-// read is called by nats.go for each message of an answer.
-func (sc *streamConn) read(m *nats.Msg) {
-	number, err := strconv.ParseUint(m.Subject[min(len(sc.inbox)+len("r."), len(m.Subject)):], 36, 64)
-	if err != nil {
-		return
+// lost ends all answers: the connection is gone.
+func (r *readings) lost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for number, a := range r.open {
+		a.lost = true
+		close(a.ended)
+		delete(r.open, number)
 	}
-	sc.readings.mu.Lock()
-	defer sc.readings.mu.Unlock()
-	if answer := sc.readings.open[number]; answer != nil {
-		select {
-		case answer <- m:
-		default: // more than was asked for
-		}
+}
+
+// read is called by nats.go for each message of an answer. What a consumer gives has the subject of the event.
+func (sc *streamConn) read(m *nats.Msg) {
+	digits, direct := strings.CutPrefix(m.Subject, sc.inbox+"r.")
+	last := direct && len(m.Header["Nats-Sequence"]) == 0
+	if !direct {
+		_, name, _ := strings.Cut(m.Reply, sc.consumers)
+		digits, _, _ = strings.Cut(name, ".")
+	}
+	if number, err := strconv.ParseUint(digits, 36, 64); err == nil {
+		sc.readings.add(number, m, last)
 	}
 }
 
@@ -124,30 +157,56 @@ func (s *Stream) direct(ctx context.Context, q getRequest) (p part, err error) {
 
 func (s *Stream) directOnce(ctx context.Context, question []byte, batch int) (p part, err error) {
 	sc := s.bus.sc
-	number, answer := sc.readings.begin(max(batch, maxMultiLast) + 1)
-	defer sc.readings.end(number)
-	reply := sc.inbox + "r." + strconv.FormatUint(number, 36)
-	if err := sc.conn.PublishRequest("$JS.API.DIRECT.GET."+s.want.Name, reply, question); err != nil {
+	msgs, err := sc.askMany(ctx, "$JS.API.DIRECT.GET."+s.want.Name, question, sc.readings.number(), max(batch, maxMultiLast)+1)
+	if err != nil {
 		return p, err
 	}
-	silence := time.NewTimer(readTimeout)
-	defer silence.Stop()
 	before := uint64(0)
-	for {
+	for _, m := range msgs {
+		if done, err := s.addTo(&p, m, &before); done || err != nil {
+			return p, err
+		}
+	}
+	return p, errAnswer // no end
+}
+
+// askMany asks a question whose answer ends with a message without an event, or when it has full messages.
+func (sc *streamConn) askMany(ctx context.Context, subject string, question []byte, number uint64, full int) ([]*nats.Msg, error) {
+	a, err := sc.begin(subject, question, number, full)
+	if err != nil {
+		return nil, err
+	}
+	defer sc.readings.end(number)
+	return sc.await(ctx, a)
+}
+
+// begin asks such a question, and await waits for the answer; readings.end must be called in the end.
+func (sc *streamConn) begin(subject string, question []byte, number uint64, full int) (*answer, error) {
+	a := sc.readings.begin(number, full)
+	err := sc.conn.PublishRequest(subject, sc.inbox+"r."+strconv.FormatUint(number, 36), question)
+	if err != nil {
+		sc.readings.end(number)
+	}
+	return a, err
+}
+
+func (sc *streamConn) await(ctx context.Context, a *answer) ([]*nats.Msg, error) {
+	silence := time.NewTicker(readTimeout)
+	defer silence.Stop()
+	for came := -1; ; {
 		select {
-		case m, ok := <-answer:
-			if !ok {
-				return p, nats.ErrDisconnected
+		case <-a.ended:
+			if a.lost {
+				return nil, nats.ErrDisconnected
 			}
-			done, err := s.addTo(&p, m, &before)
-			if done || err != nil {
-				return p, err
-			}
-			silence.Reset(readTimeout)
+			return a.msgs, nil
 		case <-silence.C:
-			return p, errSilent
+			before := came
+			if came = sc.readings.came(a); came == before {
+				return nil, errSilent
+			}
 		case <-ctx.Done():
-			return p, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -258,81 +317,6 @@ func (s *Stream) leaderGet(ctx context.Context, q getRequest) (*wire.StoredEvent
 			}
 		}
 		return e, nil
-	}
-}
-
-// Read reads what pattern matches behind the position after, ascending: at most most events, and not many more than
-// mostBytes bytes. With End in the page the leader has said that nothing follows. Each event's Prev is as the stream
-// has it now, 0 if nothing before it is stored; PrevUnknown if that could not be asked for.
-func (s *Stream) Read(ctx context.Context, pattern string, after uint64, most, mostBytes int) (wire.StreamPage, error) {
-	page := wire.StreamPage{}
-	most, mostBytes = min(max(most, 1), maxPage), min(max(mostBytes, 1), maxPageBytes)
-	at, size := after, 0
-	add := func(e wire.StoredEvent) {
-		page.Events = append(page.Events, e)
-		at = e.Seq
-		size += len(e.Topic) + len(e.Data)
-	}
-	full := func() bool { return len(page.Events) >= most || size >= mostBytes }
-	for !full() {
-		p, err := s.direct(ctx, getRequest{
-			Seq: at + 1, NextFor: s.bus.subject + pattern, Batch: most - len(page.Events), MaxBytes: mostBytes - size,
-		})
-		if err != nil {
-			return page, err
-		}
-		for _, e := range p.events {
-			add(e)
-		}
-		if page.Pending = p.pending; full() || p.pending > 0 && len(p.events) > 0 {
-			continue
-		}
-		e, err := s.leaderGet(ctx, getRequest{Seq: at + 1, NextFor: s.bus.subject + pattern})
-		if err != nil {
-			return page, err
-		}
-		if e == nil {
-			page.End = true
-			break
-		}
-		add(*e)
-	}
-	info := s.heads.latest.Load()
-	if info == nil {
-		var err error
-		if info, err = s.info(ctx); err != nil {
-			return page, err
-		}
-	}
-	page.First = info.First
-	s.chain(ctx, page.Events, after)
-	return page, nil
-}
-
-// chain notes for each of the events behind after, which are all that there are of their topics, what came before it.
-func (s *Stream) chain(ctx context.Context, events []wire.StoredEvent, after uint64) {
-	before := make(map[string]uint64, min(len(events), 64))
-	var topics []string
-	for i := range events {
-		e := &events[i]
-		seq, ok := before[e.Topic]
-		if ok {
-			e.Prev = seq
-		} else {
-			topics = append(topics, e.Topic)
-		}
-		before[e.Topic] = e.Seq
-	}
-	prevs := make(map[string]uint64, len(topics))
-	if after > 0 {
-		if err := s.lastOf(ctx, topics, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq }); err != nil {
-			return
-		}
-	}
-	for i := range events {
-		if e := &events[i]; e.Prev == wire.PrevUnknown {
-			e.Prev = prevs[e.Topic]
-		}
 	}
 }
 

@@ -32,8 +32,9 @@ type Stream struct {
 	republished string // prefix of the subjects under which what was stored is passed on
 	follower    *follower
 
-	heads    heads
-	counters struct{ stored, duplicates, timeouts, refused atomic.Uint64 }
+	heads       heads
+	noConsumers atomic.Int64 // until when readers make none, in Unix nanoseconds
+	counters    struct{ stored, duplicates, timeouts, refused atomic.Uint64 }
 }
 
 const (

@@ -7,16 +7,19 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 )
 
 // A streamConn is the connection that carries what streams store and what is read of them, so that neither waits behind
 // events that are not stored. A bus without streams has none.
 type streamConn struct {
-	b     *Bus
-	conn  *nats.Conn
-	inbox string  // prefix of the subjects for answers, with a dot at its end
-	out   *outbox // of an external NATS
+	b    *Bus
+	conn *nats.Conn
+	out  *outbox // of an external NATS
+
+	inbox     string // prefix of the subjects for answers, with a dot at its end
+	consumers string // prefix of the names of consumers
 
 	up     atomic.Bool     // logged in
 	ctx    context.Context // ends with the bus
@@ -28,7 +31,8 @@ type streamConn struct {
 
 // openStreamConn connects. An external NATS that is away is no error: it goes on trying behind its return.
 func (b *Bus) openStreamConn(o *Options) error {
-	sc := &streamConn{b: b, inbox: nats.NewInbox() + "."}
+	id := nuid.Next()
+	sc := &streamConn{b: b, inbox: nats.InboxPrefix + id + ".", consumers: "notifyd-" + id + "-"}
 	sc.flights.room = b.sink.Room
 	sc.ctx, sc.cancel = context.WithCancel(context.Background())
 	n := b.connection()

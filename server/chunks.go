@@ -18,13 +18,22 @@ import (
 // or pattern from the same position at about the same time, as many do after a node was
 // lost. A reader that its socket holds up holds one chunk, and finds the next one here, or
 // has it read again.
+//
+// A reader that goes on within a page of chunks has the next page read meanwhile, by what
+// NATS keeps for it: so reading, encoding and sending go on at the same time. Each replay
+// is at most a page and what it is sent ahead; pages are small where many replays run.
 
 const (
 	// chunkBytes is about how large a chunk is on the wire.
 	chunkBytes = 32 << 10
-	// pageEvents and pageBytes bound what is read of a stream at once.
-	pageEvents = 512
-	pageBytes  = 256 << 10
+	// firstEvents and firstBytes bound what is read of a stream for a replay that begins, or
+	// that comes back late, and pageEvents and pageBytes what is read ahead.
+	firstEvents = 512
+	firstBytes  = 64 << 10
+	pageEvents  = 4096
+	pageBytes   = 1 << 20
+	// aheadBytes is shared by all replays that have pages read ahead.
+	aheadBytes = chunksBytes / 4
 	// chunksBytes bounds the chunks that are kept, and chunkLife for how long.
 	chunksBytes = 32 << 20
 	chunkLife   = 2 * time.Second
@@ -56,6 +65,13 @@ type chunk struct {
 	final  bool   // no more events match, up to upTo
 	upTo   uint64 // where the stream was, at least, when it was read
 	recent bool   // it is from this node's memory, and so is what follows
+	page   *page  // where a reader of this chunk should have the next page read; nil: nowhere
+}
+
+// page says how to read what follows a page.
+type page struct {
+	end  uint64      // the position behind which that is
+	next wire.ReadOn // nil: it has been taken; guarded by chunks.mu
 }
 
 // isBefore says that the chunk was read when the stream was not at upTo yet, and does not
@@ -163,10 +179,16 @@ func (x *encoding) finish() *chunk {
 // chunks are those that are kept, and the reads that are under way.
 type chunks struct {
 	mu      sync.Mutex
-	byKey   map[chunkKey]*chunk                      // guarded by mu
-	order   []keptChunk                              // as they came; guarded by mu
-	bytes   int                                      // guarded by mu
-	reading map[chunkKey][]func(c *chunk, err error) // what waits for a read; guarded by mu
+	byKey   map[chunkKey]*chunk        // guarded by mu
+	order   []keptChunk                // as they came; guarded by mu
+	bytes   int                        // guarded by mu
+	reading map[chunkKey][]waitingRead // for a read; guarded by mu
+}
+
+// waitingRead is a replay that waits for a chunk.
+type waitingRead struct {
+	gone *atomic.Bool // it has ended
+	done func(c *chunk, err error)
 }
 
 type keptChunk struct {
@@ -174,35 +196,56 @@ type keptChunk struct {
 	*chunk
 }
 
-// readChunk calls done with the chunk behind a position, which done takes over a reference
-// of, at once or from a worker. The stream's leader has said that it is at upTo. With
-// counts, a chunk that was kept from before then will not do, unless it is final: it does
-// not know how many events follow.
-func (s *Server) readChunk(key chunkKey, upTo uint64, counts bool, done func(c *chunk, err error)) {
+// readAhead has the page behind the one of a chunk read, if it should be by now.
+func (s *Server) readAhead(key chunkKey, after *page, upTo uint64, gone *atomic.Bool) {
+	if after != nil && s.aheadBytes() > firstBytes {
+		key.after = after.end
+		s.readChunk(key, after, upTo, false, waitingRead{gone, func(c *chunk, _ error) { c.release() }})
+	}
+}
+
+// aheadBytes is how much may be read ahead for each replay.
+func (s *Server) aheadBytes() int {
+	return min(pageBytes, aheadBytes/max(1, int(s.replaying.Load())))
+}
+
+// readChunk calls w.done with the chunk behind a position, which it takes over a reference
+// of, at once or from a worker, unless w is gone by then. The stream's leader has said that
+// it is at upTo. With counts, a chunk that was kept from before then will not do, unless it
+// is final: it does not know how many events follow. before is the page before, nil if it
+// is not known.
+func (s *Server) readChunk(key chunkKey, before *page, upTo uint64, counts bool, w waitingRead) {
 	x := &s.chunks
 	x.mu.Lock()
 	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife && (!counts || !c.isBefore(upTo)) {
 		c.refs.Add(1)
 		x.mu.Unlock()
-		done(c, nil)
+		w.done(c, nil)
 		return
 	}
 	if x.reading == nil {
-		x.byKey, x.reading = make(map[chunkKey]*chunk), make(map[chunkKey][]func(*chunk, error))
+		x.byKey, x.reading = make(map[chunkKey]*chunk), make(map[chunkKey][]waitingRead)
 	}
-	waiting, reads := x.reading[key]
-	x.reading[key] = append(waiting, done)
+	others, reads := x.reading[key]
+	x.reading[key] = append(others, w)
+	var next wire.ReadOn
+	if !reads && before != nil {
+		next, before.next = before.next, nil
+	}
 	x.mu.Unlock()
 	if reads {
 		return
 	}
 	asked := time.Now()
 	if !s.replays.push(job{run: func() {
+		if !x.wanted(key) {
+			return
+		}
 		if time.Since(asked) > 2*streamTimeout {
 			x.read(key, nil, errTooLate)
 			return
 		}
-		made, err := s.readStream(key, upTo)
+		made, err := s.readStream(key, next, upTo)
 		x.read(key, made, err)
 	}}) {
 		x.read(key, nil, errTooLate)
@@ -210,6 +253,19 @@ func (s *Server) readChunk(key chunkKey, upTo uint64, counts bool, done func(c *
 }
 
 var errTooLate = errors.New("too many wait for streams")
+
+// wanted says whether anybody waits for a read; if not, it will not be made.
+func (x *chunks) wanted(key chunkKey) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, w := range x.reading[key] {
+		if !w.gone.Load() {
+			return true
+		}
+	}
+	delete(x.reading, key)
+	return false
+}
 
 // read ends a read: it keeps the chunks, one behind another, and gives the first to those
 // that wait.
@@ -225,11 +281,11 @@ func (x *chunks) read(key chunkKey, made []*chunk, err error) {
 		key.after = c.last
 	}
 	x.mu.Unlock()
-	for _, done := range waiting {
+	for _, w := range waiting {
 		if err != nil {
-			done(nil, err)
+			w.done(nil, err)
 		} else {
-			done(made[0], nil)
+			w.done(made[0], nil)
 		}
 	}
 }
@@ -272,7 +328,7 @@ func (c *chunk) bytes() int {
 
 // readStream reads from this node's memory, or from the stream where that does not reach
 // back far enough. It is called by a worker.
-func (s *Server) readStream(key chunkKey, upTo uint64) ([]*chunk, error) {
+func (s *Server) readStream(key chunkKey, next wire.ReadOn, upTo uint64) ([]*chunk, error) {
 	limit := min(chunkBytes, s.opts.Loop.PendingBytes/4)
 	if key.upTo == 0 && key.home.RecentFrom() <= key.after {
 		x := s.encoding(key)
@@ -291,26 +347,36 @@ func (s *Server) readStream(key chunkKey, upTo uint64) ([]*chunk, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.streamContext, streamTimeout)
 	defer cancel()
-	var page wire.StreamPage
+	var got wire.StreamPage
 	var err error
-	if key.upTo > 0 {
-		page, err = key.home.LastOfEach(ctx, key.pattern, key.after, key.upTo, pageEvents)
-	} else {
-		page, err = key.home.Read(ctx, key.pattern, key.after, pageEvents, pageBytes)
+	switch {
+	case key.upTo > 0:
+		got, err = key.home.LastOfEach(ctx, key.pattern, key.after, key.upTo, firstEvents)
+	case next != nil:
+		got, err = next(ctx, pageEvents, s.aheadBytes())
+		if !got.End {
+			upTo = 0 // Pending is not of a known moment
+		}
+	default:
+		got, err = key.home.Read(ctx, key.pattern, key.after, firstEvents, firstBytes)
 	}
 	if err != nil {
 		return nil, err
 	}
 	var made []*chunk
 	x := s.encoding(key)
-	for i := range page.Events {
-		if x.add(&page.Events[i]) >= limit && i < len(page.Events)-1 {
-			x.first, x.more, x.upTo = page.First, uint64(len(page.Events)-1-i)+page.Pending, upTo
+	for i := range got.Events {
+		if x.add(&got.Events[i]) >= limit && i < len(got.Events)-1 {
+			x.first, x.more, x.upTo = got.First, uint64(len(got.Events)-1-i)+got.Pending, upTo
 			key.after = x.last
 			made = append(made, x.finish())
 			x = s.encoding(key)
 		}
 	}
-	x.first, x.more, x.final, x.upTo = page.First, page.Pending, page.End, upTo
-	return append(made, x.finish()), nil
+	x.first, x.more, x.final, x.upTo = got.First, got.Pending, got.End, upTo
+	made = append(made, x.finish())
+	if got.Next != nil {
+		made[min(1, len(made)-1)].page = &page{end: made[len(made)-1].last, next: got.Next}
+	}
+	return made, nil
 }

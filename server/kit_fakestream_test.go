@@ -358,6 +358,16 @@ func (s *memStream) Read(_ context.Context, pattern string, after uint64, limit,
 		page.Events = append(page.Events, e)
 	}
 	page.End = page.Pending == 0
+	if n := len(page.Events); n > 0 && !page.End {
+		called := false
+		page.Next = func(ctx context.Context, limit, bytes int) (wire.StreamPage, error) {
+			if called {
+				panic("a page is read twice")
+			}
+			called = true
+			return s.Read(ctx, pattern, page.Events[n-1].Seq, limit, bytes)
+		}
+	}
 	return page, nil
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
@@ -33,6 +34,7 @@ type replay struct {
 	home   *home
 	group  loop.Group // the subscription's until it joins its topic's: see loop.Member.Send
 	ended  bool
+	gone   atomic.Bool // ended, for others to see
 
 	id    []byte // of the subscribe
 	acked bool   // the subscribe has been answered
@@ -80,6 +82,9 @@ func (r *request) beginAt(x *sub, since wire.Since) {
 		lastOfEach: since.Kind == wire.SinceLast && x.topic.wild,
 	}
 	x.replay = p
+	if since.Kind != wire.SinceNone {
+		p.server.replaying.Add(1)
+	}
 	p.group.Join(&x.Member)
 	r.ses.unconfirmed++
 	x.unconfirmed++
@@ -203,9 +208,9 @@ func (p *replay) step() {
 	if p.lastOfEach && p.at < p.head {
 		key.upTo = p.head
 	}
-	p.server.readChunk(key, p.head, !p.acked, func(c *chunk, err error) {
+	p.server.readChunk(key, nil, p.head, !p.acked, waitingRead{&p.gone, func(c *chunk, err error) {
 		p.loop().Post(func() { p.have(c, err) })
-	})
+	}})
 }
 
 // have acts on a chunk that was read. It takes over the reference.
@@ -249,6 +254,7 @@ func (p *replay) have(c *chunk, err error) {
 		return
 	}
 	p.ack(p.head, c.count+c.more)
+	p.server.readAhead(p.key(p.at), c.page, p.head, &p.gone)
 	p.send(c)
 	p.schedule()
 }
@@ -549,6 +555,10 @@ func (p *replay) stop(reason string) {
 // over ends the replay.
 func (p *replay) over() {
 	p.ended = true
+	p.gone.Store(true)
+	if p.since.Kind != wire.SinceNone {
+		p.server.replaying.Add(-1)
+	}
 	p.goOn()
 	p.sub.replay = nil
 	if p.pinned {

@@ -137,24 +137,25 @@ func (o Options) withDefaults() Options {
 // Server is a node's WebSocket side. Make it with [New], give it to a bus as its
 // sink, then [Server.Start] it with that bus.
 type Server struct {
-	opts    Options
-	log     *zap.Logger
-	auth    *authz.Verifier
-	bus     Bus
-	streams Streams // nil: there are none
-	store   Store
-	engine  *loop.Engine
-	topics  topics
-	verify  pool                  // signatures: bounded by cores
-	tickets pool                  // questions to the store about tickets
-	once    pool                  // questions to the store about one-use tokens
-	replays pool                  // questions to streams
-	handoff *loop.HandoffListener // requests that are no upgrade, for http
-	http    *http.Server
-	served  sync.WaitGroup
-	cutHTTP context.CancelFunc // ends the context of every request
-	shards  []shard
-	conns   connIDs
+	opts      Options
+	log       *zap.Logger
+	auth      *authz.Verifier
+	bus       Bus
+	streams   Streams // nil: there are none
+	store     Store
+	engine    *loop.Engine
+	topics    topics
+	verify    pool                  // signatures: bounded by cores
+	tickets   pool                  // questions to the store about tickets
+	once      pool                  // questions to the store about one-use tokens
+	replays   pool                  // questions to streams
+	replaying atomic.Int32          // replays under way
+	handoff   *loop.HandoffListener // requests that are no upgrade, for http
+	http      *http.Server
+	served    sync.WaitGroup
+	cutHTTP   context.CancelFunc // ends the context of every request
+	shards    []shard
+	conns     connIDs
 
 	verifyOnLoop int // signatures that a loop verifies in a turn
 	penalties    penalties

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"math"
 	"strconv"
 	"time"
@@ -42,14 +43,20 @@ func AppendStoredEvent(dst []byte, pattern string, e *StoredEvent) []byte {
 		dst = appendNumber(dst, "prev", e.Prev)
 	}
 	dst = append(dst, `,"time":"`...)
-	dst = time.Unix(0, e.Time).UTC().AppendFormat(dst, storedTime)
-	dst = append(dst, '"')
+	dst = append(appendTime(dst, e.Time), '"')
 	dst = appendMember(dst, "from", e.From)
 	return append(dst, '}')
 }
 
-// storedTime has milliseconds, as the time in a welcome.
-const storedTime = "2006-01-02T15:04:05.000Z"
+// appendTime appends a time, in Unix nanoseconds, with milliseconds, as the time in a
+// welcome. Only time.RFC3339 is fast.
+func appendTime(dst []byte, t int64) []byte {
+	u := time.Unix(0, t).UTC()
+	dst = u.AppendFormat(dst, time.RFC3339)
+	ms := u.Nanosecond() / 1e6
+	dst[len(dst)-1] = '.'
+	return append(dst, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+}
 
 // AppendStoredAck appends the answer to a publish that had an id and was stored.
 // duplicate says that its msg_id was there before: seq is that of the first.
@@ -142,4 +149,10 @@ type StreamPage struct {
 	End     bool   // nothing follows, up to the stream's last event, as its leader says
 	Pending uint64 // how many follow, as far as the server that answered knows
 	First   uint64 // the oldest seq of the stream
+
+	Next ReadOn // nil: nothing follows, or another read is as cheap
 }
+
+// ReadOn reads the page behind another, of at most so many events and about so many bytes.
+// It may be called once, or not at all.
+type ReadOn func(ctx context.Context, most, mostBytes int) (StreamPage, error)

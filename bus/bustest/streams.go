@@ -3,6 +3,7 @@ package bustest
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -226,6 +227,21 @@ func readAll(t *testing.T, s Stream, pattern string, after uint64, most int) []w
 	})
 }
 
+// readOn reads the same, each page by the Next of the one before.
+func readOn(t *testing.T, s Stream, pattern string, after uint64, most int) []wire.StoredEvent {
+	t.Helper()
+	var next wire.ReadOn
+	return pages(t, after, most, func(after uint64) (page wire.StreamPage, err error) {
+		if next != nil {
+			page, err = next(t.Context(), most, 1<<20)
+		} else {
+			page, err = s.Read(t.Context(), pattern, after, most, 1<<20)
+		}
+		next = page.Next
+		return page, err
+	})
+}
+
 // pages reads page after page, of most events each at most.
 func pages(t *testing.T, after uint64, most int, read func(after uint64) (wire.StreamPage, error)) []wire.StoredEvent {
 	t.Helper()
@@ -282,6 +298,13 @@ func readPages(t *testing.T, b StreamBus, _ *Recorder) {
 		for i, e := range all {
 			if e.Seq != uint64(i+1) || string(e.Data) != fmt.Sprint(i) {
 				t.Fatalf("pages of %d: event %d is %+v", most, i, e)
+			}
+		}
+		for _, pattern := range []string{">", "kept.*", "kept.>", "kept.b.c"} {
+			for _, after := range []uint64{0, 10, n} {
+				if one, other := readAll(t, s, pattern, after, most), readOn(t, s, pattern, after, most); !reflect.DeepEqual(one, other) {
+					t.Errorf("%s behind %d, pages of %d, one by one %v, by the page before %v", pattern, after, most, one, other)
+				}
 			}
 		}
 		got := readAll(t, s, "kept.*", 10, most)

@@ -112,6 +112,9 @@ func (s *NATS) Kill(t testing.TB) {
 	s.cmd = nil
 }
 
+// Pid is that of the process.
+func (s *NATS) Pid() int { return s.cmd.Process.Pid }
+
 // URL is where clients connect.
 func (s *NATS) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.Port) }
 

@@ -1,0 +1,199 @@
+package bus
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/notifyd/notifyd/bus/bustest"
+	"github.com/notifyd/notifyd/internal/testkit"
+	"github.com/notifyd/notifyd/wire"
+)
+
+// consumersOf gives the names of the consumers of a stream in NATS.
+func consumersOf(t *testing.T, s *Stream) (names []string) {
+	t.Helper()
+	js, err := jetstream.New(s.bus.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := js.Stream(t.Context(), s.want.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := there.ConsumerNames(t.Context())
+	for name := range list.Name() {
+		names = append(names, name)
+	}
+	if err := list.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func fillKept(t *testing.T, s *Stream, n int) {
+	t.Helper()
+	for i := range n {
+		bustest.MustStore(t, s, fmt.Sprint("kept.", i%3), fmt.Sprint(i))
+	}
+}
+
+// A reader that goes on has a consumer, which ends with it. Where the consumer is lost the reader goes on without one.
+func TestReaderGoesOn(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		s, _ := openKept(t, func(*StreamOptions) {})
+		fillKept(t, s, 300)
+		page, err := s.Read(t.Context(), "kept.*", 0, 50, 1<<20)
+		all := page.Events
+		if names := consumersOf(t, s); len(names) != 0 {
+			t.Errorf("the first page needs %v", names)
+		}
+		for err == nil && !page.End {
+			if page, err = page.Next(t.Context(), 50, 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, page.Events...)
+			names := consumersOf(t, s)
+			switch {
+			case len(names) == 1 && len(all) < 250 && lost:
+				js, _ := jetstream.New(s.bus.conn)
+				if err := js.DeleteConsumer(t.Context(), s.want.Name, names[0]); err != nil {
+					t.Fatal(err)
+				}
+			case len(names) != 1 && len(all) < 300 && !lost:
+				t.Errorf("consumers: %v", names)
+			}
+		}
+		if len(all) != 300 {
+			t.Fatalf("%d events", len(all))
+		}
+		for i, e := range all {
+			if e.Seq != uint64(i+1) || e.Prev != uint64(max(0, i-2)) || string(e.Data) != fmt.Sprint(i) {
+				t.Fatalf("event %d is %+v", i, e)
+			}
+		}
+		testkit.Eventually(t, "no consumer is left", func() bool { return len(consumersOf(t, s)) == 0 })
+	}
+}
+
+// A page that nobody asks for keeps nothing: neither its consumer in NATS, nor what it was asked for.
+func TestReaderThatIsLeft(t *testing.T) {
+	t.Parallel()
+	s, _ := openKept(t, func(*StreamOptions) {})
+	fillKept(t, s, 100)
+	page, err := s.Read(t.Context(), "kept.*", 0, 10, 1<<20)
+	if err == nil {
+		page, err = page.Next(t.Context(), 10, 1<<20)
+	}
+	if err != nil || page.Next == nil || len(consumersOf(t, s)) != 1 {
+		t.Fatal("no consumer", err)
+	}
+	open := func() int {
+		r := &s.bus.sc.readings
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.open)
+	}
+	testkit.Eventually(t, "nothing is left", func() bool { return len(consumersOf(t, s)) == 0 && open() == 0 })
+	// One that comes late reads on nevertheless.
+	if page, err = page.Next(t.Context(), 10, 1<<20); err != nil || len(page.Events) != 10 || page.Events[0].Seq != 21 {
+		t.Errorf("%+v %v", page.Events, err)
+	}
+}
+
+// An event that is larger than a page comes, and what follows it.
+func TestReaderOfLargeEvents(t *testing.T) {
+	s, _ := openKept(t, func(*StreamOptions) {})
+	for i := range 60 {
+		bustest.MustStore(t, s, fmt.Sprint("kept.", i%3), strings.Repeat("x", 1+i%20*300))
+	}
+	seen := 0
+	page, err := s.Read(t.Context(), "kept.*", 0, 50, 1000)
+	for ; err == nil; page, err = page.Next(t.Context(), 50, 1000) {
+		for i, e := range page.Events {
+			if e.Seq != uint64(seen+1) || len(e.Data) != 1+seen%20*300 || e.Prev != uint64(max(0, seen-2)) || i > 50 {
+				t.Fatalf("event %d is %d, behind %d", seen, e.Seq, e.Prev)
+			}
+			seen++
+		}
+		if page.End {
+			break
+		}
+	}
+	if err != nil || seen != 60 {
+		t.Errorf("%d events, %v", seen, err)
+	}
+}
+
+// What the stream has of topics that are declared no more is not given to a reader of those that are.
+func TestReaderOfTopicsThatAreDeclared(t *testing.T) {
+	url := testkit.ServeNATS(t, server.Options{JetStream: true, StoreDir: t.TempDir()})
+	open := func(topics ...string) *Stream {
+		s, _ := openStream(t, Options{URL: url, Streams: []StreamOptions{{Name: "kept", Topics: topics, MaxAge: time.Hour}}})
+		return s
+	}
+	both := open("kept.>", "more.>")
+	for i := range 40 {
+		bustest.MustStore(t, both, fmt.Sprint([]string{"kept.", "more."}[i%2], i%3), "1")
+	}
+	s := open("kept.>")
+	seen := 0
+	page, err := s.Read(t.Context(), "kept.>", 0, 3, 1<<20)
+	for ; err == nil; page, err = page.Next(t.Context(), 3, 1<<20) {
+		for _, e := range page.Events {
+			if seen++; !wire.Covers("kept.>", e.Topic) || e.Seq != uint64(2*seen-1) {
+				t.Fatalf("event %d is %+v", seen, e)
+			}
+		}
+		if page.End {
+			break
+		}
+	}
+	if err != nil || seen != 20 {
+		t.Errorf("%d events, %v", seen, err)
+	}
+}
+
+// Where NATS permits no consumers a reader does without them.
+func TestReaderWithoutConsumers(t *testing.T) {
+	t.Parallel()
+	url := testkit.ServeNATS(t, server.Options{JetStream: true, StoreDir: t.TempDir(), Users: []*server.User{{
+		Username: "u", Password: "p",
+		Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.>"}}},
+	}}})
+	s, _ := openStream(t, Options{URL: url, User: "u", Password: "p", Streams: []StreamOptions{{Name: "kept", Topics: []string{"kept.>"}, MaxAge: time.Hour}}})
+	fillKept(t, s, 100)
+	seen := 0
+	page, err := s.Read(t.Context(), "kept.>", 0, 10, 1<<20)
+	for ; err == nil; page, err = page.Next(t.Context(), 10, 1<<20) {
+		if seen += len(page.Events); page.End {
+			break
+		}
+	}
+	if err != nil || seen != 100 || s.noConsumers.Load() == 0 {
+		t.Errorf("%d events, %v", seen, err)
+	}
+}
+
+// Names of domains and accounts may be in front of the stream's.
+func TestDeliveryOf(t *testing.T) {
+	want := delivery{seq: 20, number: 3, time: 1764000000000000001, pending: 7}
+	for _, reply := range []string{
+		"$JS.ACK.notify-kept.notifyd-x-1.1.20.3.1764000000000000001.7",
+		"$JS.ACK._.hash.notify-kept.notifyd-x-1.1.20.3.1764000000000000001.7",
+		"$JS.ACK.domain.hash.notify-kept.notifyd-x-1.1.20.3.1764000000000000001.7.random",
+	} {
+		if d, ok := deliveryOf(reply); !ok || d != want {
+			t.Errorf("%s: %+v %v", reply, d, ok)
+		}
+	}
+	for _, reply := range []string{"", "$JS.ACK.", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.1.x.3.4.5", "$JS.ACK.a.b.1.2.3.4.-5", "_INBOX.x.r.1"} {
+		if d, ok := deliveryOf(reply); ok {
+			t.Errorf("%s: %+v", reply, d)
+		}
+	}
+}
