@@ -28,13 +28,19 @@ var repeat = flag.Int("repeat", 3, "how often to run the examples for browsers a
 // examples run what the documents print, as it is printed. Only addresses are replaced: 127.0.0.1:8080 is that of the
 // server under test. An example that nothing runs is an error.
 var examples = map[string]func(*testing.T, *document){
-	"README.md":              readmeExamples,
-	"docs/authentication.md": authenticationExamples,
-	"docs/configuration.md":  configurationExamples,
-	"docs/doctor.md":         doctorExamples,
-	"docs/load-testing.md":   loadTestingExamples,
-	"docs/protocol.md":       protocolExamples,
-	"docs/tutorial.md":       tutorialSteps,
+	"README.md":                readmeExamples,
+	"docs/authentication.md":   authenticationExamples,
+	"docs/backends/README.md":  backendsReadme,
+	"docs/backends/django.md":  djangoBackend,
+	"docs/backends/express.md": expressBackend,
+	"docs/backends/laravel.md": laravelBackend,
+	"docs/backends/nextjs.md":  nextBackend,
+	"docs/backends/rails.md":   railsBackend,
+	"docs/configuration.md":    configurationExamples,
+	"docs/doctor.md":           doctorExamples,
+	"docs/load-testing.md":     loadTestingExamples,
+	"docs/protocol.md":         protocolExamples,
+	"docs/tutorial.md":         tutorialSteps,
 }
 
 // testedElsewhere are documents whose examples another file tests, which names the document.
@@ -52,8 +58,12 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range pages {
-		names = append(names, "docs/"+filepath.Base(page))
+	backends, err := filepath.Glob("../docs/backends/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, backends...) {
+		names = append(names, strings.TrimPrefix(page, "../"))
 	}
 	left := maps.Clone(examples)
 	for _, name := range names {
@@ -93,7 +103,7 @@ type document struct {
 // paragraph before it, if it ends with one: "Put this into `a.go`:".
 type block struct{ lang, file, text string }
 
-var fence = regexp.MustCompile("(?ms)(?:`([^`\n]+)`:\n\n)?^```(sh|go|js|jsx|html|json|yaml|text|nginx|haproxy|caddy|apache)\n(.*?)^```$")
+var fence = regexp.MustCompile("(?ms)(?:`([^`\n]+)`:\n\n)?^```(sh|go|js|jsx|html|json|yaml|text|nginx|haproxy|caddy|apache|python|ruby|php)\n(.*?)^```$")
 
 func readDocument(t *testing.T, name string) *document {
 	t.Helper()
