@@ -27,14 +27,28 @@ func indented(t *testing.T, file string) (lines []string) {
 	return lines
 }
 
-// The commands in compose.yaml make keys that the server takes. There is no Docker here for the last of them; TestImage and
-// TestDeployments do what it would.
+// The commands in the compose files make keys that the server takes, and the passwords that the file asks for. There is no
+// Docker here for the last of them; TestImage, TestDeployments and TestComposeCluster do what it would.
 func TestComposeCommands(t *testing.T) {
 	t.Parallel()
+	for file, commands := range map[string]int{"compose.yaml": 3, "compose-cluster.yaml": 4} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			composeCommands(t, file, commands)
+		})
+	}
+}
+
+var (
+	variable  = regexp.MustCompile(`\$\{([A-Z_]+):\?`)
+	variables = regexp.MustCompile(`(?m)^([A-Z_]+)=\w{32}$`)
+)
+
+func composeCommands(t *testing.T, file string, commands int) {
 	dir := t.TempDir()
 	ran := 0
-	for _, line := range indented(t, "compose.yaml") {
-		if line == "docker compose up --build" {
+	for _, line := range indented(t, file) {
+		if strings.HasPrefix(line, "docker compose ") {
 			continue
 		}
 		cmd := exec.Command("sh", "-ec", strings.ReplaceAll(line, "go run ../cmd/notifyd", "'"+binary(t)+"'"))
@@ -44,12 +58,30 @@ func TestComposeCommands(t *testing.T) {
 		}
 		ran++
 	}
-	if ran != 3 {
+	if ran != commands {
 		t.Errorf("%d commands", ran)
 	}
 	run(t, "", "check", "--auth.keys", filepath.Join(dir, "keys/keys.json"))
 	if _, err := try(t, "", "check", "--auth.keys", filepath.Join(dir, "key.jwk")); err == nil {
 		t.Error("key.jwk has no private key")
+	}
+	text, err := os.ReadFile("../deploy/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := os.ReadFile(filepath.Join(dir, ".env"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	names := func(re *regexp.Regexp, text []byte) (list []string) {
+		for _, m := range re.FindAllSubmatch(text, -1) {
+			list = append(list, string(m[1]))
+		}
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	if asked, made := names(variable, text), names(variables, env); !slices.Equal(asked, made) {
+		t.Errorf("%q are asked for, %q made", asked, made)
 	}
 }
 

@@ -224,8 +224,9 @@ func (r *reader) heed(m *stored) bool {
 	return true
 }
 
-// A workload is writers and readers of the topics k.>, on any of some nodes.
+// A workload is writers and readers of topics of one stream, on any of some nodes.
 type workload struct {
+	stream  string // its topics are stream.>
 	writers []*writer
 	readers []*reader
 	quit    chan struct{}
@@ -235,20 +236,25 @@ type workload struct {
 	writing sync.WaitGroup
 }
 
-// startLoad starts two writers and four readers.
+// startLoad starts two writers and four readers of the stream k.
 func startLoad(t *testing.T, keys issuer, urls []string) *workload {
 	t.Helper()
+	return startLoadOf(t, keys, urls, "k")
+}
+
+func startLoadOf(t *testing.T, keys issuer, urls []string, stream string) *workload {
+	t.Helper()
 	ctx, end := context.WithTimeout(context.Background(), 10*time.Minute)
-	l := &workload{quit: make(chan struct{}), end: end}
+	l := &workload{stream: stream, quit: make(chan struct{}), end: end}
 	t.Cleanup(func() {
 		end()
 		l.reading.Wait()
 		l.writing.Wait()
 	})
 	for i := range 2 {
-		w := &writer{name: fmt.Sprint("w", i), token: keys.publisher(t, time.Hour, "k.>"), urls: urls}
+		w := &writer{name: fmt.Sprint("w", i), token: keys.publisher(t, time.Hour, stream+".>"), urls: urls}
 		for k := range 4 {
-			w.topics = append(w.topics, fmt.Sprintf("k.%d", (i*2+k)%6))
+			w.topics = append(w.topics, fmt.Sprintf("%s.%d", stream, (i*2+k)%6))
 		}
 		l.writers = append(l.writers, w)
 		done := make(chan error, 1)
@@ -258,8 +264,9 @@ func startLoad(t *testing.T, keys issuer, urls []string) *workload {
 			close(done)
 		})
 	}
-	for _, pattern := range []string{"k.>", "k.*", "k.1", "k.4"} {
-		r := &reader{name: "reader of " + pattern, token: keys.subscriber(t, time.Hour, "k.>"), urls: urls}
+	for _, pattern := range []string{".>", ".*", ".1", ".4"} {
+		pattern = stream + pattern
+		r := &reader{name: "reader of " + pattern, token: keys.subscriber(t, time.Hour, stream+".>"), urls: urls}
 		r.record = history.Reader{Name: r.name, Pattern: pattern}
 		l.readers = append(l.readers, r)
 		l.reading.Go(func() { r.run(ctx) })
@@ -293,11 +300,11 @@ func (l *workload) finish(t *testing.T, address string) {
 			t.Error(err)
 		}
 	}
-	events := storedEvents(t, address, "notify-k")
+	events := storedEvents(t, address, "notify-"+l.stream)
 	last := map[string]uint64{}
 	for _, e := range events {
 		for _, r := range l.readers {
-			if p := r.record.Pattern; p == "k.>" || p == "k.*" || p == e.Topic {
+			if p := r.record.Pattern; p == l.stream+".>" || p == l.stream+".*" || p == e.Topic {
 				last[p] = e.Seq
 			}
 		}

@@ -31,6 +31,7 @@ const (
 	natsStore   = "NOTIFYD_E2E_NATS_STORE"
 	natsRoute   = "NOTIFYD_E2E_NATS_ROUTE"
 	natsRoutes  = "NOTIFYD_E2E_NATS_ROUTES"
+	natsConfig  = "NOTIFYD_E2E_NATS_CONFIG" // alone: this configuration file says all
 )
 
 var (
@@ -39,6 +40,14 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(natsConfig); file != "" {
+		o, err := natsserver.ProcessConfigFile(file)
+		if err != nil {
+			panic(err)
+		}
+		o.NoSigs = true
+		serveNATS(o)
+	}
 	if address := os.Getenv(natsAddress); address != "" {
 		runNATS(address)
 	}
@@ -268,6 +277,11 @@ func runNATS(address string) {
 		o.ServerName, o.Routes = "nats-"+address, natsserver.RoutesFromStr("nats://"+strings.ReplaceAll(os.Getenv(natsRoutes), ",", ",nats://"))
 		o.Cluster.Name, o.Cluster.Host, o.Cluster.Port = "e2e", at.IP.String(), at.Port
 	}
+	serveNATS(o)
+}
+
+// serveNATS runs until the process ends.
+func serveNATS(o *natsserver.Options) {
 	s, err := natsserver.NewServer(o)
 	if err != nil {
 		panic(err)

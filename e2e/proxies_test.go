@@ -53,7 +53,7 @@ func program(t *testing.T, name string) string {
 			return found
 		}
 	}
-	leftOut(t, "no "+name+" here, so the sample of docs/proxies.md for it is not tried")
+	leftOut(t, "no "+name+" here, so its configuration is not tried")
 	return ""
 }
 

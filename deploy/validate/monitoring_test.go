@@ -187,7 +187,7 @@ func readBoard(t *testing.T) (text []byte, b board) {
 func TestDashboardSchema(t *testing.T) {
 	plugins.RegisterDefaultPlugins()
 	faults := func(text string) string {
-		var d dashboard.Dashboard
+		var d dashboard.Dashboard //nolint:staticcheck // the format of a file that every Grafana imports
 		if err := d.UnmarshalJSONStrict([]byte(text)); err != nil {
 			return err.Error() // of no faults it is an error without text
 		}
