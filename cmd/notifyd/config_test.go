@@ -290,7 +290,7 @@ func TestUnknownVariables(t *testing.T) {
 		"NOTIFYD_NATS_PASWORD":          "unknown variable; did you mean NOTIFYD_NATS_PASSWORD?",
 		"NOTIFYD_LIMITS.RATE":           "unknown variable; did you mean NOTIFYD_LIMITS_RATE?",
 		"NOTIFYD_":                      "unknown variable",
-		"NOTIFYD_COLOUR":                "unknown variable; docs/configuration.md lists the keys",
+		"NOTIFYD_FLAVOUR":               "unknown variable; docs/configuration.md lists the keys",
 		"NOTIFYD_TOKEN":                 "", // of another command
 		"NOTIFYD_E2E":                   "",
 		"NOTIFYD_SERVICE_HOST":          "", // Kubernetes

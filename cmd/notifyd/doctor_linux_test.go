@@ -8,22 +8,22 @@ import (
 	"github.com/notifyd/notifyd/authz"
 )
 
-// serveWithToken is a node, and a token for topics of it.
-func serveWithToken(t *testing.T) (r *running, token string) {
+// serveWithToken is a node, the file with its keys, and a token for topics of it.
+func serveWithToken(t *testing.T) (r *running, keys, token string) {
 	t.Helper()
 	keys, key := keyFile(t)
 	token, err := authz.Sign(key, authz.Claims{Subject: "ann", Expires: time.Now().Add(time.Hour), Publish: []string{"a.*"}, Subscribe: []string{"a.*"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serveHere(t, "--auth.keys="+keys), token
+	return serveHere(t, "--auth.keys="+keys), keys, token
 }
 
 // A machine whose clock is wrong is told so, whether its tokens are refused for that or not; what has nothing to do with
 // time is told first.
 func TestDoctorOfAWrongClock(t *testing.T) {
 	t.Parallel()
-	r, token := serveWithToken(t)
+	r, _, token := serveWithToken(t)
 	for _, c := range []struct {
 		ahead    time.Duration
 		origin   string
@@ -60,7 +60,7 @@ func TestDoctorOfAWrongClock(t *testing.T) {
 // The token may come from a file, and from standard input.
 func TestDoctorReadsTheToken(t *testing.T) {
 	t.Parallel()
-	r, token := serveWithToken(t)
+	r, _, token := serveWithToken(t)
 	file := writeFile(t, token+"\n")
 	for _, got := range []result{
 		invoke(t, nil, "", "doctor", "--token-file", file, r.url),

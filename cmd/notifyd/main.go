@@ -30,7 +30,7 @@ const (
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run the server (Linux)."`
 	Pub     pubCmd     `cmd:"" help:"Publish one event, or one for each line of standard input."`
-	Sub     subCmd     `cmd:"" help:"Print the events of topics and patterns, one JSON event a line."`
+	Sub     subCmd     `cmd:"" help:"Print the events of topics and patterns, one a line."`
 	Token   tokenCmd   `cmd:"" help:"Make a token: who may publish and subscribe to what, until when."`
 	Keys    keysCmd    `cmd:"" help:"Make keys that sign tokens."`
 	Revoke  revokeCmd  `cmd:"" help:"Take back a token, or all of a subject."`

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,12 +48,15 @@ func (f *clientFlags) dial(ctx context.Context, opts client.Options) (*client.Cl
 
 type pubCmd struct {
 	clientFlags `embed:""`
+	outputFlags `embed:""`
 	Topic       string `arg:"" help:"Topic, such as rooms.42."`
 	Data        string `arg:"" help:"Any JSON value, or - to read one from each line of standard input."`
 	HTTP        bool   `help:"Publish by HTTP requests, without a WebSocket." name:"http"`
 
 	MsgID string        `help:"Name of the event: a stream stores it once in its duplicate window, so the command can be repeated. With - each line is ID-1, ID-2 and so on." placeholder:"ID" name:"msg-id"`
 	TTL   time.Duration `help:"How long a stream keeps the event, where it permits that. 0: as all others." default:"0s" name:"ttl"`
+
+	published int // events that the server has acknowledged
 }
 
 // Help is shown by --help.
@@ -64,7 +68,7 @@ func (pubCmd) Help() string {
     tail -f log.ndjson | notifyd pub rooms.42 -
     notifyd pub --http rooms.42 - < log.ndjson
 
-Topics of a stream are durable: an event is acknowledged when it is stored, and a line says where, {"seq":1042}. With --msg-id the same command can be given again after a failure; what was stored already is {"seq":1042,"duplicate":true}.
+Topics of a stream are durable: an event is acknowledged when it is stored, and a line says where, {"seq":1042} (in a terminal a sentence, which other topics have too). With --json the events of other topics have a line as well, {}. With --msg-id the same command can be given again after a failure; what was stored already is {"seq":1042,"duplicate":true}.
 
     notifyd pub --msg-id order-7 --ttl 24h orders.7 '{"state":"paid"}'
 
@@ -95,9 +99,9 @@ func (c *pubCmd) Run(p *process) error {
 		if err != nil {
 			return err
 		}
-		return tell(p, stored)
+		return c.tell(p, stored)
 	}
-	return c.stream(p, conn)
+	return c.sum(p, c.stream(p, conn))
 }
 
 // event is what is to be published with data. line is that of standard input, from 1 on, or 0.
@@ -109,17 +113,43 @@ func (c *pubCmd) event(data []byte, line int) client.Publication {
 	return e
 }
 
-// tell says where a stream has put an event, in the words of the server's ack; of other topics there is nothing to say.
-func tell(p *process, s client.Stored) error {
-	duplicate := ""
+// tell says what became of an event: where a stream has put it, in the words of the server's ack, or in a sentence to
+// people, who are told of other topics too.
+func (c *pubCmd) tell(p *process, s client.Stored) error {
+	c.published++
+	line, people, colors := "", c.forPeople(p), c.colors(p)
 	switch {
-	case s.Seq == 0:
+	case people && s.Duplicate:
+		line = fmt.Sprintf("stored before, as #%d", s.Seq)
+	case people && s.Seq != 0:
+		line = fmt.Sprintf("stored as #%d", s.Seq)
+	case people && c.Data == "-": // sum tells how many
 		return nil
+	case people:
+		line = "published"
 	case s.Duplicate:
-		duplicate = `,"duplicate":true`
+		line = fmt.Sprintf(`{"seq":%d,"duplicate":true}`, s.Seq)
+	case s.Seq != 0:
+		line = fmt.Sprintf(`{"seq":%d}`, s.Seq)
+	case c.JSON:
+		line = "{}"
+	default:
+		return nil
 	}
-	_, err := fmt.Fprintf(p.stdout, "{\"seq\":%d%s}\n", s.Seq, duplicate)
+	if people {
+		line = colors.topic + c.Topic + colors.end + "  " + line
+	}
+	_, err := fmt.Fprintln(p.stdout, line)
 	return err
+}
+
+// sum tells people how many lines were published, when err has ended that, or nil.
+func (c *pubCmd) sum(p *process, err error) error {
+	if !c.forPeople(p) {
+		return err
+	}
+	_, printErr := fmt.Fprintf(p.stdout, "%d events published\n", c.published)
+	return cmp.Or(err, printErr)
 }
 
 // A request by HTTP has batchLines lines at most, and stops at batchBytes of data.
@@ -144,6 +174,11 @@ func (c *pubCmd) post(p *process) error {
 		}
 		return c.postLines(p, 0, [][]byte{data})
 	}
+	return c.sum(p, c.postStream(p))
+}
+
+// postStream publishes the lines of standard input by HTTP.
+func (c *pubCmd) postStream(p *process) error {
 	lines := bufio.NewReader(p.stdin)
 	var batch [][]byte
 	size, n := 0, 0
@@ -198,7 +233,7 @@ func (c *pubCmd) postLines(p *process, before int, lines [][]byte) error {
 	for i := range events {
 		switch {
 		case err == nil || batch.Errs[i] == nil:
-			if err := tell(p, all[i]); err != nil {
+			if err := c.tell(p, all[i]); err != nil {
 				return err
 			}
 		case c.Data != "-":
@@ -232,7 +267,7 @@ func (c *pubCmd) stream(p *process, conn *client.Client) error {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", s.line, err)
 		}
-		if err := tell(p, stored); err != nil {
+		if err := c.tell(p, stored); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,8 @@ func TestSince(t *testing.T) {
 // What sub prints is what the server sent: events of streams with their place in it, and gaps.
 func TestPrinter(t *testing.T) {
 	var out strings.Builder
-	p := &printer{to: &out, left: 3, done: make(chan error, 1)}
+	var told strings.Builder
+	p := &printer{p: &process{stdout: &out, stderr: &told}, left: 3, done: make(chan error, 1)}
 	at := time.Date(2026, 2, 1, 10, 0, 0, 7e6, time.UTC)
 	p.event(client.Event{Topic: "a.1", Pattern: "a.*", Data: []byte("[1,\n2]")})
 	p.event(client.Event{Topic: "a.1", Pattern: "a.*", Data: []byte("2"), Seq: 1042, Prev: 1038, Time: at, From: "ann"})
@@ -52,5 +53,8 @@ func TestPrinter(t *testing.T) {
 `
 	if out.String() != want {
 		t.Errorf("%s\nwant:\n%s", out.String(), want)
+	}
+	if told.String() != "notifyd: a.*: the events after 1042 and before 2000 are gone\n" {
+		t.Errorf("standard error has %q", told.String())
 	}
 }
