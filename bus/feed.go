@@ -241,6 +241,7 @@ func (f *feed) looked(number uint64, info *streamInfo) {
 	default:
 		f.doubt, f.back = false, 0
 		f.need = max(f.need, info.Last)
+		f.window.forgetBefore(min(info.First, f.position+1))
 		if f.gone > f.position && !f.goneSure {
 			if f.goneSure = info.Last >= f.gone; !f.goneSure {
 				f.gone = 0

@@ -3,9 +3,11 @@ package bus
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
@@ -104,6 +106,83 @@ func TestWhatIsNotPassedOnIsRead(t *testing.T) {
 	}
 	if !s.Recent(1000, 1206, "kept.>", func(*wire.StoredEvent) bool { return true }) {
 		t.Error("what was read is not in the window")
+	}
+}
+
+// remembers says whether memory has what follows position 1, and what it gives.
+func remembers(s *Stream) (seqs []uint64, ok bool) {
+	ok = s.Recent(1, 100, "kept.>", func(e *wire.StoredEvent) bool {
+		seqs = append(seqs, e.Seq)
+		return true
+	})
+	return seqs, ok
+}
+
+// What has outlived its time, or was removed, does not come from memory: the stream is asked what is left.
+func TestMemoryForgetsWhatIsGone(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ttl  uint32 // of event 3
+		gone func(t *testing.T, stream jetstream.Stream)
+		left []uint64
+	}{
+		{"its own time is over", 1, func(*testing.T, jetstream.Stream) {}, []uint64{2, 4, 5}},
+		{"purged", 0, func(t *testing.T, stream jetstream.Stream) {
+			if err := stream.Purge(t.Context(), jetstream.WithPurgeSequence(4)); err != nil {
+				t.Fatal(err)
+			}
+		}, []uint64{4, 5}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, sink := openKept(t, func(o *StreamOptions) { o.TTL = true })
+			bustest.MustStore(t, s, "kept.a", "1")
+			bustest.Subscribe(t, s.bus, 1, "kept.a")
+			bustest.MustStore(t, s, "kept.a", "2")
+			bustest.Store(t, s, &wire.ToStore{Topic: []byte("kept.a"), Data: []byte("3"), TTL: c.ttl})
+			bustest.MustStore(t, s, "kept.a", "4")
+			bustest.MustStore(t, s, "kept.a", "5")
+			sink.StoredFor(t, 1, 4)
+			if seqs, ok := remembers(s); c.ttl == 0 && (!ok || len(seqs) != 4) {
+				t.Fatalf("%v %v", seqs, ok)
+			}
+			js, err := jetstream.New(s.bus.conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, err := js.Stream(t.Context(), "notify-kept")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.gone(t, stream)
+			testkit.Eventually(t, "memory does not have them all", func() bool { _, ok := remembers(s); return !ok })
+			testkit.Eventually(t, "the stream has what is left", func() bool {
+				page, err := s.Read(t.Context(), "kept.>", 1, 100, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var seqs []uint64
+				for _, e := range page.Events {
+					seqs = append(seqs, e.Seq)
+				}
+				return slices.Equal(seqs, c.left)
+			})
+			if from := s.RecentFrom(); c.ttl == 0 && from != 3 {
+				t.Errorf("memory begins behind %d", from)
+			}
+			if !s.Recent(3, 100, "kept.>", func(*wire.StoredEvent) bool { return true }) {
+				t.Error("memory does not have the rest")
+			}
+		})
+	}
+}
+
+func TestTimeToLiveOfAHeader(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"": 0, "5": 5 * time.Second, "1h": time.Hour, "never": 0, "1500ms": 1500 * time.Millisecond, "x": 0, "-1": 0,
+	} {
+		if got := ttlOf(nats.Header{headerTTL: {text}}); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
 	}
 }
 

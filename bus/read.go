@@ -262,7 +262,20 @@ func (s *Stream) eventOf(h nats.Header, data []byte) (e wire.StoredEvent, ok boo
 		Topic: topic, Data: data, Seq: headerNumber(h, "Nats-Sequence"), Prev: headerNumber(h, "Nats-Last-Sequence"),
 		Time: t.UnixNano(), From: unescape(h.Get(headerFrom)),
 	}
+	if life := ttlOf(h); life > 0 {
+		e.Until = t.Add(life).UnixNano()
+	}
 	return e, e.Seq > 0
+}
+
+// ttlOf is how long an event lives by its own header: seconds, or a duration as Go writes it (ADR-43); 0: not by that.
+func ttlOf(h nats.Header) time.Duration {
+	text := lastHeader(h, headerTTL)
+	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	life, _ := time.ParseDuration(text) // none, "never", or what NATS would have refused
+	return life
 }
 
 func lastHeader(h nats.Header, name string) string {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/notifyd/notifyd/wire"
 )
@@ -36,6 +37,21 @@ func (w *window) add(e *wire.StoredEvent) {
 		w.from = first.Seq
 		w.events = w.events[1:]
 	}
+}
+
+// forgetBefore drops what was stored before seq: it is gone from the stream.
+func (w *window) forgetBefore(seq uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if seq <= w.from+1 {
+		return
+	}
+	n := w.search(seq)
+	for i := range w.events[:n] {
+		w.bytes -= sizeOf(&w.events[i])
+	}
+	w.events = w.events[n:]
+	w.from = seq - 1
 }
 
 // reset empties it.
@@ -84,9 +100,16 @@ func (s *Stream) RecentFrom() uint64 {
 }
 
 // Recent calls f for each event behind after and up to upTo that pattern matches, from memory, until f returns false. It
-// returns false, and calls nothing, if memory does not reach back that far. f must not change the event.
+// returns false, and calls nothing, if memory does not reach back that far, or an event among them has outlived its time:
+// the stream knows what is left then. f must not change the event.
 func (s *Stream) Recent(after, upTo uint64, pattern string, f func(*wire.StoredEvent) (more bool)) bool {
 	events, ok := s.follower.feed.window.between(after, upTo)
+	now := time.Now().UnixNano()
+	for i := range events {
+		if e := &events[i]; e.Until != 0 && e.Until <= now && wire.Covers(pattern, e.Topic) {
+			return false
+		}
+	}
 	for i := range events {
 		if e := &events[i]; wire.Covers(pattern, e.Topic) && !f(e) {
 			break

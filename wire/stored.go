@@ -15,6 +15,7 @@ type StoredEvent struct {
 	Prev  uint64 // seq of the topic's event before; 0: it is the first; PrevUnknown
 	Time  int64  // when it was stored, in Unix nanoseconds
 	From  string // the verified sub of its publisher; "": not told
+	Until int64  // when its own time to live ends, in Unix nanoseconds; 0: never. It is not told to clients
 }
 
 // PrevUnknown is the Prev of an event of which it is not known what came before it.
