@@ -28,19 +28,21 @@ var repeat = flag.Int("repeat", 3, "how often to run the examples for browsers a
 // examples run what the documents print, as it is printed. Only addresses are replaced: 127.0.0.1:8080 is that of the
 // server under test. An example that nothing runs is an error.
 var examples = map[string]func(*testing.T, *document){
-	"README.md":                readmeExamples,
-	"docs/authentication.md":   authenticationExamples,
-	"docs/backends/README.md":  backendsReadme,
-	"docs/backends/django.md":  djangoBackend,
-	"docs/backends/express.md": expressBackend,
-	"docs/backends/laravel.md": laravelBackend,
-	"docs/backends/nextjs.md":  nextBackend,
-	"docs/backends/rails.md":   railsBackend,
-	"docs/configuration.md":    configurationExamples,
-	"docs/doctor.md":           doctorExamples,
-	"docs/load-testing.md":     loadTestingExamples,
-	"docs/protocol.md":         protocolExamples,
-	"docs/tutorial.md":         tutorialSteps,
+	"README.md":                         readmeExamples,
+	"docs/authentication.md":            authenticationExamples,
+	"docs/backends/README.md":           backendsReadme,
+	"docs/backends/django.md":           djangoBackend,
+	"docs/backends/express.md":          expressBackend,
+	"docs/backends/laravel.md":          laravelBackend,
+	"docs/backends/nextjs.md":           nextBackend,
+	"docs/backends/rails.md":            railsBackend,
+	"docs/configuration.md":             configurationExamples,
+	"docs/doctor.md":                    doctorExamples,
+	"docs/load-testing.md":              loadTestingExamples,
+	"docs/migrating-from-centrifugo.md": migrationFromCentrifugo,
+	"docs/migrating-from-pusher.md":     migrationFromPusher,
+	"docs/protocol.md":                  protocolExamples,
+	"docs/tutorial.md":                  tutorialSteps,
 }
 
 // testedElsewhere are documents whose examples another file tests, which names the document.
