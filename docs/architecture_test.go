@@ -89,7 +89,7 @@ func TestImports(t *testing.T) {
 		users  []string
 	}{
 		{"github.com/golang-jwt/", []string{"authz"}},
-		{"github.com/nats-io/", []string{"bus", "store", "internal/testkit"}},
+		{"github.com/nats-io/", []string{"bus", "store", "internal/testkit", "bench"}},
 	}
 	used := map[string]bool{}
 	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...")

@@ -34,6 +34,8 @@ type conn struct {
 	in      splitter
 	hint    int    // where in a message the last mark stood
 	seam    []byte // of a target that packs: the end of the last message
+	missed  int    // of a client that comes back: events before it is live
+	began   int64  // when that client began to come back
 	out     []byte // what the socket would not take yet
 	stalled bool   // is not read
 	closed  bool
@@ -107,60 +109,70 @@ func (d *dialer) dial(ctx context.Context, n int) (nc net.Conn, early *bytes.Buf
 // prepare greets and subscribes.
 func (d *dialer) prepare(nc net.Conn, from io.Reader, topics []string) error {
 	payload, awaits := d.target.Hello(nil)
-	if err := d.ask(nc, from, payload, awaits, Welcome); err != nil {
+	if _, err := d.ask(nc, from, payload, awaits, Welcome); err != nil {
 		return err
 	}
 	for _, topic := range topics {
 		payload, awaits = d.target.Subscribe(nil, topic)
-		if err := d.ask(nc, from, payload, awaits, Subscribed); err != nil {
+		if _, err := d.ask(nc, from, payload, awaits, Subscribed); err != nil {
 			return fmt.Errorf("subscribe %s: %w", topic, err)
 		}
 	}
 	return nil
 }
 
-// ask sends a payload, if it is not empty, and reads until the answer comes.
-func (d *dialer) ask(nc net.Conn, from io.Reader, payload []byte, awaits bool, want AnswerKind) error {
+// ask sends a payload, if it is not empty, and reads until the answer comes, if it awaits one.
+func (d *dialer) ask(nc net.Conn, from io.Reader, payload []byte, awaits bool, want AnswerKind) (answer []byte, err error) {
 	if err := nc.SetDeadline(time.Now().Add(openTimeout)); err != nil {
-		return err
+		return nil, err
 	}
 	if len(payload) > 0 {
 		if _, err := nc.Write(appendFrame(nil, opcode(d.target), payload)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for awaits {
+		said, err := d.hear(nc, from)
+		if err != nil {
+			return nil, err
+		}
+		if findMark(said) >= 0 {
+			continue // an event of another subscription
+		}
+		means, err := d.target.Answer(said)
+		if err != nil {
+			return nil, err
+		}
+		if len(means.Reply) > 0 {
+			if _, err := nc.Write(appendFrame(nil, opcode(d.target), means.Reply)); err != nil {
+				return nil, err
+			}
+		}
+		answer, awaits = said, means.Kind != want
+	}
+	return answer, nil
+}
+
+// hear reads the next message.
+func (d *dialer) hear(nc net.Conn, from io.Reader) ([]byte, error) {
+	for {
 		f, err := readFrame(from)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		switch f.op {
 		case ws.OpClose:
 			code, reason := ws.ParseCloseFrameData(f.payload)
-			return fmt.Errorf("closed with %d %s", code, reason)
+			return nil, fmt.Errorf("closed with %d %s", code, reason)
 		case ws.OpPing:
 			if _, err := nc.Write(appendFrame(nil, ws.OpPong, f.payload)); err != nil {
-				return err
+				return nil, err
 			}
-			continue
 		case ws.OpPong:
-			continue
+		default:
+			return f.payload, nil
 		}
-		if findMark(f.payload) >= 0 {
-			continue // an event of another subscription
-		}
-		answer, err := d.target.Answer(f.payload)
-		if err != nil {
-			return err
-		}
-		if len(answer.Reply) > 0 {
-			if _, err := nc.Write(appendFrame(nil, opcode(d.target), answer.Reply)); err != nil {
-				return err
-			}
-		}
-		awaits = answer.Kind != want
 	}
-	return nil
 }
 
 // take makes the socket c's own.

@@ -55,7 +55,9 @@ type engine struct {
 	writers  [][]*conn // by topic; nil in a process that only receives
 	readers  []int     // by topic: connections that are subscribed and read
 	messages *messages
-	links    []*link // to the processes that receive, or to the one that publishes
+	stored   func(answer []byte) (int, error) // looks at what is counted, if those are answers; nil: events are counted
+	back     int                              // clients that have caught up
+	links    []*link                          // to the processes that receive, or to the one that publishes
 	heard    func(link int, m note) error
 
 	start  time.Time
@@ -323,6 +325,9 @@ func (e *engine) frame(f frame) error {
 			}
 			c.hint = at
 		}
+		if err := e.check(p); err != nil {
+			return err
+		}
 		e.event(c, p[c.hint+len(markWord):])
 		return nil
 	case ws.OpPing:
@@ -339,6 +344,9 @@ func (e *engine) frame(f frame) error {
 // packed looks for any number of events, one of which may have begun in the
 // message before.
 func (e *engine) packed(c *conn, p []byte) error {
+	if err := e.check(p); err != nil {
+		return err
+	}
 	if len(c.seam) > 0 {
 		begun := len(c.seam)
 		c.seam = append(c.seam, p[:min(len(p), markBytes-1)]...)
@@ -360,6 +368,15 @@ func (e *engine) packed(c *conn, p []byte) error {
 		return nil
 	}
 	return e.answer(c, p)
+}
+
+// check looks at a message of answers, where these are counted.
+func (e *engine) check(p []byte) error {
+	if e.stored == nil {
+		return nil
+	}
+	_, err := e.stored(p)
+	return err
 }
 
 func (e *engine) answer(c *conn, p []byte) error {
@@ -392,6 +409,12 @@ func (e *engine) event(c *conn, p []byte) {
 			topic = int(readDigits(p[timeDigits : timeDigits+topicDigit]))
 		}
 		e.arrived(topic)
+	}
+	if c.missed > 0 {
+		if c.missed--; c.missed == 0 {
+			e.back++
+			_ = e.latency.RecordValue(min(max(e.now-c.began, 0), maxLatency)) // in range, so no error
+		}
 	}
 }
 

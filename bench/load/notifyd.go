@@ -86,14 +86,59 @@ func (n *Notifyd) Streaming(event []byte) (bool, error) {
 
 // Publish sends no id: only a refusal is answered.
 func (n *Notifyd) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
-	token := n.Token
+	token, err := n.token()
+	return wire.AppendPublish(dst, "", topic, token, data, ""), err
+}
+
+// token is that of the next publish.
+func (n *Notifyd) token() (string, error) {
 	if n.Mint != nil {
-		var err error
-		if token, err = n.Mint(); err != nil {
-			return dst, err
-		}
+		return n.Mint()
 	}
-	return wire.AppendPublish(dst, "", topic, token, data, ""), nil
+	return n.Token, nil
+}
+
+// Store publishes with the mark of data as id, which the ack has, too.
+func (n *Notifyd) Store(dst []byte, topic string, data []byte) ([]byte, error) {
+	token, err := n.token()
+	return wire.AppendPublish(dst, string(data[1:1+markBytes]), topic, token, data, ""), err
+}
+
+// Stored looks for the seq of an ack.
+func (*Notifyd) Stored(answer []byte) (int, error) {
+	if bytes.HasPrefix(answer, []byte(`{"type":"ack"`)) && bytes.Contains(answer, []byte(`"seq":`)) {
+		return 1, nil
+	}
+	var m wire.Message
+	if err := wire.ParseMessage(answer, &m); err != nil {
+		return 0, err
+	}
+	switch m.Kind {
+	case wire.MessageError:
+		return 0, &wire.Error{Code: m.Code, Detail: string(m.Detail)}
+	case wire.MessageAck:
+		return 0, errNotKept
+	}
+	return 0, nil
+}
+
+var errNotKept = errors.New("the event was published and not stored: the server has no stream for 'bench." + keptWord + ".>'")
+
+// Position reads the ack of a subscribe.
+func (*Notifyd) Position(answer []byte) (Position, error) {
+	var m wire.Message
+	if err := wire.ParseMessage(answer, &m); err != nil {
+		return Position{}, err
+	}
+	if len(m.Stream) == 0 {
+		return Position{}, errNotKept
+	}
+	return Position{Seq: m.Seq, Epoch: string(m.Epoch)}, nil
+}
+
+// Resume subscribes from a position on.
+func (n *Notifyd) Resume(dst []byte, topic string, from Position) []byte {
+	return wire.AppendSubscribeSince(dst, "s", topic, n.Token, wire.Since{Kind: wire.SinceSeq, N: from.Seq, Epoch: []byte(from.Epoch)})
 }
 
 // Forge publishes with a bad token: that to spoil, with other bytes in its

@@ -26,6 +26,17 @@ type Plan struct {
 	// Beside has a second pass, beside a fan-out to so many connections. In both an idle
 	// connection pings.
 	Beside int
+
+	// Of durable topics.
+
+	// Stored counts the answers that an event is stored as deliveries to those that
+	// publish. Nobody subscribes.
+	Stored bool
+	// Replay has the connections read so many events that a stream keeps.
+	Replay int
+	// Returning has a second pass, while so many clients come back at once, each with
+	// Behind events to catch up on.
+	Returning, Behind int
 }
 
 // maxShared is how many publishers a plan has at most where topics may share
@@ -89,14 +100,47 @@ func Beside(n, many int) Plan {
 	return p
 }
 
+// Durable has n publishers, each to a topic of its own, that await an answer to each
+// event, which says that it is stored.
+func Durable(n int) Plan {
+	return Plan{Name: "durable", Topics: n, Subscriptions: 1, Publishers: n, Stored: true}
+}
+
+// Replay has one client, and then n at the same position, read what is stored of a topic: events, of which the n
+// read no more than bring replayDeliveries together.
+func Replay(n, events int) Plan {
+	return Plan{Name: "replay", Topics: 1, Connections: n, Subscriptions: 1, Replay: events}
+}
+
+// replayDeliveries is how many events all clients together read that begin at the same position.
+const replayDeliveries = 5_000_000
+
+// Resume is pairs of durable topics, and then once more while clients come back within a second, each so many
+// events behind, wave after wave.
+func Resume(n, clients, behind int) Plan {
+	p := Pairs(n)
+	p.Name, p.Returning, p.Behind = "resume", clients, behind
+	return p
+}
+
+// resumeTopics is how many topics the clients share that come back.
+const resumeTopics = 100
+
+// kept says whether the topics are durable.
+func (p Plan) kept() bool { return p.Stored || p.Replay > 0 || p.Returning > 0 }
+
 func (p Plan) check() error {
 	switch {
-	case p.Topics < 1 || p.Connections < 1 || p.Subscriptions < 1 || p.Publishers < 0:
+	case p.Topics < 1 || p.Connections < 1 && !p.Stored || p.Subscriptions < 1 || p.Publishers < 0:
 		return fmt.Errorf("%s: needs at least one of everything", p.Name)
 	case p.Topics > maxTopics:
 		return fmt.Errorf("%s: %d topics; %d can be told apart", p.Name, p.Topics, maxTopics)
 	case p.Name == "beside" && p.Beside < 1:
 		return fmt.Errorf("%s: needs at least one in the fan-out", p.Name)
+	case p.Name == "replay" && p.Replay < 1:
+		return fmt.Errorf("%s: needs at least one event", p.Name)
+	case p.Name == "resume" && (p.Returning < 1 || p.Behind < 1):
+		return fmt.Errorf("%s: needs at least one client that comes back, and one event that it missed", p.Name)
 	case p.Name == "slow" && p.Stalled < 1:
 		return fmt.Errorf("%s: needs ten subscribers or more, so that a tenth is one", p.Name)
 	}
@@ -105,7 +149,7 @@ func (p Plan) check() error {
 
 // warm is how many connections are opened before those that are measured.
 func (p Plan) warm() int {
-	if p.Publishers > 0 || p.Storm {
+	if p.Publishers > 0 || p.Storm || p.Replay > 0 {
 		return 0
 	}
 	return min(p.Connections, p.Topics)
@@ -114,7 +158,7 @@ func (p Plan) warm() int {
 // others is how many connections there are besides those that the plan measures.
 func (p Plan) others() int {
 	if p.Beside == 0 {
-		return 0
+		return p.Returning
 	}
 	return p.Beside + 2 // what publishes to them, and what pings
 }
@@ -122,6 +166,9 @@ func (p Plan) others() int {
 // Processes is how many processes the limit of descriptors demands: 1 where this
 // one may have enough, else so many that each has its share of the subscribers.
 func (p Plan) Processes() int {
+	if p.Connections == 0 || p.Replay > 0 {
+		return 1 // nothing to share
+	}
 	own := p.Publishers + p.warm() + p.others()
 	if enoughDescriptors(p.Connections+own) == nil || enoughDescriptors(own) != nil {
 		return 1 // if that is not enough either, Run says what is missing
@@ -158,6 +205,9 @@ func enoughDescriptors(connections int) error {
 // names are the topics by number. Each run has its own: what a run before left
 // behind in the server is not in its way.
 func (p Plan) names(run string) []string {
+	if p.kept() {
+		run = keptWord + "." + run
+	}
 	names := make([]string, p.Topics)
 	for i := range names {
 		names[i] = "bench." + run + "." + strconv.Itoa(i)
@@ -178,6 +228,11 @@ func (p Plan) topics(connection int) []int {
 // to end read it.
 func (p Plan) readers(first, end int) []int {
 	readers := make([]int, p.Topics)
+	if p.Stored {
+		for t := range readers {
+			readers[t] = 1 // the answer
+		}
+	}
 	for i := first; i < end; i++ {
 		for _, t := range p.topics(i) {
 			readers[t]++

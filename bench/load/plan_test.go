@@ -19,6 +19,8 @@ func TestPlans(t *testing.T) {
 		{Pairs(2500), map[int][]int{0: {0}, 999: {999}, 1000: {0}, 2499: {499}}, map[int][]int{2499: {2499}}},
 		{ManyPublishers(3), map[int][]int{0: {0, 1, 2}}, map[int][]int{0: {0}}},
 		{Beside(3, 100), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
+		{Durable(3), map[int][]int{0: {0}, 2: {2}}, nil},
+		{Resume(3, 100, 5), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{Flood(3), map[int][]int{0: {0}, 2: {2}}, map[int][]int{0: {0}, 2: {2}}},
 		{ManySubscriptions(2, 3), map[int][]int{0: {0}, 1: {1}, 5: {1}}, map[int][]int{0: {0, 1, 2}, 1: {3, 4, 5}}},
 	} {
@@ -57,6 +59,11 @@ func TestPlansThatCannotBe(t *testing.T) {
 	}{
 		{Fanout(0), "at least one"},
 		{Beside(3, 0), "at least one in the fan-out"},
+		{Durable(0), "at least one"},
+		{Replay(0, 1), "at least one"},
+		{Replay(1, 0), "at least one event"},
+		{Resume(1, 0, 1), "one client"},
+		{Resume(1, 1, 0), "one event"},
 		{Slow(9), "ten subscribers"},
 		{ManySubscriptions(1<<13, 1<<12), "can be told apart"},
 	} {
@@ -75,6 +82,9 @@ func TestDescriptors(t *testing.T) {
 	}
 	if n := Fanout(1 << 31).Processes(); n < 2 {
 		t.Errorf("%d processes for more connections than one may have", n)
+	}
+	if n := Durable(1 << 31).Processes(); n != 1 {
+		t.Errorf("%d processes, though nobody subscribes", n)
 	}
 	if n := ManyPublishers(1 << 31).Processes(); n != 1 {
 		t.Errorf("%d processes, though publishers are not shared", n)

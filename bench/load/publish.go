@@ -13,6 +13,7 @@ import (
 // messages makes the frames that publish.
 type messages struct {
 	target  Target
+	publish func(dst []byte, topic string, data []byte) ([]byte, error)
 	op      ws.OpCode
 	names   []string // topic names by number
 	size    int      // of data, bytes
@@ -27,7 +28,7 @@ type message struct {
 }
 
 func newMessages(target Target, topics []string, size int) *messages {
-	return &messages{target: target, op: opcode(target), names: topics, size: size, made: make([]message, len(topics))}
+	return &messages{target: target, publish: target.Publish, op: opcode(target), names: topics, size: size, made: make([]message, len(topics))}
 }
 
 func opcode(target Target) ws.OpCode {
@@ -44,7 +45,7 @@ func (m *messages) next(topic int) (*message, error) {
 	if msg.frame != nil && !m.target.Fresh() {
 		return msg, nil
 	}
-	payload, err := m.target.Publish(m.payload[:0], m.names[topic], newData(m.size, topic))
+	payload, err := m.publish(m.payload[:0], m.names[topic], newData(m.size, topic))
 	if err != nil {
 		return nil, err
 	}

@@ -22,8 +22,14 @@ import (
 const workEnv, tokenEnv = "LOAD_TEST_WORK", "LOAD_TEST_TOKEN"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(workEnv) == "" {
+	switch os.Getenv(workEnv) {
+	case "":
 		os.Exit(m.Run())
+	case "plain":
+		if err := PlainWork(context.Background(), os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		return
 	}
 	if err := Work(context.Background(), &Notifyd{Token: os.Getenv(tokenEnv)}, os.Stdin, os.Stdout); err != nil {
 		os.Exit(1)
@@ -36,6 +42,13 @@ func colleague(token string) func() *exec.Cmd {
 		cmd.Env, cmd.Stderr = append(os.Environ(), workEnv+"=1", tokenEnv+"="+token), os.Stderr
 		return cmd
 	}
+}
+
+// natsAlone is a process with NATS and without notifyd.
+func natsAlone() *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env, cmd.Stderr = append(os.Environ(), workEnv+"=plain"), os.Stderr
+	return cmd
 }
 
 func pipe(t *testing.T) (r, w int) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -41,6 +42,10 @@ type Result struct {
 	DroppedBy map[string]int `json:"dropped_by,omitempty"`
 	Flooded   *Flooded       `json:"flooded,omitempty"` // nil: nobody floods
 	Beside    *Crowd         `json:"beside,omitempty"`  // nil: nothing else was published
+	// Returned is what clients did that came back meanwhile; nil: there were none.
+	Returned *Returned `json:"returned,omitempty"`
+	// Compared says how this is to other results of the run.
+	Compared []Comparison `json:"compared,omitempty"`
 
 	PublishesPerSecond  float64 `json:"publishes_per_second"`
 	DeliveriesPerSecond float64 `json:"deliveries_per_second"`
@@ -76,6 +81,32 @@ type Crowd struct {
 	Delivered   uint64  `json:"delivered"`
 	Lost        uint64  `json:"lost"`
 	Latency     Latency `json:"latency_us"`
+}
+
+// Returned is clients that came back within a second, each with events to catch up on.
+type Returned struct {
+	Connections int     `json:"connections"` // of a wave
+	Behind      int     `json:"behind"`      // events that each had missed
+	Waves       int     `json:"waves"`       // times that they came
+	Seconds     float64 `json:"seconds"`     // from the first that came until all were live, of the slowest wave
+	RSS         int64   `json:"rss_bytes"`   // of the server, the highest reading; 0: not known
+	Lost        uint64  `json:"lost"`
+	// Latency is how long each took from when it was due to come until it had what it had missed.
+	Latency Latency `json:"latency_us"`
+}
+
+// Comparison is a measure of a result, divided by that of another one.
+type Comparison struct {
+	Measure string  `json:"measure"` // "CPU" of an event, or "speed"
+	To      string  `json:"to"`
+	Times   float64 `json:"times"`
+}
+
+// compare adds a comparison, where both values are known.
+func (r *Result) compare(measure, to string, own, other *float64) {
+	if own != nil && other != nil && *other > 0 {
+		r.Compared = append(r.Compared, Comparison{measure, to, *own / *other})
+	}
 }
 
 // Latency is a distribution in microseconds.
@@ -135,11 +166,21 @@ func WriteTable(w io.Writer, results []Result) error {
 	return t.Flush()
 }
 
-// withOthers adds a row for what else was measured in each: the pongs, and the fan-out
-// beside it.
+// withOthers adds a row for what else was measured in each: the clients that came back, the
+// pongs, and the fan-out beside it.
 func withOthers(results []Result) (all []Result) {
 	for _, r := range results {
 		all = append(all, r)
+		if b := r.Returned; b != nil {
+			row := Result{
+				Server: r.Server, Scenario: r.Scenario, Connections: b.Connections, Size: r.Size, Latency: b.Latency, Lost: b.Lost,
+				Load: fmt.Sprintf("resume, %d behind, all live in %.2f s", b.Behind, b.Seconds),
+			}
+			if b.RSS > 0 {
+				row.RSS = &b.RSS
+			}
+			all = append(all, row)
+		}
 		if r.Pong != nil {
 			all = append(all, Result{Server: r.Server, Scenario: r.Scenario, Load: "pong", Connections: 1, Latency: *r.Pong})
 		}
@@ -150,9 +191,19 @@ func withOthers(results []Result) (all []Result) {
 	return all
 }
 
-// Label is the load, and which connections did not read or flooded.
+// Label is the load, what went on beside it, and how it compares.
 func (r Result) Label() string {
+	parts := []string{r.label()}
+	for _, c := range r.Compared {
+		parts = append(parts, fmt.Sprintf("%.2f × the %s of %s", c.Times, c.Measure, c.To))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (r Result) label() string {
 	switch {
+	case r.Returned != nil:
+		return r.Load + ", while clients come back"
 	case r.Stalled > 0:
 		return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)
 	case r.Beside != nil:

@@ -9,7 +9,8 @@
 // loop that publishes and receives, frames.go and mark.go what it looks at.
 // events.go is
 // Server-Sent Events instead. traffic.go measures one load, measure.go reads what is measured. flood.go is a
-// client that disturbs, beside.go a fan-out to many. receivers.go and worker.go share the subscribers between
+// client that disturbs, beside.go a fan-out to many. keep.go, replay.go and resume.go are about
+// durable topics, plain.go is what they are compared with. receivers.go and worker.go share the subscribers between
 // processes, which link.go joins.
 package load
 
@@ -45,6 +46,11 @@ type Options struct {
 	// connections; this one publishes. Worker makes a command that calls Work.
 	Processes int
 	Worker    func() *exec.Cmd
+	// Plain, if not nil, makes a command that calls PlainWork. What durable topics cost is
+	// then compared with what NATS takes for the same without notifyd: with a server of
+	// its own or, if NATS is not nil, with that.
+	Plain func() *exec.Cmd
+	NATS  *NATS
 	// Progress, if not nil, is called some times a second, by Run's goroutine.
 	Progress func(Progress)
 }
@@ -79,7 +85,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Processes > 1 {
+	if o.Processes > 1 && o.Plan.Connections > 0 && o.Plan.Replay == 0 {
 		if r.receivers, err = startReceivers(o.Worker, min(o.Processes, o.Plan.Connections)); err != nil {
 			return nil, err
 		}
@@ -92,24 +98,31 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	switch {
 	case o.Plan.Storm:
 		return r.storm(ctx)
+	case o.Plan.Stored:
+		return r.durable(ctx)
+	case o.Plan.Replay > 0:
+		return r.replay(ctx)
 	case o.Plan.Publishers == 0:
 		return r.idle(ctx)
 	}
 	var f *flooder
 	var crowd *crowd
+	var back *returners
 	switch {
 	case o.Plan.Flood:
 		f, err = newFlooder(r)
 	case o.Plan.Beside > 0:
 		crowd, err = newCrowd(r)
+	case o.Plan.Returning > 0:
+		back, err = newReturners(ctx, r)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if results, err = r.traffic(ctx, 0); err != nil || o.Plan.Stalled == 0 && f == nil && crowd == nil {
+	if results, err = r.traffic(ctx, 0); err != nil || o.Plan.Stalled == 0 && f == nil && crowd == nil && back == nil {
 		return results, err
 	}
-	r.flooder, r.crowd = f, crowd
+	r.flooder, r.crowd, r.returners = f, crowd, back
 	// Clients that were cut off are gone: each load begins with new ones.
 	for _, l := range o.Loads {
 		r.Loads = []Load{l}
@@ -126,11 +139,13 @@ type run struct {
 	Options
 	id         string
 	dialer     *dialer
+	keeper     Keeper     // of durable topics
 	names      []string   // topics
 	first, end int        // the subscribing connections of this process: from first up to end
 	receivers  *receivers // has them instead, if not nil
 	flooder    *flooder   // disturbs each load, if not nil
 	crowd      *crowd     // as does this
+	returners  *returners // and these
 }
 
 func newRun(o Options, id string) (*run, error) {
@@ -138,7 +153,14 @@ func newRun(o Options, id string) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &run{Options: o, id: id, dialer: d, names: o.Plan.names(id), end: o.Plan.Connections}, nil
+	r := &run{Options: o, id: id, dialer: d, names: o.Plan.names(id), end: o.Plan.Connections}
+	if o.Plan.kept() {
+		var ok bool
+		if r.keeper, ok = o.Target.(Keeper); !ok {
+			return nil, fmt.Errorf("%s: needs a server that keeps events, whose target is a Keeper", o.Plan.Name)
+		}
+	}
+	return r, nil
 }
 
 // descriptors is how many this process needs for connections and pipes.

@@ -36,7 +36,7 @@ func TestScenarios(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, key, process, stop, err := Serve(bin, "EdDSA", nil)
+	url, key, process, stop, err := Serve(bin, "EdDSA", []string{StreamFlag()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +58,8 @@ func TestScenarios(t *testing.T) {
 		{Slow(20), []Load{{Rate: 100}}, false, 1, 2, 0},
 		{Flood(10), []Load{{Rate: 500}}, false, 1, 2, 1},
 		{Beside(10, 30), []Load{{Rate: 200}}, false, 1, 2, 1},
+		{Durable(4), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 1, 3, 1},
+		{Durable(2), []Load{{Window: 8}}, true, 1, 1, 1},
 		{Idle(30), nil, false, 1, 2, 0},
 		{Storm(30), nil, false, 1, 1, 0},
 		{events(Fanout(20)), []Load{{Window: 1}, {Window: 8}, {Rate: 200}}, false, 1, 3, 20},

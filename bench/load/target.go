@@ -59,3 +59,23 @@ const (
 	Welcome
 	Subscribed
 )
+
+// Keeper is a Target whose server keeps events, and hands them to clients that come back.
+type Keeper interface {
+	// Store appends the request to publish data, which is answered when the event is stored. The mark of data
+	// stands in it twice: first where the answer has it too, as the request's name.
+	Store(dst []byte, topic string, data []byte) ([]byte, error)
+	// Stored looks at a message that may hold answers to that, and counts them. An event that was refused, or is
+	// published and not kept, is an error.
+	Stored(answer []byte) (int, error)
+	// Position reads from the answer to Subscribe where in its topic a subscription begins.
+	Position(answer []byte) (Position, error)
+	// Resume appends the request for all events of a topic behind a position, and those to come.
+	Resume(dst []byte, topic string, from Position) []byte
+}
+
+// Position is a place in what a server keeps.
+type Position struct {
+	Seq   uint64
+	Epoch string
+}

@@ -55,7 +55,11 @@ func (r *run) traffic(ctx context.Context, stalled int) (results []Result, err e
 
 // engine makes one, which owns the subscribing connections of this process.
 func (r *run) engine(subscribers []*conn, stalled int) (*engine, error) {
-	e, err := newEngine(r.Target, newMessages(r.Target, r.names, r.Size))
+	messages := newMessages(r.Target, r.names, r.Size)
+	if r.Plan.Stored {
+		messages.publish = r.keeper.Store
+	}
+	e, err := newEngine(r.Target, messages)
 	if err != nil {
 		dropAll(subscribers)
 		return nil, err
@@ -72,6 +76,9 @@ func (r *run) engine(subscribers []*conn, stalled int) (*engine, error) {
 		}
 	}
 	e.readers = r.Plan.readers(max(r.first, stalled), r.end)
+	if r.Plan.Stored {
+		e.stored = r.keeper.Stored
+	}
 	if r.receivers != nil {
 		e.readers = r.Plan.readers(stalled, r.Plan.Connections)
 		if err := e.listen(r.receivers.links(), func(i int, m note) error { return r.receivers.heard(e, i, m) }); err != nil {
@@ -156,6 +163,11 @@ func (r *run) load(ctx context.Context, e *engine, load Load, stalled int) (Resu
 		res.Pong = &pong
 	}
 	res.Lost = e.count.awaited - min(e.count.delivered, e.count.awaited)
+	if r.returners != nil {
+		found := r.returners.found // of this load
+		res.Returned = &found
+		res.CPUPerDelivery, res.CPUPerPublish = nil, nil // for the most part of those that came back
+	}
 	res.Stalled, res.Dropped, res.DroppedBy = stalled, e.count.dropped, e.dropped
 	return res, nil
 }
@@ -170,7 +182,12 @@ func (r *run) span(ctx context.Context, e *engine, s span, expect []int) (from, 
 	if from, err = r.read(e.count); err != nil {
 		return from, until, err
 	}
-	if err = r.pump(ctx, e, s.Until); err != nil {
+	if r.returners != nil && e.writers != nil {
+		err = r.returners.while(ctx, e)
+	} else {
+		err = r.pump(ctx, e, s.Until)
+	}
+	if err != nil {
 		return from, until, err
 	}
 	until, err = r.read(e.count)

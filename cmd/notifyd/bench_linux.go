@@ -24,8 +24,12 @@ type benchCmd struct {
 	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
 	Flood             floodCmd             `cmd:"" help:"Like pairs; in a second pass a client floods with bad tokens."`
 	Beside            besideCmd            `cmd:"" help:"Like pairs; in a second pass beside a fan-out to many."`
+	Durable           durableCmd           `cmd:"" help:"Publishers to durable topics that await that each event is stored."`
+	Replay            replayCmd            `cmd:"" help:"Read a stream: one client, then many at the same position."`
+	Resume            resumeCmd            `cmd:"" help:"Like pairs with durable topics; in a second pass clients come back that missed events."`
 	Abuse             abuseCmd             `cmd:"" help:"Attack a server in many ways; see what two honest clients notice."`
 	Worker            workerCmd            `cmd:"" hidden:"" help:"Receive for another bench, which started this process."`
+	Plain             plainCmd             `cmd:"" hidden:"" help:"Be NATS alone for another bench, which started this process."`
 	Abuser            abuserCmd            `cmd:"" hidden:"" help:"Attack for another bench, which started this process."`
 }
 
@@ -40,6 +44,9 @@ func (benchCmd) Help() string {
     notifyd bench flood --rate 3000
     notifyd bench beside --rate 200
     notifyd bench fanout --fresh --alg ES256
+    notifyd bench durable --window 1,32
+    notifyd bench replay --events 50000
+    notifyd bench resume -n 5000 --behind 100
     notifyd bench abuse --only tickets,close-storm
     notifyd bench idle --url ws://10.0.0.7:8080/v1/ws --key key.jwk
 
@@ -67,14 +74,24 @@ type benchFlags struct {
 	JSON      bool          `help:"Print everything measured as JSON." name:"json"`
 }
 
-// trafficFlags are what scenarios have in which events flow.
-type trafficFlags struct {
+// loadFlags say how events are published.
+type loadFlags struct {
 	Window []int         `help:"Closed loop: messages of a topic in flight. Several: one after the other. Default: ${load}." short:"w"`
 	Rate   []float64     `help:"Open loop: publishes a second in all." short:"r"`
 	Size   int           `help:"Bytes of data in each event." default:"128"`
 	Fresh  bool          `help:"Make a new token for each message."`
 	Warmup time.Duration `help:"How long to run before measuring." default:"1s"`
-	SSE    bool          `help:"Subscribe to Server-Sent Events instead of WebSocket." name:"sse"`
+}
+
+// trafficFlags are what scenarios have in which events flow to subscribers.
+type trafficFlags struct {
+	loadFlags `embed:""`
+	SSE       bool `help:"Subscribe to Server-Sent Events instead of WebSocket." name:"sse"`
+}
+
+// keptFlags are what scenarios of durable topics have.
+type keptFlags struct {
+	External bool `help:"Start a nats-server as a process of its own, whose costs count as well."`
 }
 
 type fanoutCmd struct {
@@ -193,22 +210,107 @@ func (c *besideCmd) Run(p *process) error {
 	return c.run(p, load.Beside(c.N, c.Many), &c.trafficFlags)
 }
 
+type durableCmd struct {
+	N          int `help:"Publishers, each to a topic of its own." short:"n" default:"10"`
+	loadFlags  `embed:""`
+	keptFlags  `embed:""`
+	benchFlags `embed:""`
+}
+
+// Run measures.
+func (c *durableCmd) Run(p *process) error {
+	return c.runKept(p, load.Durable(c.N), &c.loadFlags, c.keptFlags)
+}
+
+type replayCmd struct {
+	N          int `help:"Clients that begin at the same position." short:"n" default:"1000"`
+	Events     int `help:"Events that the stream keeps. Many clients read only the last of them." default:"50000"`
+	Size       int `help:"Bytes of data in each event." default:"128"`
+	keptFlags  `embed:""`
+	benchFlags `embed:""`
+}
+
+// Run measures.
+func (c *replayCmd) Run(p *process) error {
+	return c.runKept(p, load.Replay(c.N, c.Events), &loadFlags{Size: c.Size, Window: []int{liveWindow}, Warmup: time.Second}, c.keptFlags)
+}
+
+// liveWindow is the load of the live events that a replay is compared with.
+const liveWindow = 32
+
+type resumeCmd struct {
+	N          int `help:"Clients that come back within a second." short:"n" default:"5000"`
+	Behind     int `help:"Events that each of them missed." default:"100"`
+	Topics     int `help:"Topics with a publisher and a live subscriber each." default:"10"`
+	loadFlags  `embed:"" set:"load=--rate 200"`
+	keptFlags  `embed:""`
+	benchFlags `embed:""`
+}
+
+// Run measures.
+func (c *resumeCmd) Run(p *process) error {
+	if len(c.Window)+len(c.Rate) == 0 {
+		c.Rate = []float64{besideRate}
+	}
+	return c.runKept(p, load.Resume(c.Topics, c.N, c.Behind), &c.loadFlags, c.keptFlags)
+}
+
 // run measures a plan; t is nil where nothing is published.
 func (c *benchFlags) run(p *process, plan load.Plan, t *trafficFlags) error {
-	o := load.Options{Plan: plan, Server: "notifyd", URL: c.URL, Sources: c.Source, Duration: c.Duration}
+	if t == nil {
+		return c.measure(p, load.Options{Plan: plan}, nil)
+	}
+	plan.Events = t.SSE
+	return c.measure(p, load.Options{Plan: plan}, &t.loadFlags)
+}
+
+// runKept measures a plan with durable topics, beside NATS alone.
+func (c *benchFlags) runKept(p *process, plan load.Plan, l *loadFlags, kept keptFlags) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o := load.Options{Plan: plan, Plain: func() *exec.Cmd {
+		cmd := exec.Command(self, "bench", "plain")
+		cmd.Stderr = os.Stderr // a panic's
+		return cmd
+	}}
+	serve := *c
+	serve.Serve = append([]string{load.StreamFlag()}, c.Serve...)
+	if kept.External {
+		if c.URL != "" {
+			return usagef("--external: the server at --url has its NATS already; leave one of the two out")
+		}
+		if o.NATS, err = load.StartNATS(o.Plain); err != nil {
+			return err
+		}
+		defer o.NATS.Stop()
+		serve.Serve = append(serve.Serve, "--nats.url="+o.NATS.URL)
+	}
+	return serve.measure(p, o, l)
+}
+
+// plainCmd is NATS without notifyd for a bench, which says on its standard input what to do.
+type plainCmd struct{}
+
+// Run does that.
+func (*plainCmd) Run(p *process) error { return load.PlainWork(p.ctx, os.Stdin, os.Stdout) }
+
+// measure runs what o says; l is nil where nothing is published.
+func (c *benchFlags) measure(p *process, o load.Options, l *loadFlags) error {
+	o.Server, o.URL, o.Sources, o.Duration = "notifyd", c.URL, c.Source, c.Duration
 	if c.Duration <= 0 {
 		return usagef("--duration: %v; use a second or more", c.Duration)
 	}
-	if t != nil {
-		if err := t.options(&o); err != nil {
+	if l != nil {
+		if err := l.options(&o); err != nil {
 			return err
 		}
-		o.Plan.Events = t.SSE
 	}
 	if err := c.setProcesses(p, &o); err != nil {
 		return err
 	}
-	stop, err := c.server(&o, t != nil && t.Fresh)
+	stop, err := c.server(&o, l != nil && l.Fresh)
 	if err != nil {
 		return err
 	}
@@ -267,7 +369,7 @@ func (c *workerCmd) Run(p *process) error {
 	return load.Work(p.ctx, &load.Notifyd{Token: c.Token}, os.Stdin, os.Stdout)
 }
 
-func (t *trafficFlags) options(o *load.Options) error {
+func (t *loadFlags) options(o *load.Options) error {
 	if t.Size < load.MinSize {
 		return usagef("--size: %d; use %d or more", t.Size, load.MinSize)
 	}
@@ -311,6 +413,9 @@ func (c *benchFlags) server(o *load.Options, fresh bool) (stop func(), err error
 		}
 		if o.URL, key, o.Process, stop, err = load.Serve(bin, c.Alg, c.Serve); err != nil {
 			return stop, fmt.Errorf("%s: %w", bin, err)
+		}
+		if o.NATS != nil {
+			o.Process = load.Together{o.Process, o.NATS}
 		}
 	case c.Key != "":
 		text, err := os.ReadFile(c.Key)

@@ -11,7 +11,7 @@ import (
 
 func TestBenchHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench beside", "bench abuse"} {
+	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench beside", "bench durable", "bench replay", "bench resume", "bench abuse"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -37,6 +37,10 @@ func TestBenchUsageErrors(t *testing.T) {
 		{"flood --url ws://127.0.0.1:1/", "--key"},
 		{"flood --rate 0", "--rate"},
 		{"beside --rate 0", "--rate"},
+		{"durable --window 0", "--window"},
+		{"durable --url ws://127.0.0.1:1/ --external", "--external"},
+		{"replay --size 8", "--size"},
+		{"resume --rate 0", "--rate"},
 		{"abuse --duration 0s", "--duration"},
 		{"abuse --only politeness", "politeness"},
 	} {
@@ -81,6 +85,21 @@ func TestBenchElsewhere(t *testing.T) {
 			if result.Delivered == 0 || result.Lost != 0 || result.CPU != nil {
 				t.Errorf("%+v", result)
 			}
+		}
+	}
+}
+
+// TestBenchKept: the command line starts NATS alone by itself, and an external one.
+func TestBenchKept(t *testing.T) {
+	for args, want := range map[string]string{
+		"durable -n 3 --warmup 0s -d 300ms --json":                            "nats.go",
+		"durable -n 3 --warmup 0s -d 300ms --external --json":                 "nats.go",
+		"replay -n 3 --events 500 -d 300ms --json":                            "ordered consumer",
+		"resume -n 20 --behind 5 --topics 2 --warmup 0s -d 300ms -w 1 --json": `"behind": 5`,
+	} {
+		out, err := exec.CommandContext(t.Context(), "notifyd", append([]string{"bench"}, strings.Fields(args)...)...).Output()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v: %s", args, err, out)
 		}
 	}
 }
