@@ -62,8 +62,9 @@ type writer struct {
 	urls        []string
 	topics      []string
 
-	mu   sync.Mutex
-	acks []history.Ack
+	mu       sync.Mutex
+	acks     []history.Ack
+	repeated int // publishes that were sent once more
 }
 
 // inFlight is how many publishes of a writer wait for their ack.
@@ -79,7 +80,7 @@ func (w *writer) run(ctx context.Context, quit <-chan struct{}) error {
 			return fmt.Errorf("%s: %d publishes were never acknowledged: %w", w.name, len(open), err)
 		}
 		for _, o := range open {
-			err = errors.Join(err, w.send(ctx, conn, o))
+			err = errors.Join(err, w.again(ctx, conn, o))
 		}
 		for err == nil {
 			for ended := closed(quit); !ended && len(open) < inFlight && err == nil; ended = closed(quit) {
@@ -104,7 +105,7 @@ func (w *writer) run(ctx context.Context, quit <-chan struct{}) error {
 				}
 				if m.Type == "error" {
 					pause(ctx, 100*time.Millisecond)
-					err = w.send(ctx, conn, o)
+					err = w.again(ctx, conn, o)
 					break
 				}
 				o.Seq = m.Seq
@@ -132,6 +133,13 @@ func closed(c <-chan struct{}) bool {
 func (w *writer) send(ctx context.Context, c *websocket.Conn, o history.Ack) error {
 	frame := fmt.Sprintf(`{"type":"publish","id":%s,"msg_id":%s,"topic":%s,"token":%s,"data":%s}`, o.Data, o.Data, quote(o.Topic), quote(w.token), o.Data)
 	return c.Write(ctx, websocket.MessageText, []byte(frame))
+}
+
+func (w *writer) again(ctx context.Context, c *websocket.Conn, o history.Ack) error {
+	w.mu.Lock()
+	w.repeated++
+	w.mu.Unlock()
+	return w.send(ctx, c, o)
 }
 
 // receive reads an answer. A node that says nothing for long is left.
@@ -320,9 +328,10 @@ func (l *workload) finish(t *testing.T, address string) {
 	l.reading.Wait()
 	var acks []history.Ack
 	var readers []history.Reader
-	resumes := 0
+	resumes, repeated := 0, 0
 	for _, w := range l.writers {
 		acks = append(acks, w.acks...)
+		repeated += w.repeated
 	}
 	for _, r := range l.readers {
 		readers = append(readers, r.record)
@@ -334,7 +343,7 @@ func (l *workload) finish(t *testing.T, address string) {
 	for _, problem := range history.Check(acks, events, readers) {
 		t.Error(problem)
 	}
-	t.Logf("%d acknowledged, %d stored, %d subscriptions of %d readers", len(acks), len(events), resumes, len(readers))
+	t.Logf("%d acknowledged, %d of them repeated, %d stored, %d subscriptions of %d readers", len(acks), repeated, len(events), resumes, len(readers))
 }
 
 // storedEvents reads a stream straight from NATS, again until it can be read from its first event to its last.
