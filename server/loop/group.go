@@ -58,7 +58,9 @@ func (m *Member) Leave() {
 		g.move(g.left, at)
 		at = g.left
 	}
-	g.move(int32(last), at)
+	if at < int32(last) { // else that place is empty already: all who had the batch have left
+		g.move(int32(last), at)
+	}
 	g.members[last] = nil
 	g.members = g.members[:last]
 	m.group = nil
