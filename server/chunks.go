@@ -56,6 +56,8 @@ type chunk struct {
 	refs  atomic.Int32
 	batch *loop.Batch // nil: no events
 	made  time.Time
+	among *chunks
+	sent  atomic.Bool // some replay has sent it
 
 	count  uint64 // events
 	more   uint64 // that follow it, as far as is known
@@ -87,7 +89,11 @@ func (c *chunk) end() uint64 {
 }
 
 func (c *chunk) release() {
-	if c != nil && c.refs.Add(-1) == 0 && c.batch != nil {
+	if c == nil || c.refs.Add(-1) > 0 {
+		return
+	}
+	c.among.held.Add(-int64(c.bytes()))
+	if c.batch != nil {
 		c.batch.Release()
 	}
 }
@@ -169,10 +175,11 @@ func (x *encoding) finish() *chunk {
 		x.batch = x.batch.Fit()
 	}
 	c := &chunk{
-		batch: x.batch, made: time.Now(), count: x.count, more: x.more, last: x.last, oldest: x.oldest, first: x.first,
+		batch: x.batch, made: time.Now(), among: &x.server.chunks, count: x.count, more: x.more, last: x.last, oldest: x.oldest, first: x.first,
 		final: x.final, upTo: x.upTo, recent: x.recent,
 	}
 	c.refs.Store(1)
+	c.among.held.Add(int64(c.bytes()))
 	return c
 }
 
@@ -183,6 +190,9 @@ type chunks struct {
 	order   []keptChunk                // as they came; guarded by mu
 	bytes   int                        // guarded by mu
 	reading map[chunkKey][]waitingRead // for a read; guarded by mu
+
+	held  atomic.Int64  // bytes of all chunks, kept or on their way to a replay
+	pages atomic.Uint64 // that were read of streams
 }
 
 // waitingRead is a replay that waits for a chunk.
@@ -209,16 +219,31 @@ func (s *Server) aheadBytes() int {
 	return min(pageBytes, aheadBytes/max(1, int(s.replaying.Load())))
 }
 
-// readChunk calls w.done with the chunk behind a position, which it takes over a reference
-// of, at once or from a worker, unless w is gone by then. The stream's leader has said that
-// it is at upTo. With counts, a chunk that was kept from before then will not do, unless it
-// is final: it does not know how many events follow. before is the page before, nil if it
-// is not known.
+// have gives a reference of the chunk behind a position, nil: it is not there. The stream's
+// leader has said that it is at upTo. With counts, a chunk that was kept from before then
+// will not do, unless it is final: it does not know how many events follow.
+func (x *chunks) have(key chunkKey, upTo uint64, counts bool) *chunk {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.find(key, upTo, counts)
+}
+
+// find is have. mu is held.
+func (x *chunks) find(key chunkKey, upTo uint64, counts bool) *chunk {
+	c := x.byKey[key]
+	if c == nil || time.Since(c.made) >= chunkLife || counts && c.isBefore(upTo) {
+		return nil
+	}
+	c.refs.Add(1)
+	return c
+}
+
+// readChunk calls w.done, at once or from a worker, with what have would give, when it is
+// there, unless w is gone by then. before is the page before, nil if it is not known.
 func (s *Server) readChunk(key chunkKey, before *page, upTo uint64, counts bool, w waitingRead) {
 	x := &s.chunks
 	x.mu.Lock()
-	if c := x.byKey[key]; c != nil && time.Since(c.made) < chunkLife && (!counts || !c.isBefore(upTo)) {
-		c.refs.Add(1)
+	if c := x.find(key, upTo, counts); c != nil {
 		x.mu.Unlock()
 		w.done(c, nil)
 		return
@@ -360,6 +385,7 @@ func (s *Server) readStream(key chunkKey, next wire.ReadOn, upTo uint64) ([]*chu
 	default:
 		got, err = key.home.Read(ctx, key.pattern, key.after, firstEvents, firstBytes)
 	}
+	s.chunks.pages.Add(1)
 	if err != nil {
 		return nil, err
 	}

@@ -10,3 +10,6 @@ func (s *Server) AwaitsRoom() bool {
 	defer s.httpRoom.mu.Unlock()
 	return s.httpRoom.come != nil
 }
+
+// ReplayWorkers is how many read streams at a time.
+const ReplayWorkers = replayWorkers

@@ -432,7 +432,10 @@ func (s *memStream) answerAt() {
 func (s *memStream) Recent(after, upTo uint64, pattern string, f func(*wire.StoredEvent) bool) bool {
 	s.mu.Lock()
 	from, position := s.recentFrom(), s.position
-	kept := slices.Clone(s.behind(after))
+	var kept []wire.StoredEvent
+	if after >= from {
+		kept = slices.Clone(s.behind(after))
+	}
 	s.mu.Unlock()
 	if after < from {
 		return false

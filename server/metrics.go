@@ -41,6 +41,11 @@ var (
 	descVerifying     = desc("verify_queue", "Envelopes that wait for a signature to be verified.")
 	descInvalid       = desc("invalid_events_total", "Messages from NATS that were dropped because their subject is no topic or their payload not JSON.")
 	descBatch         = desc("batch_frames", "Events in one write to a topic's subscribers.")
+	descReplaying     = desc("replay_running", "Subscriptions to durable topics that are on their way from their since to the live events.")
+	descReplayed      = desc("replay_events_total", "Stored events sent to subscriptions on that way.")
+	descReplayChunks  = desc("replay_chunks_total", "Chunks of such events that were sent, by source: read from the stream for it, read for another one (shared), or this node's memory.", "source")
+	descReplayPages   = desc("replay_pages_total", "Pages that were read of streams in NATS for such subscriptions.")
+	descReplayHeld    = desc("replay_bytes", "Bytes of stored events that were read and are kept for such subscriptions.")
 	descTurns         = desc("loop_turn_seconds", "Time that a loop's turn takes, which is what others wait for it.")
 	descTurnMax       = desc("loop_turn_max_seconds", "The longest turn since the last scrape.")
 )
@@ -49,6 +54,7 @@ var (
 type answers struct {
 	handshakes *prometheus.CounterVec // refused, by reason
 	tickets    *prometheus.CounterVec // by result
+	replays    prometheus.Histogram   // seconds
 }
 
 func newAnswers() answers {
@@ -58,6 +64,10 @@ func newAnswers() answers {
 	a := answers{
 		handshakes: vec("handshakes_refused_total", "Refused upgrade requests by reason.", "reason"),
 		tickets:    vec("tickets_total", "Requests for a ticket by result: ok, or the code of the error.", "result"),
+		replays: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "notifyd_replay_seconds", Help: "Time from a subscribe with since until its subscription is live.",
+			Buckets: prometheus.ExponentialBuckets(1e-3, 4, 9), // 1 ms to 65 s
+		}),
 	}
 	// A counter that is there from the beginning is one whose first increase is seen.
 	for _, x := range []*refusal{errNotFound, errTooMany, errOrigin, errSubprotocol, errTwo, errQuery, errNone, errDisabled, errCredential, errNotYet, errTryLater} {
@@ -72,10 +82,12 @@ func newAnswers() answers {
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	c.s.answers.handshakes.Describe(ch)
 	c.s.answers.tickets.Describe(ch)
+	c.s.answers.replays.Describe(ch)
 	for _, d := range []*prometheus.Desc{
 		descConnections, descSubscriptions, descTopics, descPending, descAccepted, descAcceptErrors, descHandshakes,
 		descTimeouts, descSlow, descBytes, descFrames, descWrites, descDeliveries, descPublishes, descErrors,
 		descMemo, descVerifying, descInvalid, descBatch, descTurns, descTurnMax,
+		descReplaying, descReplayed, descReplayChunks, descReplayPages, descReplayHeld,
 	} {
 		ch <- d
 	}
@@ -86,6 +98,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.s
 	s.answers.handshakes.Collect(ch)
 	s.answers.tickets.Collect(ch)
+	s.answers.replays.Collect(ch)
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
@@ -123,6 +136,13 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descMemo, sum.memoHits)
 	gauge(descVerifying, float64(s.verify.waiting()))
 	count(descInvalid, invalid)
+	gauge(descReplaying, float64(s.replaying.Load()))
+	count(descReplayed, sum.replayed)
+	count(descReplayChunks, sum.chunks[fromStream], "stream")
+	count(descReplayChunks, sum.chunks[fromOther], "shared")
+	count(descReplayChunks, sum.chunks[fromMemory], "memory")
+	count(descReplayPages, s.chunks.pages.Load())
+	gauge(descReplayHeld, float64(s.chunks.held.Load()))
 	gauge(descTurnMax, time.Duration(st.TurnMax).Seconds())
 	ch <- prometheus.MustNewConstSummary(descTurns, st.Turns, time.Duration(st.TurnNanos).Seconds(), nil)
 
@@ -146,6 +166,10 @@ func (s *Server) sum() counts {
 	for i := range parts {
 		t.memoHits += parts[i].memoHits
 		t.subs += parts[i].subs
+		t.replayed += parts[i].replayed
+		for from := range t.chunks {
+			t.chunks[from] += parts[i].chunks[from]
+		}
 		for code := range t.published {
 			t.published[code] += parts[i].published[code]
 			t.refused[code] += parts[i].refused[code]

@@ -36,6 +36,7 @@ type replay struct {
 	ended  bool
 	gone   atomic.Bool // ended, for others to see
 
+	began time.Time
 	id    []byte // of the subscribe
 	acked bool   // the subscribe has been answered
 	since wire.Since
@@ -77,7 +78,7 @@ func (r *request) beginAt(x *sub, since wire.Since) {
 	}
 	since.Epoch = bytes.Clone(since.Epoch)
 	p := &replay{
-		server: r.Server, sub: x, home: x.topic.home, id: bytes.Clone(r.env.ID), since: since,
+		server: r.Server, sub: x, home: x.topic.home, began: time.Now(), id: bytes.Clone(r.env.ID), since: since,
 		bound: x.token.History(), floor: floorOf(x.token, r.now()),
 		lastOfEach: since.Kind == wire.SinceLast && x.topic.wild,
 	}
@@ -208,6 +209,10 @@ func (p *replay) step() {
 	if p.lastOfEach && p.at < p.head {
 		key.upTo = p.head
 	}
+	if c := p.server.chunks.have(key, p.head, !p.acked); c != nil {
+		p.have(c, nil)
+		return
+	}
 	p.server.readChunk(key, nil, p.head, !p.acked, waitingRead{&p.gone, func(c *chunk, err error) {
 		p.loop().Post(func() { p.have(c, err) })
 	}})
@@ -237,6 +242,11 @@ func (p *replay) have(c *chunk, err error) {
 		return
 	}
 	p.empty = 0
+	if p.sub.Conn.Pending() > 0 { // another replay of the connection has filled the socket
+		c.release()
+		p.pause()
+		return
+	}
 	if c.oldest < p.floor { // the token in hand reads less than the one of the subscribe
 		c.release()
 		p.end(wire.HistoryUnavailable, "the new token does not read so far back")
@@ -264,6 +274,16 @@ func (p *replay) send(c *chunk) {
 	if c.batch != nil {
 		c.batch.Retain(1)
 		p.sub.Send(c.batch)
+		counts := &stateOf(p.loop()).counts
+		counts.replayed += c.count
+		switch {
+		case c.recent:
+			counts.chunks[fromMemory]++
+		case c.sent.Swap(true):
+			counts.chunks[fromOther]++
+		default:
+			counts.chunks[fromStream]++
+		}
 	}
 	p.at = c.end()
 	c.release()
@@ -338,14 +358,20 @@ func (p *replay) joinAt(position uint64, epoch string, ok bool) {
 		return
 	}
 	x := p.sub
+	if x.Conn.Pending() > 0 && (p.since.Kind != wire.SinceNone || p.acked) {
+		p.tail.release()
+		p.tail = nil
+		p.pause()
+		return
+	}
 	from, count := p.at, uint64(0)
 	if p.tail != nil {
 		from, count = p.tail.end(), p.tail.count
 	}
-	var rest encoding
+	rest := p.encoding(from)
+	rest.recent = true
 	whole, reaches := true, true
 	if p.since.Kind != wire.SinceNone || p.acked {
-		rest = p.encoding(from)
 		reaches = p.home.Recent(from, position, x.topic.name, func(e *wire.StoredEvent) bool { return rest.add(e) < joinBytes })
 		if !reaches {
 			rest.drop()
@@ -367,6 +393,9 @@ func (p *replay) joinAt(position uint64, epoch string, ok bool) {
 	case whole:
 		x.Leave()
 		p.server.joinGroup(x)
+		if p.since.Kind != wire.SinceNone {
+			p.server.answers.replays.Observe(time.Since(p.began).Seconds())
+		}
 		p.over() // not before: events are on their way to the group already
 	case reaches:
 		p.schedule() // there is more than may be sent in one turn

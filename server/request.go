@@ -54,7 +54,17 @@ type counts struct {
 	refused   [wire.NumCodes]uint64 // errors sent, by code
 	memoHits  uint64
 	subs      int64
+	replayed  uint64          // events sent by replays
+	chunks    [sources]uint64 // chunks that replays have sent, by where they came from
 }
+
+// Where a chunk came from.
+const (
+	fromStream = iota
+	fromOther  // replay, which had it read
+	fromMemory
+	sources
+)
 
 // stateOf returns what the server keeps of a connection's loop.
 func stateOf(l *loop.Loop) *loopState { return l.Data.(*loopState) }
