@@ -217,7 +217,8 @@ func expressBackend(t *testing.T, d *document) {
 
 // backendsReadme runs the code for a page in a page, whose tokens come from the shop of docs/backends/express.md.
 func backendsReadme(t *testing.T, d *document) {
-	dist := webDist(t)
+	needScripts(t)
+	needProgram(t, "npm")
 	shown := d.next(t, "json").text
 	var want userClaims
 	if err := json.Unmarshal([]byte(shown), &want); err != nil {
@@ -231,12 +232,17 @@ func backendsReadme(t *testing.T, d *document) {
 	b := express(t, page)
 	shop := &url.URL{Scheme: "http", Host: b.place}
 	files.Handle("POST /token", httputil.NewSingleHostReverseProxy(shop))
-	files.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(dist))))
-	code := d.next(t, "js", "127.0.0.1:8080", b.node.address()).text
+	project := t.TempDir()
+	if err := os.Rename(cleanCopy(t), filepath.Join(project, "notifyd")); err != nil {
+		t.Fatal(err)
+	}
+	openTerminal(t, "project", project).do(t, d.next(t, "sh").commands()...)
+	files.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(filepath.Join(project, "node_modules/@notifyd/client/dist")))))
+	names, code := d.next(t, "html").text, d.next(t, "js", "127.0.0.1:8080", b.node.address()).text
 	files.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
-		_, _ = fmt.Fprintf(w, `<!doctype html><title>page</title><script type="importmap">{"imports":{"@notifyd/client":"/client/index.js"}}</script><p id="log"></p>
-			<script>console.log = (...values) => document.getElementById('log').append(JSON.stringify(values))</script><script type="module">%s</script>`, code) // the browser asks again
+		_, _ = fmt.Fprintf(w, `<!doctype html><title>page</title>%s<p id="log"></p>
+			<script>console.log = (...values) => document.getElementById('log').append(JSON.stringify(values))</script><script type="module">%s</script>`, names, code) // the browser asks again
 	})
 	chrome := browser{startScript(t, "page.mjs", chromium(t))}
 	number := 0
