@@ -162,6 +162,8 @@ type webTask struct {
 	Strategy string `json:"strategy"`
 	Control  string `json:"control"`
 	Count    int    `json:"count,omitempty"`
+	// Transport is auto where it is empty: a WebSocket.
+	Transport string `json:"transport,omitempty"`
 }
 
 // stepsInNode does the steps in Node.
@@ -206,8 +208,9 @@ func stepsInChromium(t *testing.T, dist string, task webTask) {
 	b := browser{startScript(t, "page.mjs", chromium(t))}
 	answer := b.do(t, site.URL, "task", map[string]any{
 		"source": `const { Client, RefusedError } = await import('/client/index.js')
+			const { sse } = await import('/client/sse.js')
 			const steps = await import('/steps.mjs')
-			return steps[task.steps]({ Client, RefusedError, ...task })`,
+			return steps[task.steps]({ Client, RefusedError, sse, ...task })`,
 		"task": task,
 	})
 	var o outcomeOf
@@ -233,6 +236,16 @@ func TestWebClientJourney(t *testing.T) {
 			stepsInChromium(t, dist, webTask{Steps: "journey", Strategy: strategy})
 		})
 	}
+	for _, strategy := range []string{"message", "first-message", "ticket"} {
+		t.Run("Node over SSE with "+strategy, func(t *testing.T) {
+			t.Parallel()
+			stepsInNode(t, dist, webTask{Steps: "journey", Strategy: strategy, Transport: "sse"})
+		})
+	}
+	t.Run("Chromium over SSE", func(t *testing.T) {
+		t.Parallel()
+		stepsInChromium(t, dist, webTask{Steps: "journey", Strategy: "message", Transport: "sse"})
+	})
 }
 
 // The JavaScript client lives through restarts of the server while its tokens are refreshed: E2E_ROUNDS of them, or 3.
@@ -267,9 +280,9 @@ func TestWebClientReadme(t *testing.T) {
 	files := http.NewServeMux()
 	site := httptest.NewServer(files)
 	t.Cleanup(site.Close)
-	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--origins="+site.URL)
+	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--origins="+site.URL, `--streams=[{name: orders, topics: ["orders.*"], max_bytes: 64MiB, storage: memory, ttl: true}]`)
 	here := []string{"wss://push.example.com/v1/ws", node.url}
-	first, iterator, durable, component := d.next(t, "js", here...).text, d.next(t, "js", here...).text, d.next(t, "js", here...).text, d.next(t, "jsx", here...).text
+	first, iterator, durable, blocked, component := d.next(t, "js", here...).text, d.next(t, "js", here...).text, d.next(t, "js", here...).text, d.next(t, "js", here...).text, d.next(t, "jsx", here...).text
 	if d.used != len(d.blocks) {
 		t.Errorf("nothing runs %q", d.blocks[d.used].text)
 	}
@@ -295,14 +308,36 @@ func TestWebClientReadme(t *testing.T) {
 		`+iterator+`
 		clearInterval(again)
 		console.log('the loop has ended')`)
-	compile("durable", durable) // this node has no streams
+	const application = `
+		const getToken = async () => (await fetch('/token')).text()
+		const show = (event) => console.log('shown', event.seq ?? '', event.data ?? event)
+		const showHole = (after, first) => console.log('a hole', after, first)
+		`
+	compile("durable", application+durable+`
+		console.log('stored as', seq, duplicate)
+		while (orders.position?.seq !== seq) await new Promise((resolve) => setTimeout(resolve, 20))
+		console.log('at', orders.position.seq, (await client.publish('orders.7', { paid: true }, { msgId: 'order-7-paid' })).duplicate)`)
+	compile("blocked", `
+		globalThis.WebSocket = class extends EventTarget { // as a proxy that does not know them
+			constructor() {
+				super()
+				setTimeout(() => {
+					const closed = Object.assign(new Event('close'), { code: 1006, reason: '' })
+					this.onclose(closed)
+					this.dispatchEvent(closed)
+				}, 1)
+			}
+			close() {}
+		}
+		`+application+blocked+`
+		await client.publish('rooms.42', { text: 'over HTTP' })`)
 	compile("room", `import { createRoot } from 'react-dom/client'
 		`+component+`
 		const getToken = async () => (await fetch('/token')).text()
 		createRoot(document.getElementById('root')).render(
 			<Room url="`+node.url+`" user="ann" room="42" getToken={getToken} onMessage={({ data }) => console.log('a message', data)} />)`)
 
-	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]}}`)
+	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["rooms.*","orders.*"],"subscribe":["rooms.*","orders.*"]}}`)
 	files.HandleFunc("/token", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(token)) })
 	files.HandleFunc("/page/{name}/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -332,6 +367,9 @@ func TestWebClientReadme(t *testing.T) {
 		})
 	}
 	shows("/page/events/", `rooms.42 {"text":"hello"}`, `rooms.7 {"text":"bye","last":true}`, "the loop has ended")
+
+	shows("/page/durable/", `shown 1 {"paid":true}`, "stored as 1", "at 1 true")
+	shows("/page/blocked/", "now over sse: connection closed: 1006", `shown  {"text":"over HTTP"}`)
 
 	p := dialCoder(t, "publisher", node.url)
 	eventually(t, "the component shows an event", func() bool {

@@ -6,4 +6,5 @@ import * as steps from './steps.mjs'
 const [dist, task] = process.argv.slice(2)
 const { steps: which, ...rest } = JSON.parse(task)
 const { Client, RefusedError } = await import(pathToFileURL(`${dist}/index.js`))
-process.stdout.write(JSON.stringify(await steps[which]({ Client, RefusedError, WebSocket, ...rest })) + '\n')
+const { sse } = await import(pathToFileURL(`${dist}/sse.js`))
+process.stdout.write(JSON.stringify(await steps[which]({ Client, RefusedError, WebSocket, sse, ...rest })) + '\n')

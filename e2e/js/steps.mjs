@@ -1,6 +1,6 @@
 // What a person does with the client of web/client in the journey of web_test.go; the same in Node and in a page. It
 // returns what went wrong, as a list of sentences, and some counts.
-export async function journey({ Client, RefusedError, WebSocket, url, strategy, control }) {
+export async function journey({ Client, RefusedError, WebSocket, sse, transport, url, strategy, control }) {
   const wrong = []
   const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
   const order = async (path) => {
@@ -14,6 +14,8 @@ export async function journey({ Client, RefusedError, WebSocket, url, strategy, 
   const client = new Client(url, {
     strategy,
     WebSocket,
+    sse,
+    transport,
     backoff: { min: 50, max: 1000 },
     // As an application's own: a token is used again until half of its life is over.
     token: async () => {
@@ -42,11 +44,12 @@ export async function journey({ Client, RefusedError, WebSocket, url, strategy, 
     const forged = (await order('/token')).slice(0, -8) + 'AAAAAAAA'
     const end = await new Promise((resolve) => {
       new Client(url, {
-        strategy, WebSocket, backoff: { min: 10, max: 20 }, token: () => forged,
+        strategy, WebSocket, sse, transport, backoff: { min: 10, max: transport === 'sse' ? 1000 : 20 }, token: () => forged,
         onState: (state, error) => state === 'closed' && resolve(error),
-      })
+      }).subscribe('j.*', () => {}, () => {})
     })
-    if (!(end instanceof RefusedError) || end.code !== 'token_invalid') wrong.push(`a forged token: ${end}`)
+    // A connection of requests has no handshake: the first request for events is refused, and that closes it.
+    if (transport === 'sse' ? end.code !== 4401 : !(end instanceof RefusedError) || end.code !== 'token_invalid') wrong.push(`a forged token: ${end}`)
   }
 
   // In the order of the calls, without waiting for answers between them.
@@ -89,7 +92,7 @@ export async function journey({ Client, RefusedError, WebSocket, url, strategy, 
 // A client that lives through restarts of the server, one each round, while its tokens are refreshed. What was published
 // and acked between them arrives once and in order. Events that are published during a restart may be lost, since their topics
 // are not durable, but none comes twice or late. It returns the same as journey.
-export async function rounds({ Client, WebSocket, url, strategy, control, count }) {
+export async function rounds({ Client, WebSocket, sse, transport, url, strategy, control, count }) {
   const wrong = []
   const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
   const order = async (path) => (await fetch(control + path)).text()
@@ -99,6 +102,8 @@ export async function rounds({ Client, WebSocket, url, strategy, control, count 
   const client = new Client(url, {
     strategy,
     WebSocket,
+    sse,
+    transport,
     backoff: { min: 50, max: 500 },
     token: async () => {
       if (!kept || Date.now() > kept.until) {

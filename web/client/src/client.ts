@@ -2,13 +2,13 @@ import { pause, refreshDelay, sleep } from './backoff.js'
 import type { Backoff } from './backoff.js'
 import { Bell } from './bell.js'
 import { Connection, refusal } from './connection.js'
-import type { Message, Socket } from './connection.js'
+import type { Message } from './connection.js'
 import { credential } from './credential.js'
 import type { Credential } from './credential.js'
 import type { Position, SubscribeOptions } from './durable.js'
 import { ClosedError, RefusedError, Refusals } from './errors.js'
 import { EventQueue } from './events.js'
-import type { Options, State, TokenRequest } from './options.js'
+import type { Options, SocketClass, State, TokenRequest } from './options.js'
 import { overlapLag } from './overlap.js'
 import { Subscription } from './subscription.js'
 import type { Event, Handler, Host } from './subscription.js'
@@ -54,7 +54,7 @@ export interface Subscribed {
  */
 export class Client {
   #url: string
-  #Socket: new (url: string, protocols: string[]) => Socket
+  #Socket: SocketClass
   #options: Options
   #backoff: Backoff
   #timeout: number
@@ -72,9 +72,9 @@ export class Client {
   constructor(url: string, options: Options) {
     this.#url = new URL(url).href.replace(/^http/, 'ws')
     this.#options = options
-    const Socket = options.WebSocket ?? globalThis.WebSocket
-    if (!Socket) throw new TypeError('pass a WebSocket')
-    this.#Socket = Socket as new (url: string, protocols: string[]) => Socket
+    const { WebSocket = globalThis.WebSocket as SocketClass | undefined, sse } = options
+    this.#Socket = (sse ? sse(options, WebSocket) : WebSocket)!
+    if (!this.#Socket) throw new TypeError('no WebSocket')
     this.#backoff = { min: 250, max: 30_000, ...options.backoff }
     this.#timeout = options.timeout ?? 10_000
     this.#host = {
@@ -102,7 +102,7 @@ export class Client {
    */
   async publish(topic: string, data: unknown, options: PublishOptions = {}): Promise<Stored> {
     const text = JSON.stringify(data)
-    if (text === undefined) throw new TypeError('data is not JSON')
+    if (text === undefined) throw new TypeError('not JSON')
     const ask = () => this.#token({ action: 'publish', topic, data: text })
     const [before, token] = [this.#publishing, ask()]
     const sent = Promise.allSettled([before, token]).then(() => this.#send(topic, token, text, options))
@@ -182,11 +182,12 @@ export class Client {
 
   /** Ends the client for good. */
   close(): void {
-    this.#end(new ClosedError(1000, 'client closed'))
+    this.#end(new ClosedError(1000, 'closed'))
   }
 
   get #strategy() {
-    return this.#options.strategy ?? 'message'
+    const { strategy = 'message' } = this.#options
+    return this.#Socket.http && strategy === 'ticket' ? 'subprotocol' : strategy
   }
 
   // One connection after the other, until one ends for good.

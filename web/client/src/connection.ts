@@ -185,7 +185,7 @@ export class Connection {
     try {
       message = JSON.parse(data as string)
     } catch {
-      return this.close(new Error('not a notifyd server'))
+      return this.close(new Error('not notifyd'))
     }
     const call = this.#calls.get(message.id!)
     if (call) {

@@ -1,6 +1,7 @@
 import type { Backoff } from './backoff.js'
 import type { Socket } from './connection.js'
 import type { DurableTopics } from './durable.js'
+import type { ServerSentEvents } from './sse.js'
 
 /** What a token is wanted for. */
 export interface TokenRequest {
@@ -27,6 +28,15 @@ export type Strategy = 'message' | 'first-message' | 'subprotocol' | 'ticket'
 /** Where a client stands. `closed` is the last. */
 export type State = 'connecting' | 'connected' | 'waiting' | 'closed'
 
+export type Transport = 'websocket' | 'sse'
+
+/** A WebSocket, or what looks like one. */
+export interface SocketClass {
+  new (url: string, protocols: string[]): Socket
+  /** Whether it sends requests with the token in a header. */
+  readonly http?: boolean
+}
+
 export interface Options {
   token: TokenProvider
   strategy?: Strategy
@@ -42,6 +52,12 @@ export interface Options {
   buffer?: number
   /** That of `@notifyd/client/durable`: subscriptions to durable topics go on from their position. */
   durable?: DurableTopics
+  /** That of `@notifyd/client/sse`: where a WebSocket cannot be opened, events come as Server-Sent Events. */
+  sse?: ServerSentEvents
+  /** What sse chooses from. Default `auto`: a WebSocket, as long as one can be opened. */
+  transport?: 'auto' | Transport
+  /** With sse: called when the client takes another transport, with what became of the one before. */
+  onTransport?: (transport: Transport, cause: Error) => void
   /** The class of sockets. Default: the global WebSocket; Node 20 has none, pass that of npm `ws`. */
-  WebSocket?: new (url: string, protocols: string[]) => Socket
+  WebSocket?: SocketClass
 }

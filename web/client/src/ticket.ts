@@ -15,12 +15,17 @@ export async function askTicket(url: string, token: string, timeout: number, sig
     const response = await fetch(place, { method: 'POST', headers: { Authorization: `Bearer ${token}` }, signal: over.signal })
     const body = await response.json().catch(() => undefined)
     if (response.ok && body?.ticket) return body.ticket
-    const message = body?.message ?? `status ${response.status}`
-    throw new RefusedError(body?.code ?? codeOf(response.status), message, undefined, readRetryAfter(response))
+    throw refusal(response, body)
   } finally {
     clearTimeout(timer)
     stop()
   }
+}
+
+/** The error that an answer stands for. */
+export function refusal(response: Response, body?: { code?: string; message?: string }): RefusedError {
+  const message = body?.message ?? `status ${response.status}`
+  return new RefusedError(body?.code ?? codeOf(response.status), message, undefined, readRetryAfter(response))
 }
 
 /** The code of an answer that has none, such as a proxy's. */

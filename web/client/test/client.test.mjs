@@ -459,7 +459,7 @@ test('a URL that is none, and a platform without WebSocket, are errors at once',
   const { WebSocket: native } = globalThis
   delete globalThis.WebSocket
   try {
-    assert.throws(() => new Client('ws://127.0.0.1/v1/ws', { token: () => '' }), /pass a WebSocket/)
+    assert.throws(() => new Client('ws://127.0.0.1/v1/ws', { token: () => '' }), /no WebSocket/)
   } finally {
     if (native) globalThis.WebSocket = native
   }

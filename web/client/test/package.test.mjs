@@ -24,6 +24,7 @@ test('the package has what its sources make, and no more', limit, () => {
 const consumer = `
 import { Client, ClosedError, RefusedError, type Event, type Options, type State } from '@notifyd/client'
 import { durable, OrderError, type Gap, type Position } from '@notifyd/client/durable'
+import { sse } from '@notifyd/client/sse'
 import { useClient, useLatest, useSubscription } from '@notifyd/client/react'
 
 interface Message { text: string }
@@ -51,6 +52,8 @@ export function useRoom(room: string): string | undefined {
   const error: Error | undefined = useSubscription<Message>(client, room, ({ data }) => console.log(data.text))
   return error?.message ?? useLatest<Message>(client, room)?.data.text
 }
+const anywhere = new Client('wss://push.example.com/v1/ws', { token: () => '', sse, transport: 'auto', onTransport: (transport, cause) => console.log(transport === 'sse', cause.message) })
+anywhere.close()
 // @ts-expect-error a client needs a token function
 new Client('wss://push.example.com/v1/ws', {})
 // @ts-expect-error there is no such strategy
