@@ -123,7 +123,7 @@ var (
 // The secrets that the comments make are those that the manifests use, and no others.
 func TestKubernetesSecrets(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"kubernetes.yaml", "kubernetes-nats.yaml"} {
+	for _, file := range []string{"kubernetes/all-in-one.yaml", "kubernetes/cluster.yaml"} {
 		text, err := os.ReadFile("../deploy/" + file)
 		if err != nil {
 			t.Fatal(err)

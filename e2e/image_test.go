@@ -232,7 +232,7 @@ func TestDeployments(t *testing.T) {
 	im := unpack(t)
 	im.mount(t)
 	pods := 0
-	for _, name := range []string{"kubernetes.yaml", "kubernetes-nats.yaml", "compose.yaml"} {
+	for _, name := range []string{"kubernetes/all-in-one.yaml", "kubernetes/cluster.yaml", "compose.yaml"} {
 		f, err := os.Open("../deploy/" + name)
 		if err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,12 +27,16 @@ import (
 // manifest is one file of Kubernetes objects.
 type manifest struct {
 	workload  string // its kind
+	name      string
+	replicas  *int32
 	pods      metav1.ObjectMeta
 	pod       corev1.PodSpec
 	selector  *metav1.LabelSelector
 	claims    []corev1.PersistentVolumeClaim
 	services  []corev1.Service
 	disrupted []policyv1.PodDisruptionBudget
+	metrics   []string // that autoscalers look at; check fills it
+	scaled    []autoscalingv2.HorizontalPodAutoscaler
 }
 
 // decode reads a file as the API server does with strict field validation: unknown and repeated members are errors, and so
@@ -64,13 +69,15 @@ func (m *manifest) add(doc []byte) error {
 		if err := strict(doc, &o); err != nil {
 			return err
 		}
-		m.workload, m.pods, m.pod, m.selector, m.claims = kind.Kind, o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, o.Spec.Selector, o.Spec.VolumeClaimTemplates
+		m.workload, m.name, m.replicas = kind.Kind, o.Name, o.Spec.Replicas
+		m.pods, m.pod, m.selector, m.claims = o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, o.Spec.Selector, o.Spec.VolumeClaimTemplates
 	case "apps/v1 Deployment":
 		var o appsv1.Deployment
 		if err := strict(doc, &o); err != nil {
 			return err
 		}
-		m.workload, m.pods, m.pod, m.selector = kind.Kind, o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, o.Spec.Selector
+		m.workload, m.name, m.replicas = kind.Kind, o.Name, o.Spec.Replicas
+		m.pods, m.pod, m.selector = o.Spec.Template.ObjectMeta, o.Spec.Template.Spec, o.Spec.Selector
 	case "v1 Service":
 		var o corev1.Service
 		if err := strict(doc, &o); err != nil {
@@ -83,6 +90,12 @@ func (m *manifest) add(doc []byte) error {
 			return err
 		}
 		m.disrupted = append(m.disrupted, o)
+	case "autoscaling/v2 HorizontalPodAutoscaler":
+		var o autoscalingv2.HorizontalPodAutoscaler
+		if err := strict(doc, &o); err != nil {
+			return err
+		}
+		m.scaled = append(m.scaled, o)
 	default:
 		return fmt.Errorf("%s %s: not a kind that is known here", kind.APIVersion, kind.Kind)
 	}
@@ -128,12 +141,36 @@ func (m *manifest) check() error {
 	for _, d := range m.disrupted {
 		selects("the budget", d.Spec.Selector)
 	}
-	for name, probe := range map[string]*corev1.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
-		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != name {
-			wrong("no probe asks %s", name)
-			continue
+	for _, s := range m.scaled {
+		if to := s.Spec.ScaleTargetRef; to.Kind != m.workload || to.Name != m.name || m.replicas != nil {
+			wrong("the autoscaler scales %s %s, or the workload sets replicas too", to.Kind, to.Name)
 		}
-		port(name, probe.HTTPGet.Port)
+		if s.Spec.MinReplicas == nil || *s.Spec.MinReplicas < 2 || s.Spec.MaxReplicas <= *s.Spec.MinReplicas {
+			wrong("the autoscaler goes below two nodes, or never above")
+		}
+		for _, metric := range s.Spec.Metrics {
+			if metric.Pods == nil || metric.Pods.Target.AverageValue == nil {
+				wrong("the autoscaler does not count by pod")
+				continue
+			}
+			m.metrics = append(m.metrics, metric.Pods.Metric.Name)
+		}
+	}
+	if len(m.scaled) == 0 && m.replicas == nil {
+		wrong("how many nodes?")
+	}
+	probe := func(what, path string, p *corev1.Probe) {
+		if p == nil || p.HTTPGet == nil || p.HTTPGet.Path != path {
+			wrong("the %s probe does not ask %s", what, path)
+			return
+		}
+		port(what, p.HTTPGet.Port)
+	}
+	probe("startup", "/healthz", c.StartupProbe)
+	probe("liveness", "/healthz", c.LivenessProbe)
+	probe("readiness", "/readyz", c.ReadinessProbe)
+	if scrape := m.pods.Annotations["prometheus.io/port"]; !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return fmt.Sprint(p.ContainerPort) == scrape && p.Name == "admin" }) {
+		wrong("Prometheus is told the port %s", scrape)
 	}
 	var volumes []string
 	for _, v := range m.pod.Volumes {
@@ -143,6 +180,9 @@ func (m *manifest) check() error {
 		volumes = append(volumes, v.Name)
 	}
 	for _, v := range c.VolumeMounts {
+		if v.SubPath != "" {
+			wrong("with subPath a new %s does not arrive", v.Name)
+		}
 		if !slices.Contains(volumes, v.Name) {
 			wrong("no volume %s", v.Name)
 		}
@@ -174,7 +214,7 @@ func stopTime(env []corev1.EnvVar) (time.Duration, error) {
 	return delay + window + 30*time.Second, err
 }
 
-var manifests = []string{"../kubernetes.yaml", "../kubernetes-nats.yaml"}
+var manifests = []string{"../kubernetes/all-in-one.yaml", "../kubernetes/cluster.yaml"}
 
 func TestKubernetes(t *testing.T) {
 	for _, name := range manifests {
@@ -199,7 +239,7 @@ func TestKubernetesMistakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range []struct{ old, new string }{
+		mistakes := []struct{ old, new string }{
 			{"readOnlyRootFilesystem: true", "readonlyRootFilesystem: true"},
 			{"readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"},
 			{"allowPrivilegeEscalation: false", `allowPrivilegeEscalation: "no"`},
@@ -216,9 +256,27 @@ func TestKubernetesMistakes(t *testing.T) {
 			{"path: /readyz", "path: /ready"},
 			{"periodSeconds: 2", "periodSecond: 2"},
 			{"name: keys, mountPath", "name: key, mountPath"},
-			{"replicas: ", "replicas: some # "},
 			{"  ports:\n", "  port:\n"},
-		} {
+			{"startupProbe:", "startProbe:"},
+			{"readOnly: true}", "readOnly: true, subPath: keys.json}"},
+			{`io/port: "9090"`, `io/port: "8080"`},
+		}
+		if strings.HasSuffix(name, "cluster.yaml") {
+			mistakes = append(mistakes, []struct{ old, new string }{
+				{"spec:\n  strategy:", "spec:\n  replicas: 2\n  strategy:"},
+				{"minReplicas: 2", "minReplicas: 1"},
+				{"maxReplicas: 10", "maxReplicas: ten"},
+				{"kind: Deployment, name: notifyd", "kind: StatefulSet, name: notifyd"},
+				{"type: Pods\n      pods:", "type: Pods\n      pod:"},
+				{`averageValue: "50k"`, `averageValue: "50 thousand"`},
+				{"{type: AverageValue, averageValue", "{type: AverageValue, averageUtilization: 50} # "},
+				{"topologyKey:", "topologykey:"},
+				{"maxUnavailable: 1\n", "maxUnavailable: 1\n  maxUnavailible: 1\n"},
+			}...)
+		} else {
+			mistakes = append(mistakes, struct{ old, new string }{"replicas: ", "replicas: some # "}, struct{ old, new string }{"  replicas: 1\n", ""})
+		}
+		for _, c := range mistakes {
 			broken := strings.ReplaceAll(string(text), c.old, c.new)
 			if broken == string(text) {
 				t.Errorf("%s has no %q", name, c.old)
@@ -232,5 +290,47 @@ func TestKubernetesMistakes(t *testing.T) {
 				t.Errorf("%s with %q passes", name, c.new)
 			}
 		}
+	}
+}
+
+// The adapter gives the autoscaler the metric that it looks at, and a node has it.
+func TestAutoscalerMetric(t *testing.T) {
+	text, err := os.ReadFile("../kubernetes/cluster.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := decode(text)
+	if err == nil {
+		err = m.check()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values struct {
+		Rules struct {
+			Custom []struct {
+				SeriesQuery, MetricsQuery string
+				Resources                 struct {
+					Overrides map[string]struct{ Resource string }
+				}
+			}
+		}
+	}
+	readYAML(t, "../kubernetes/prometheus-adapter.yaml", &values)
+	all := served(t)
+	var given []string
+	for _, rule := range values.Rules.Custom {
+		series, _, _ := strings.Cut(rule.SeriesQuery, "{")
+		given = append(given, series)
+		query := strings.NewReplacer("<<.Series>>", series, "<<.LabelMatchers>>", `job="notifyd"`, "<<.GroupBy>>", "instance").Replace(rule.MetricsQuery)
+		if err := examine(query, all); err != nil {
+			t.Error(err)
+		}
+		if rule.Resources.Overrides["pod"].Resource != "pod" || rule.Resources.Overrides["namespace"].Resource != "namespace" {
+			t.Errorf("%+v", rule.Resources)
+		}
+	}
+	if len(given) == 0 || !slices.Equal(m.metrics, given) {
+		t.Errorf("the autoscaler looks at %q, the adapter has %q", m.metrics, given)
 	}
 }
