@@ -8,7 +8,7 @@ MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 GOALS ?=
 
-.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model kill mutate e2e
+.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model kill mutate e2e console
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -60,7 +60,11 @@ kill: ## kill, stop and cut off servers under durable topics, 20 rounds each, an
 mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see which the tests notice; hours
 	$(GO) run ./tools/mutate --n $(MUTANTS) --min 95 $(PACKAGES)
 
+console: ## build the page of the console, which is committed
+	cd web/console && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
 e2e: ## only the end-to-end tests, and none may be left out
 	cd e2e/js && npm ci --ignore-scripts --no-audit --no-fund
 	cd web/client && npm ci --ignore-scripts --no-audit --no-fund
+	cd web/console && npm ci --ignore-scripts --no-audit --no-fund
 	NOTIFYD_E2E=required $(GO) test -race -count=1 ./e2e

@@ -207,6 +207,16 @@ func (v *Verifier) VerifyFrom(token []byte, from netip.Addr) (*Token, wire.Code)
 	return t, code
 }
 
+// Explain is Verify for a person who wants to know why a token is refused; nil says that it is valid. A refusal is neither
+// counted nor reported.
+func (v *Verifier) Explain(token []byte) *Refusal {
+	a := attempt{token: token}
+	if _, code := v.verify(&a, netip.Addr{}); code != wire.OK {
+		return v.refusal(a)
+	}
+	return nil
+}
+
 // verify notes in the attempt what it finds out, and the reason where it refuses.
 func (v *Verifier) verify(a *attempt, from netip.Addr) (*Token, wire.Code) {
 	token := a.token

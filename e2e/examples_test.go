@@ -47,6 +47,7 @@ var examples = map[string]func(*testing.T, *document){
 
 // testedElsewhere are documents whose examples another file tests, which names the document.
 var testedElsewhere = map[string]string{
+	"docs/console.md":            "console_test.go",
 	"docs/identity-providers.md": "../authz/identity_providers_test.go",
 	"docs/monitoring.md":         "../deploy/validate/monitoring_test.go",
 	"docs/proxies.md":            "proxies_test.go",

@@ -23,6 +23,8 @@ type admin struct {
 	draining atomic.Bool
 	listener net.Listener // nil: off
 	server   http.Server
+	console  http.Handler // nil: off
+	calls    http.Handler // what its page asks of the protocol
 }
 
 // listenAdmin takes the port, if address names one, and does not serve yet.
@@ -72,6 +74,11 @@ func (a *admin) handler(health func(context.Context) error, ready func() readine
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{Registry: a.metrics}))
 	mux.HandleFunc("GET /streams", streams)
+	if a.console != nil {
+		mux.Handle("/console", a.console)
+		mux.Handle("/console/", a.console)
+		mux.Handle("/v1/", a.calls)
+	}
 	if withPprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

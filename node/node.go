@@ -53,6 +53,11 @@ type Options struct {
 	// it private. Empty: none.
 	AdminListen string
 	Pprof       bool
+	// Console has the listener for operators serve /console, and pass on what its page asks of /v1.
+	Console bool
+	// Mint signs tokens for the console, which is on the listener for clients then: for trying things out, with a key that
+	// nothing else trusts. Nil: no.
+	Mint func(authz.Claims) (string, error)
 	// DrainDelay is how long Close goes on as ever, with a /readyz that says no, before it sends clients away: a load
 	// balancer that has not seen that yet sends new ones here.
 	DrainDelay time.Duration
@@ -99,6 +104,7 @@ type Node struct {
 	Bus      *bus.Bus
 	Verifier *authz.Verifier
 
+	id               string
 	log              *zap.Logger
 	revocationMaxAge time.Duration
 	drainDelay       time.Duration
@@ -121,6 +127,7 @@ type Node struct {
 func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error) {
 	id := strings.ToLower(rand.Text()[:8])
 	n := &Node{
+		id:               id,
 		log:              log.With(zap.String("node", id)),
 		revocationMaxAge: o.Auth.RevocationMaxAge,
 		drainDelay:       o.DrainDelay,
@@ -143,6 +150,10 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	if o.Server.Loop.Connections, lowered = boundConnections(asked); lowered {
 		n.log.Warn("the process has too few descriptors for limits.connections, taking fewer; raise ulimit -n or LimitNOFILE",
 			zap.Int("limits.connections", asked), zap.Int("taken", o.Server.Loop.Connections))
+	}
+	page := &consolePage{node: n, options: &o}
+	if o.Mint != nil {
+		o.Server.Console = page.handler(true)
 	}
 	if n.Server, err = server.New(o.Server, n.Verifier, n.log); err != nil {
 		return nil, &StartError{"Server", err}
@@ -180,6 +191,9 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	n.background.Go(func() { recheck.run(life, n.Server.Recheck) })
 	n.admin.metrics.MustRegister(n.Server.Collector(), verifying, tokenCollector{n.Verifier}, natsCollector{n.Bus}, streamCollector{n.Bus},
 		readyGauge(n.ready), limitGauge(o.Server.Loop.Connections), buildInfo(o.Version, o.Revision), n.revocations.calls, recheck.took, storeCollector{n.store, n.revocations})
+	if o.Console {
+		n.admin.console, n.admin.calls = page.handler(false), page.calls()
+	}
 	n.admin.serve(n.Server.Health, n.ready, serveStreams(n.Bus), o.Pprof)
 	n.log.Info("listening", zap.Stringer("addr", n.listener.Addr()), zap.String("admin", n.AdminAddr()),
 		zap.String("version", o.Version), zap.String("revision", o.Revision), zap.String("go", runtime.Version()))
@@ -231,6 +245,21 @@ func (n *Node) abort() {
 
 // Addr is where clients connect.
 func (n *Node) Addr() net.Addr { return n.listener.Addr() }
+
+// Reachable is where this machine reaches the listener for clients.
+func (n *Node) Reachable() string { return reachable(n.Addr()) }
+
+// reachable is the address to dial: a listener on every interface is reached on this machine's own.
+func reachable(addr net.Addr) string {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
 
 // AdminAddr is where operators ask; empty when that is off.
 func (n *Node) AdminAddr() string { return n.admin.addr() }

@@ -44,6 +44,16 @@ var strategies = map[string]Strategy{
 	"subprotocol": StrategySubprotocol, "ticket": StrategyTicket, "query": StrategyQuery,
 }
 
+// Names lists them in the order of docs/protocol.md.
+func (s Strategy) Names() (names []string) {
+	for _, name := range []string{"message", "first-message", "header", "subprotocol", "ticket", "query"} {
+		if s&strategies[name] != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // DefaultStrategies are all but StrategyQuery.
 const DefaultStrategies = StrategyMessage | StrategyFirstMessage | StrategyHeader | StrategySubprotocol | StrategyTicket
 

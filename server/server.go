@@ -107,6 +107,8 @@ type Options struct {
 	ProxyHeader string
 	// PathPrefix stands before the paths of docs/protocol.md: "" or such as "/push".
 	PathPrefix string
+	// Console answers what comes to /console and below. Nil: nothing is there.
+	Console http.Handler
 	// AdaptProcessors lets the server set how many processors Go has, for the whole
 	// program (package governor).
 	AdaptProcessors bool

@@ -27,17 +27,22 @@ type config struct {
 
 	Streams streamList `help:"Streams, which keep the events of some topics: a list in the file; as a flag or variable the same list as YAML or JSON." placeholder:"LIST"`
 
-	Admin  adminConfig  `embed:"" prefix:"admin."`
-	Auth   authConfig   `embed:"" prefix:"auth."`
-	NATS   natsConfig   `embed:"" prefix:"nats."`
-	Limits limitsConfig `embed:"" prefix:"limits."`
-	Events eventsConfig `embed:"" prefix:"events."`
-	Log    logConfig    `embed:"" prefix:"log."`
+	Admin   adminConfig   `embed:"" prefix:"admin."`
+	Console consoleConfig `embed:"" prefix:"console."`
+	Auth    authConfig    `embed:"" prefix:"auth."`
+	NATS    natsConfig    `embed:"" prefix:"nats."`
+	Limits  limitsConfig  `embed:"" prefix:"limits."`
+	Events  eventsConfig  `embed:"" prefix:"events."`
+	Log     logConfig     `embed:"" prefix:"log."`
 }
 
 type adminConfig struct {
 	Listen string `help:"Address for /healthz, /readyz and /metrics. Empty: off. Keep it private." default:"127.0.0.1:9090"`
 	Pprof  bool   `help:"Serve /debug/pprof on the admin address." default:"false"`
+}
+
+type consoleConfig struct {
+	Enabled bool `help:"Serve the console at /console of the admin address, with what its page asks of /v1. With --dev it is at /console of listen." default:"false"`
 }
 
 type authConfig struct {

@@ -59,6 +59,9 @@ func (c *config) check(dev bool) []string {
 	} else if c.Admin.Pprof {
 		f.add("admin.pprof", true, "has nowhere to be served; set admin.listen, or leave it out")
 	}
+	if c.Console.Enabled && c.Admin.Listen == "" {
+		f.add("console.enabled", true, "has nowhere to be served; set admin.listen, or leave it out")
+	}
 	c.checkPorts(&f)
 	switch c.ProxyHeader {
 	case "auto", "forwarded", "x-forwarded-for":

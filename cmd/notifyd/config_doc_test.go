@@ -82,7 +82,7 @@ streams:
 
 // sections are the headings of the table, in the order of the struct.
 var sections = map[string]string{
-	"": "The server", "admin": "Admin listener", "auth": "Tokens", "nats": "NATS", "limits": "Limits", "events": "Events", "log": "Log",
+	"": "The server", "admin": "Admin listener", "console": "Console", "auth": "Tokens", "nats": "NATS", "limits": "Limits", "events": "Events", "log": "Log",
 }
 
 func TestConfigurationDocIsCurrent(t *testing.T) {

@@ -24,6 +24,7 @@ func (c *config) nodeOptions() (node.Options, error) {
 		Listen:      c.Listen,
 		AdminListen: c.Admin.Listen,
 		Pprof:       c.Admin.Pprof,
+		Console:     c.Console.Enabled,
 		DrainDelay:  c.DrainDelay,
 		Version:     release,
 		Revision:    commit,

@@ -69,7 +69,7 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 	for _, warning := range slices.Concat(c.privateKeys(), c.temporaryStorage()) {
 		log.Warn(warning)
 	}
-	n, err := c.start(p.ctx, dev, log)
+	n, err := c.start(p.ctx, dev, c.mint(dev), log)
 	if p.ctx.Err() != nil && err != nil {
 		log.Info("stopped during the start")
 		return nil
@@ -78,7 +78,7 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 		return err
 	}
 	if c.Dev {
-		if err := c.greet(p, dev[0], n.Addr()); err != nil {
+		if err := c.greet(p, dev[0], n.Reachable()); err != nil {
 			return errors.Join(err, n.Close())
 		}
 	}
@@ -94,13 +94,13 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 	}
 }
 
-// start starts a node. dev are keys that are in no file.
-func (c *config) start(ctx context.Context, dev []authz.Key, log *zap.Logger) (*node.Node, error) {
+// start starts a node. dev are keys that are in no file, and mint signs tokens for the console with one.
+func (c *config) start(ctx context.Context, dev []authz.Key, mint func(authz.Claims) (string, error), log *zap.Logger) (*node.Node, error) {
 	o, err := c.nodeOptions()
 	if err != nil {
 		return nil, usageError{err}
 	}
-	o.Auth.Trusted = dev
+	o.Auth.Trusted, o.Mint = dev, mint
 	n, err := node.Start(ctx, o, log)
 	return n, c.startError(err)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"regexp"
 	"time"
@@ -15,7 +14,7 @@ import (
 const devTTL = 24 * time.Hour
 
 // greet prints what --dev promises: two lines to paste. The tokens go to standard output, and never to the log.
-func (c *serveCmd) greet(p *process, key authz.Key, addr net.Addr) error {
+func (c *serveCmd) greet(p *process, key authz.Key, addr string) error {
 	publisher, err := c.devToken(key, authz.Claims{Subject: "dev-publisher", Publish: []string{">"}})
 	if err != nil {
 		return err
@@ -24,8 +23,12 @@ func (c *serveCmd) greet(p *process, key authz.Key, addr net.Addr) error {
 	if err != nil {
 		return err
 	}
-	url, program := "ws://"+reachable(addr)+c.PathPrefix+wire.Path, invocation(os.Args[0])
+	url, program := "ws://"+addr+c.PathPrefix+wire.Path, invocation(os.Args[0])
 	_, err = fmt.Fprintf(p.stdout, `notifyd is listening on %s
+
+See it work, in a browser:
+
+  http://%s%s/console/
 
 Subscribe, in a second terminal:
 
@@ -36,30 +39,28 @@ Publish, in a third:
   %s pub --url %s --token %s demo.hello '{"text":"hello"}'
 
 The tokens are good for every topic and for %d hours, as long as this process runs: its key is nowhere else.
-`, url, program, url, subscriber, program, url, publisher, devTTL/time.Hour)
+`, url, addr, c.PathPrefix, program, url, subscriber, program, url, publisher, devTTL/time.Hour)
 	return err
 }
 
+// mint signs tokens for the console with the key of --dev; nil without one, and nothing else in the program is like it.
+func (c *serveCmd) mint(dev []authz.Key) func(authz.Claims) (string, error) {
+	if len(dev) == 0 {
+		return nil
+	}
+	return func(claims authz.Claims) (string, error) { return c.devToken(dev[0], claims) }
+}
+
 func (c *serveCmd) devToken(key authz.Key, claims authz.Claims) (string, error) {
-	now := time.Now()
-	claims.IssuedAt, claims.Expires = now, now.Add(devTTL)
+	if claims.Expires.IsZero() {
+		claims.IssuedAt = time.Now()
+		claims.Expires = claims.IssuedAt.Add(devTTL)
+	}
 	claims.Issuer = c.Auth.Issuer
 	if all := audienceList(c.Auth.Audience); len(all) > 0 {
 		claims.Audience = all[:1]
 	}
 	return authz.Sign(key, claims)
-}
-
-// reachable is the address to dial: a listener on every interface is reached on this machine's own.
-func reachable(addr net.Addr) string {
-	host, port, err := net.SplitHostPort(addr.String())
-	if err != nil {
-		return addr.String()
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // ran matches the path of a program that 'go run' has built: in a temporary folder, or in its cache.

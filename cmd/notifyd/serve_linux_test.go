@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -125,6 +126,10 @@ func TestServeDev(t *testing.T) {
 		}
 		return len(tokens) == 2
 	})
+	page := regexp.MustCompile(`http://\S+/console/`).FindString(r.stdout.String())
+	if status, body := testkit.Get(t, page); status != http.StatusOK || !strings.Contains(body, "<title>notifyd console</title>") {
+		t.Errorf("the console at %q: %d %s", page, status, body)
+	}
 	publisher, subscriber := map[string]string{"NOTIFYD_TOKEN": tokens["pub"]}, map[string]string{"NOTIFYD_TOKEN": tokens["sub"]}
 
 	sub := background(t.Context(), subscriber, "sub", "--url", r.url, "--count", "5", "demo.>", "other")
@@ -392,14 +397,30 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-func TestReachable(t *testing.T) {
-	for listen, want := range map[string]string{"[::]:80": "127.0.0.1:80", "0.0.0.0:80": "127.0.0.1:80", "10.0.0.1:80": "10.0.0.1:80"} {
-		addr, err := net.ResolveTCPAddr("tcp", listen)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := reachable(addr); got != want {
-			t.Errorf("%s: %s, want %s", listen, got, want)
+// The console is where console.enabled puts it, and makes no tokens there; without the key it is nowhere.
+func TestServeConsole(t *testing.T) {
+	t.Parallel()
+	keys, _ := keyFile(t)
+	for _, c := range []struct {
+		args          []string
+		public, admin int
+	}{
+		{nil, http.StatusNotFound, http.StatusNotFound},
+		{[]string{"--console.enabled"}, http.StatusNotFound, http.StatusOK},
+	} {
+		r := serveHere(t, append([]string{"--auth.keys=" + keys}, c.args...)...)
+		for base, want := range map[string]int{"http" + strings.TrimSuffix(strings.TrimPrefix(r.url, "ws"), "/v1/ws"): c.public, r.admin: c.admin} {
+			if status, body := testkit.Get(t, base+"/console/"); status != want {
+				t.Errorf("%q: %s/console/: %d %s", c.args, base, status, body)
+			}
+			resp, err := http.Post(base+"/console/token", "application/json", strings.NewReader(`{"subscribe":[">"],"seconds":60}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("%q: a token from %s: %d", c.args, base, resp.StatusCode)
+			}
 		}
 	}
 }

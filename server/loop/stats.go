@@ -23,11 +23,20 @@ type Stats struct {
 	BatchFrames  uint64 // frames of batches, each batch counting once
 	Turns        uint64
 	TurnNanos    uint64 // time spent in turns; TurnNanos/Turns is the mean lag that a turn adds
-	TurnMax      int64  // the longest turn since the last call of [Engine.Stats], nanoseconds
+	TurnMax      int64  // the longest turn since the last call of the same function, nanoseconds
 	// Batches counts group batches by the number of their frames: index i is
 	// those of 2^i and more frames, up to 2^(i+1)-1.
 	Batches [12]uint64
 }
+
+// reader is one of those that ask for stats: what one reads does not take the longest turn from another.
+type reader uint8
+
+const (
+	scrape reader = iota
+	console
+	readers
+)
 
 // counters is one loop's share; only its goroutine touches it, so that counting
 // costs an increment.
@@ -36,7 +45,8 @@ type counters struct {
 	accepted, upgraded, refused, http, timeouts, acceptErrors, slow        uint64
 	bytesIn, bytesOut, framesIn, framesOut, messages, writes, turns, nanos uint64
 	deliveries, batchFrames                                                uint64
-	turnMax                                                                int64
+	turnMax                                                                int64 // since somebody read it
+	unread                                                                 [readers]int64
 	batches                                                                [12]uint64
 }
 
@@ -56,13 +66,29 @@ func (s *counters) turn(nanos int64) {
 	s.turnMax = max(s.turnMax, nanos)
 }
 
+// longest is the longest turn since r asked last.
+func (s *counters) longest(r reader) int64 {
+	for i := range s.unread {
+		s.unread[i] = max(s.unread[i], s.turnMax)
+	}
+	m := s.unread[r]
+	s.turnMax, s.unread[r] = 0, 0
+	return m
+}
+
 // Stats adds the loops' counters up. It asks each loop and waits for the
 // answers, so it must not be called on a loop's goroutine.
-func (e *Engine) Stats() Stats {
+func (e *Engine) Stats() Stats { return e.stats(scrape) }
+
+// ConsoleStats is Stats for a page that shows figures each second. It leaves the longest turn to the metrics.
+func (e *Engine) ConsoleStats() Stats { return e.stats(console) }
+
+func (e *Engine) stats(r reader) Stats {
 	parts := make([]counters, len(e.loops))
 	e.Do(func(l *Loop) {
+		m := l.stat.longest(r)
 		parts[l.index] = l.stat
-		l.stat.turnMax = 0
+		parts[l.index].turnMax = m
 	})
 	var t Stats
 	for i := range parts {

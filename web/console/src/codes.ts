@@ -1,0 +1,19 @@
+import tables from './codes.json'
+
+/** What a code means, and what to do: docs/protocol.md, section 6. */
+export interface Explanation {
+  meaning: string
+  remedy: string
+}
+
+export const { errors, closes, checks } = tables
+
+const known = new Map<string, Explanation>([...errors, ...closes].map((row) => [String(row.code), row]))
+
+/** Browsers tell a page so of every handshake that was refused, and of a connection that broke. */
+known.set('1006', {
+  meaning: 'The connection was lost, or the server refused the handshake. A browser does not tell a page which.',
+  remedy: 'Is the server there? If the strategy presents a token, inspect it. If the page is from elsewhere, its origin has to be in origins.',
+})
+
+export const explain = (code: string | number): Explanation | undefined => known.get(String(code))
