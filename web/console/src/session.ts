@@ -151,12 +151,14 @@ export class Session {
 
   #take(token: Token): void {
     const waited = this.#waiting.length > 0
+    // What uses a token that expires asks for the next one in time.
+    const asks = waited || this.ending === 'expiring'
     const differs = token.text !== this.token?.text
     this.token = token
     this.why = undefined
     this.#keep()
     for (const resolve of this.#waiting.splice(0)) resolve(token.text)
-    if (waited) this.say('The new token is in use.')
+    if (asks) this.say('The new token is in use.')
     else if (differs && this.state !== 'off') this.connect()
     this.changed()
   }
@@ -330,6 +332,11 @@ export class Session {
   /** Whether something waits for another token than the one that is there. */
   get needsToken(): boolean {
     return this.#waiting.length > 0
+  }
+
+  /** What is wrong with the token on this connection, as the server has said. */
+  get ending(): 'expiring' | 'refused' | undefined {
+    return this.token && this.#spent.get(this.token.text)
   }
 
   // A token that the server has called expiring, or has refused, is not presented again: what wants one waits for another.

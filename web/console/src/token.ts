@@ -32,6 +32,25 @@ export function readToken(pasted: string): Token {
   }
 }
 
+const day = 86_400
+
+/** What is worth a second look, though a server may accept it; and what none accepts. */
+export function warnings({ claims, exp }: Token): string[] {
+  if (!claims) return []
+  const all: string[] = []
+  const number = (name: string) => (typeof claims[name] === 'number' ? claims[name] : undefined)
+  const [iat, nbf, now] = [number('iat'), number('nbf'), Date.now() / 1000]
+  if (exp === undefined) all.push('exp is missing or no number: every server refuses the token.')
+  else if (exp > 1e11) all.push('exp looks like milliseconds; it is in seconds.')
+  else if (exp - (iat ?? now) > 7 * day) all.push(`It lasts ${span(exp - (iat ?? now))}. Whoever finds it has as long; a client can fetch a new one each hour.`)
+  if (iat === undefined) all.push('Without iat, revoking all tokens of a subject ends this one whenever it was issued.')
+  else if (iat > now + 5) all.push(`iat is ${span(iat - now)} ahead: the clock of the issuer, or of this machine, is wrong.`)
+  if (nbf !== undefined && nbf > now + 5) all.push(`It is not valid before ${span(nbf - now)} from now.`)
+  if (!claims['notify'] && !claims['authorization_details']) all.push('There is no notify and no authorization_details: it grants nothing.')
+  if (claims['sub'] === undefined && claims['jti'] === undefined) all.push('Without sub and jti it cannot be revoked.')
+  return all
+}
+
 /** A time to come or past, such as "4 min 12 s". */
 export function span(seconds: number): string {
   const s = Math.abs(Math.trunc(seconds))

@@ -58,6 +58,12 @@ function TokenBox({ session }: { session: Session }) {
         </div>
       </form>
       {session.about?.mint && <Mint session={session} />}
+      {(session.needsToken || session.ending) && (
+        <p class="note warn" role="alert">
+          Another token is needed: paste{session.about?.mint && ' or mint'} one.{' '}
+          {session.ending === 'expiring' ? 'Until this one has expired, events go on, and none is lost.' : 'Until then nothing is delivered.'}
+        </p>
+      )}
       {token && (
         <div class="holds">
           <div class="spread">
@@ -66,11 +72,6 @@ function TokenBox({ session }: { session: Session }) {
             </span>
             <Countdown token={token} />
           </div>
-          {session.needsToken && (
-            <p class="note warn" role="alert">
-              Something waits for another token: paste or mint one. Until it has expired, events go on.
-            </p>
-          )}
           {session.why && (
             <p class="note bad">
               Refused at the check <code>{session.why.checks.find((c) => c.result === 'failed')?.name}</code>: {session.why.checks.find((c) => c.result === 'failed')?.detail}.{' '}

@@ -29,7 +29,7 @@ export function History() {
           <Field label="Topic or pattern">
             <input value={topic} onInput={(e) => setTopic(valueOf(e))} spellcheck={false} autocapitalize="off" required />
           </Field>
-          <Field label="Since" hint="Empty: the oldest. SEQ, EPOCH.SEQ, last:N or a time such as 2026-02-01T10:00:00Z">
+          <Field label="Since">
             <input value={since} onInput={(e) => setSince(valueOf(e))} spellcheck={false} />
           </Field>
           <Field label="Limit">
@@ -37,6 +37,7 @@ export function History() {
           </Field>
           <button class="primary">Read</button>
         </div>
+        <small>Since is SEQ, EPOCH.SEQ, last:N or a time such as 2026-02-01T10:00:00Z; empty: the oldest that there is.</small>
       </form>
       {trouble && <Trouble {...trouble} />}
       {page && (

@@ -3,7 +3,7 @@ import { inspect } from '../api.js'
 import type { Inspection } from '../api.js'
 import { checks } from '../codes.js'
 import { useSession } from '../hooks.js'
-import { readToken } from '../token.js'
+import { readToken, warnings } from '../token.js'
 import { Countdown } from './countdown.js'
 import { Field, Panel, Trouble, submitted, valueOf } from './parts.js'
 
@@ -50,6 +50,11 @@ export function Inspect() {
         {wrong && <p class="note bad">{wrong}</p>}
         {token && (
           <>
+            {warnings(token).map((text) => (
+              <p class="note warn" key={text}>
+                {text}
+              </p>
+            ))}
             <h3>Header</h3>
             <pre tabIndex={0}>{token.header ? JSON.stringify(token.header, null, 2) : 'It cannot be read.'}</pre>
             <h3>Claims</h3>

@@ -23,7 +23,7 @@ export function Trouble({ code, message, brief }: { code: string; message?: stri
       {message && <span> {message}</span>}
       {known && !brief && (
         <p>
-          {known.meaning} <b>{known.remedy}</b>
+          <span class="muted">{known.meaning}</span> {known.remedy}
         </p>
       )}
     </div>

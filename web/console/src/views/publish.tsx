@@ -50,7 +50,7 @@ export function Publish() {
           <button class="primary">Publish</button>
         </div>
       </form>
-      <ul class="rows acks" aria-label="Answers">
+      <ul class="rows acks" aria-label="Answers" tabIndex={session.published.length > 0 ? 0 : undefined}>
         {session.published.map((p, i) => (
           <li key={p.n}>
             <div class="spread">

@@ -1,6 +1,7 @@
 import { useState } from 'preact/hooks'
 import type { Since } from '../../../client/src/index.js'
 import { useSession } from '../hooks.js'
+import type { Session, Subscription } from '../session.js'
 import { Dot, Field, Panel, Trouble, submitted, valueOf } from './parts.js'
 
 function sinceOf(kind: string, value: string): Since | undefined {
@@ -15,6 +16,13 @@ function sinceOf(kind: string, value: string): Since | undefined {
       return { time: new Date(value).toISOString() }
   }
   return undefined
+}
+
+function State({ subscription: { state }, session }: { subscription: Subscription; session: Session }) {
+  if (state === 'refused') return <Dot kind="bad">refused</Dot>
+  if (session.state !== 'connected') return <Dot kind={session.state === 'off' ? 'off' : 'warn'}>{state === 'live' ? 'interrupted' : 'not connected'}</Dot>
+  if (session.needsToken && session.ending !== 'expiring') return <Dot kind="warn">waits for a token</Dot>
+  return state === 'live' ? <Dot kind="good">live</Dot> : <Dot kind="warn">waiting</Dot>
 }
 
 export function Subscribe() {
@@ -73,9 +81,7 @@ export function Subscribe() {
                 <span class="muted">
                   {s.count} events{s.handle?.position ? `, at seq ${s.handle.position.seq}` : ''}
                 </span>
-                <Dot kind={s.state === 'live' && session.state === 'connected' ? 'good' : s.state === 'refused' ? 'bad' : 'warn'}>
-                  {s.state === 'live' && session.state !== 'connected' ? 'interrupted' : s.state}
-                </Dot>
+                <State subscription={s} session={session} />
                 {s.state === 'refused' && <button onClick={() => session.again(s.pattern)}>Again</button>}
                 <button aria-label={`Unsubscribe from ${s.pattern}`} onClick={() => session.unsubscribe(s.pattern)}>
                   ×
