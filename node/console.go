@@ -119,7 +119,14 @@ func (c *consolePage) nodeHandler(public bool) http.HandlerFunc {
 
 // mayMint says whether a request for a token comes from this machine, and from a page that was opened there: whoever else
 // reaches the port must not get one.
-func mayMint(r *http.Request) bool { return isLoopback(r.RemoteAddr) && isLoopback(r.Host) }
+func mayMint(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
+		if len(r.Header.Values(name)) > 0 {
+			return false // a proxy on this machine, which many send with the host of what is behind it
+		}
+	}
+	return isLoopback(r.RemoteAddr) && isLoopback(r.Host)
+}
 
 // maxMinted is how long a token from the console may last.
 const maxMinted = 24 * time.Hour

@@ -173,6 +173,11 @@ func TestConsoleMints(t *testing.T) {
 	if status, text := mint(`{"seconds":5}`, "Host", "10.0.0.1:8080"); status != http.StatusForbidden {
 		t.Errorf("for a page that was opened at the address of a network: %d %s", status, text)
 	}
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"} {
+		if status, text := mint(`{"seconds":5}`, name, "198.51.100.7"); status != http.StatusForbidden {
+			t.Errorf("for somebody behind a proxy on this machine (%s): %d %s", name, status, text)
+		}
+	}
 	if status, text, _ := call(t, "POST", public+"/console/token", `{"seconds":5}`, "Content-Type", "text/plain"); status != http.StatusBadRequest {
 		t.Errorf("what a form could send: %d %s", status, text)
 	}
