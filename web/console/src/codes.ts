@@ -16,4 +16,10 @@ known.set('1006', {
   remedy: 'Is the server there? If the strategy presents a token, inspect it. If the page is from elsewhere, its origin has to be in origins.',
 })
 
+/** The client's own word for a request that nobody answered. */
+known.set('UnansweredError', {
+  meaning: 'No answer came in time, or the connection was lost before: the request may or may not have been done.',
+  remedy: 'Send it again. With a msg_id a durable topic stores an event once, however often it is sent.',
+})
+
 export const explain = (code: string | number): Explanation | undefined => known.get(String(code))

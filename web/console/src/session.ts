@@ -1,4 +1,4 @@
-import { Client, ClosedError, RefusedError } from '../../client/src/index.js'
+import { Client, ClosedError, RefusedError, UnansweredError } from '../../client/src/index.js'
 import type { Event, Gap, Position, Since, State, Strategy, Subscribed, TokenRequest } from '../../client/src/index.js'
 import { durable } from '../../client/src/durable.js'
 import { askNode, callURL, inspect, mint } from './api.js'
@@ -62,8 +62,11 @@ export interface Published {
   message?: string
 }
 
-const codeOf = (error: Error) => (error instanceof RefusedError || error instanceof ClosedError ? String(error.code) : error.name)
+const codeOf = (error: Error) => (error instanceof RefusedError || error instanceof ClosedError ? String(error.code) : error instanceof UnansweredError ? error.name : '')
 const messageOf = (error: Error) => error.message.replace(/^[a-z_]+: /, '')
+
+/** The token that is minted for a person who connects without one. */
+const everything: Wanted = { sub: 'console', publish: ['>'], subscribe: ['>'], seconds: 3600 }
 
 /** Everything that the page knows; views show it, and are told when it has changed. */
 export class Session {
@@ -185,6 +188,12 @@ export class Session {
     }
   }
 
+  /** Connects at a person's wish, with a token: where the node mints them, nobody needs to have one. */
+  async start(): Promise<void> {
+    if (!this.token && this.about?.mint) await this.mint(everything)
+    this.connect()
+  }
+
   connect(): void {
     this.disconnect()
     void this.askAbout()
@@ -198,7 +207,7 @@ export class Session {
       backoff: { min: 250, max: 5000 },
       WebSocket: tapped({ came: (frame, asked) => this.#frame(frame, asked), pinged: (ms) => this.#pinged(ms) }, query) as never,
       onState: (state, error) => this.#stateChanged(state, error),
-      onError: (error) => this.problem(error, 'the background'),
+      onError: (error) => this.problem(error, ''),
     })
     this.state = 'connecting'
     for (const subscription of this.subscriptions) this.#begin(subscription)

@@ -78,10 +78,13 @@ async function accessible(page, name) {
 async function tryOut() {
   const page = await open()
   const events = panel(page, 'Events')
-  await mint(page, 600)
-  await connect(page, 'message')
-  await subscribe(page, 'demo.>', 'now')
+  await shows(panel(page, 'Connection'), 'Connect mints one')
+  await button(page, 'Connect').click() // three buttons to the first event
+  await shows(panel(page, 'Connection'), /connected to/)
+  await button(page, 'Subscribe').click()
   await shows(panel(page, 'Subscriptions'), 'live')
+  await button(page, 'Publish').click()
+  await shows(events, '{"text":"hello"}')
   await publish(page, 'demo.hello', { text: 'by message' })
   await shows(panel(page, 'Publish'), /^ack/)
   await shows(events, '{"text":"by message"}')
@@ -95,7 +98,7 @@ async function tryOut() {
 
   // A filter, a pause, and the keyboard alone.
   await events.getByLabel('Filter').fill('ticket')
-  await shows(events, /^1 of 5 shown/)
+  await shows(events, /^1 of 6 shown/)
   await events.getByLabel('Filter').fill('')
   await button(events, 'Pause').click()
   await publish(page, 'demo.hello', { text: 'while paused' })
@@ -105,6 +108,7 @@ async function tryOut() {
   await shows(events, '{"text":"while paused"}')
   await events.getByRole('listbox').focus()
   await page.keyboard.press('Home')
+  await page.keyboard.press('ArrowDown')
   await page.keyboard.press('ArrowDown')
   await shows(events.getByRole('group'), /by first-message/)
 
@@ -139,6 +143,16 @@ async function tryOut() {
   await shows(panel(page, 'Subscriptions'), 'live')
   await publish(page, 'demo.hello', { text: 'under the next token' })
   await shows(events, '{"text":"under the next token"}')
+
+  // One that is replaced by itself is never missed.
+  await panel(page, 'Connection').getByLabel('Mint the next one by itself').check()
+  await mint(page, 8)
+  const first = await panel(page, 'Connection').getByText(/^expires in [1-8] s$/).innerText()
+  await page.waitForTimeout(10_000)
+  if (await page.getByText(/^expired/).isVisible()) wrong.push(`the token was not replaced, after ${first}`)
+  await publish(page, 'demo.hello', { text: 'under one that came by itself' })
+  await shows(events, '{"text":"under one that came by itself"}')
+  await panel(page, 'Connection').getByLabel('Mint the next one by itself').uncheck()
 
   // A token of a stranger is refused, and the page says at which check.
   await use(page, task.foreign)

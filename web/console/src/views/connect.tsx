@@ -18,7 +18,7 @@ export function Connect() {
   const { about, state } = session
   return (
     <Panel title="Connection" id="connection" aside={<ConnectionState session={session} />}>
-      <form onSubmit={submitted(() => (session.state === 'off' || session.state === 'closed' ? session.connect() : session.disconnect()))}>
+      <form onSubmit={submitted(() => (session.state === 'off' || session.state === 'closed' ? void session.start() : session.disconnect()))}>
         <div class="row">
           <Field label="Strategy">
             <select value={session.strategy} onChange={(e) => ((session.strategy = valueOf(e)), session.changed())} disabled={state !== 'off' && state !== 'closed'}>
@@ -32,6 +32,7 @@ export function Connect() {
           <button class={state === 'off' || state === 'closed' ? 'primary' : ''}>{state === 'off' || state === 'closed' ? 'Connect' : 'Disconnect'}</button>
         </div>
       </form>
+      {!session.token && about?.mint && <p class="empty">Without a token of yours, Connect mints one for everything.</p>}
       {session.cause && state !== 'connected' && <Trouble {...session.cause} />}
       <TokenBox session={session} />
     </Panel>

@@ -19,7 +19,7 @@ export function Trouble({ code, message, brief }: { code: string; message?: stri
   const known = explain(code)
   return (
     <div class="trouble">
-      <code class="bad">{code}</code>
+      {code && <code class="bad">{code}</code>}
       {message && <span> {message}</span>}
       {known && !brief && (
         <p>
