@@ -1,7 +1,7 @@
 'use client'
 import { useEffect, useRef, useState } from 'react'
 import { Client } from './index.js'
-import type { Event, Handler, Options } from './index.js'
+import type { Event, Handler, Options, SubscribeOptions } from './index.js'
 
 /**
  * A client that lives as long as the component; undefined before the first effect, and on a server. It is made anew when
@@ -17,6 +17,7 @@ export function useClient(url: string, options: Options, identity?: unknown): Cl
       token: (request) => latest.current.token(request),
       onState: (state, error) => latest.current.onState?.(state, error),
       onError: (error) => latest.current.onError?.(error),
+      onTransport: (transport, cause) => latest.current.onTransport?.(transport, cause),
     })
     setClient(made)
     return () => {
@@ -29,11 +30,14 @@ export function useClient(url: string, options: Options, identity?: unknown): Cl
 
 /**
  * Calls handler with each event of a topic or pattern while the component is mounted and there is a client. Returns why it
- * ended, if it did.
+ * ended, if it did. The options may be new ones at each rendering: the latest `onGap` is called, and `since` counts when the
+ * subscription begins.
  */
-export function useSubscription<T = any>(client: Client | undefined, pattern: string, handler: Handler<T>): Error | undefined {
+export function useSubscription<T = any>(client: Client | undefined, pattern: string, handler: Handler<T>, options?: SubscribeOptions): Error | undefined {
   const [error, setError] = useState<Error>()
   const latest = useLatestRef(handler)
+  const { since, onGap } = options ?? {}
+  const gap = useLatestRef(onGap)
   useEffect(() => {
     let mounted = true
     setError(undefined)
@@ -41,6 +45,7 @@ export function useSubscription<T = any>(client: Client | undefined, pattern: st
       pattern,
       (event) => latest.current(event),
       (error) => mounted && setError(error),
+      { ...(since && { since }), ...(onGap && { onGap: (one) => gap.current?.(one) }) },
     )
     return () => {
       mounted = false
@@ -50,10 +55,10 @@ export function useSubscription<T = any>(client: Client | undefined, pattern: st
   return error
 }
 
-/** The latest event of a topic or pattern, or undefined while there is none. */
-export function useLatest<T = any>(client: Client | undefined, pattern: string): Event<T> | undefined {
+/** The latest event of a topic or pattern, or undefined while there is none; of a durable topic with `{ since: { last: 1 } }` the one before too. */
+export function useLatest<T = any>(client: Client | undefined, pattern: string, options?: SubscribeOptions): Event<T> | undefined {
   const [latest, setLatest] = useState<{ client: Client | undefined; pattern: string; event: Event<T> }>()
-  useSubscription<T>(client, pattern, (event) => setLatest({ client, pattern, event }))
+  useSubscription<T>(client, pattern, (event) => setLatest({ client, pattern, event }), options)
   return latest?.pattern === pattern && latest.client === client ? latest.event : undefined
 }
 

@@ -15,8 +15,8 @@ function recorder() {
   const subscribed = new Map()
   return {
     subscribed,
-    subscribe(pattern, handler, ended) {
-      const entry = { pattern, handler, ended }
+    subscribe(pattern, handler, ended, options) {
+      const entry = { pattern, handler, ended, options }
       subscribed.set(entry, pattern)
       return { ready: Promise.resolve(), unsubscribe: () => subscribed.delete(entry) }
     },
@@ -52,6 +52,21 @@ test('a component hears the events of its pattern, with its latest handler, whil
   assert.equal(place.textContent, 'refused')
   await act(() => root.unmount())
   assert.equal(client.subscribed.size, 0)
+})
+
+test('since counts when a subscription begins, and the latest onGap is told', async () => {
+  const client = recorder()
+  const told = []
+  const Wall = ({ n }) => String(useLatest(client, 'a', { since: { seq: n }, onGap: ({ after }) => told.push([n, after]) })?.data)
+  const root = createRoot(document.getElementById('root'))
+  await act(() => root.render(createElement(Wall, { n: 1 })))
+  await act(() => root.render(createElement(Wall, { n: 2 })))
+  const [{ options }, ...others] = client.subscribed.keys()
+  assert.deepEqual(others, [])
+  assert.deepEqual(options.since, { seq: 1 })
+  options.onGap({ after: 7 })
+  assert.deepEqual(told, [[2, 7]])
+  await act(() => root.unmount())
 })
 
 test('useLatest gives the latest event of the pattern that it has now', async () => {
