@@ -8,7 +8,7 @@ MUTANTS ?= 150
 PACKAGES ?= ./wire ./authz ./bus ./server ./server/loop
 GOALS ?=
 
-.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model kill mutate e2e console
+.PHONY: help run test lint vulnerabilities bench bench-idle bench-auth bench-peers bench-goals abuse fuzz model kill web-rounds mutate e2e console
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "%-16s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,11 @@ model: ## random runs of a node against a model of what it promises; half an hou
 
 kill: ## kill, stop and cut off servers under durable topics, 20 rounds each, and see that nothing is lost; half an hour
 	$(GO) test -race -count=1 -timeout 3h -v -run 'TestKill|TestStopNATS|TestCutNATS' ./e2e -kill.rounds=20
+
+web-rounds: ## restart servers under the JavaScript client and cut its network, 20 rounds each, in Node and Chromium; a quarter of an hour
+	cd e2e/js && npm ci --ignore-scripts --no-audit --no-fund
+	cd web/client && npm ci --ignore-scripts --no-audit --no-fund
+	E2E_ROUNDS=20 NOTIFYD_E2E=required $(GO) test -count=1 -timeout 1h -v -run 'TestWebClient.*(Rounds|Restarts)' ./e2e
 
 mutate: ## plant MUTANTS mistakes in each of PACKAGES (0: all there are) and see which the tests notice; hours
 	$(GO) run ./tools/mutate --n $(MUTANTS) --min 95 $(PACKAGES)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ func TestEventSourceClients(t *testing.T) {
 	keys := newIssuer(t)
 	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public)
 	token := keys.tokenFor(t, `{"sub":"ann","jti":"falls","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]}}`)
-	s := startScript(t, "events.mjs", "http://"+node.address(), token)
+	s := startScript(t, "events.mjs", "http://"+node.address(), token, "rooms.*")
 	type said struct {
 		Client, Name string
 		End          bool
@@ -55,6 +56,100 @@ func TestEventSourceClients(t *testing.T) {
 			return json.Unmarshal([]byte(line), &x) == nil && x.Client == name && x.End
 		})
 	}
+}
+
+// Clients of others come back after a restart of the server, and go on behind the last event by its id: none is missed,
+// none comes twice.
+func TestEventSourcesResume(t *testing.T) {
+	t.Parallel()
+	needScripts(t)
+	const want = `[0,1,2,3,4,5]`
+	begin := func(t *testing.T, origin string) (c *controller, control, token string) {
+		c, control = startController(t, origin)
+		c.args = append(c.args, everyStrategy) // a page's EventSource has no header, and a ticket is good once
+		c.restart()
+		return c, control, c.keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["d.*"],"subscribe":["d.*"]}}`)
+	}
+	t.Run("Node", func(t *testing.T) {
+		t.Parallel()
+		c, _, token := begin(t, "")
+		s := startScript(t, "events.mjs", "http://"+c.place, token, "d.*")
+		got := func(client string) string {
+			data := []string{}
+			for _, line := range s.says.all() {
+				var x struct {
+					Client, Name string
+					Data         struct{ Data json.RawMessage }
+				}
+				if json.Unmarshal([]byte(line), &x) == nil && x.Client == client && x.Name == "message" {
+					data = append(data, string(x.Data.Data))
+				}
+			}
+			return "[" + strings.Join(data, ",") + "]"
+		}
+		clients := []string{"eventsource", "fetch-event-source"}
+		for _, name := range clients {
+			s.says.await(t, "ack of "+name, 0, func(line string) bool {
+				return strings.Contains(line, `"name":"ack"`) && strings.Contains(line, quote(name))
+			})
+		}
+		n := 0
+		publish := func() {
+			p := dialCoder(t, "publisher", "ws://"+c.place+"/v1/ws")
+			for range 3 {
+				if m := p.publish(t, "d.1", token, fmt.Sprint(n)); m.Type != "ack" {
+					t.Fatalf("%+v", m)
+				}
+				n++
+			}
+		}
+		publish()
+		for _, name := range clients {
+			eventually(t, name+" has the first events", func() bool { return got(name) == "[0,1,2]" })
+		}
+		c.restart()
+		publish()
+		for _, name := range clients {
+			eventually(t, name+" has the events of after the restart", func() bool { return len(got(name)) >= len(want) })
+			if got := got(name); got != want {
+				t.Errorf("%s: %s", name, got)
+			}
+		}
+	})
+	t.Run("Chromium", func(t *testing.T) {
+		t.Parallel()
+		home := website(t)
+		c, control, token := begin(t, home)
+		b := browser{startScript(t, "page.mjs", chromium(t))}
+		o := b.do(t, home, "task", map[string]any{"source": `
+			const { server, control, token } = task, got = []
+			const query = new URLSearchParams({ topic: 'd.*', access_token: token })
+			const events = new EventSource(server + '/v1/events?' + query)
+			events.onmessage = ({ data }) => got.push(JSON.parse(data).data)
+			const until = async (count) => {
+				for (let i = 0; got.length < count && i < 3000; i++) await new Promise((resolve) => setTimeout(resolve, 20))
+			}
+			await new Promise((resolve) => events.addEventListener('ack', resolve))
+			const publish = async (...all) => {
+				for (const data of all) {
+					await fetch(server + '/v1/publish', {
+						method: 'POST',
+						headers: { Authorization: 'Bearer ' + token, 'Content-Type': 'application/json' },
+						body: JSON.stringify({ topic: 'd.1', data }),
+					})
+				}
+			}
+			await publish(0, 1, 2)
+			await until(3)
+			await fetch(control + '/restart')
+			await publish(3, 4, 5)
+			await until(6)
+			events.close()
+			return got`, "task": map[string]string{"server": "http://" + c.place, "control": control, "token": token}})
+		if o.Body != want {
+			t.Errorf("the page has %+v", o)
+		}
+	})
 }
 
 // A page of another origin reads events as the protocol's page shows it, and publishes by HTTP.

@@ -73,12 +73,17 @@ type controller struct {
 	mu    sync.Mutex
 	node  *server
 	place string // host:port
+	// network is the way to it.
+	network *cutter
 }
 
 func startController(t *testing.T, origin string) (c *controller, control string) {
 	t.Helper()
 	c = &controller{t: t, keys: newIssuer(t)}
-	c.args = []string{"--auth.keys=" + c.keys.public, "--drain-window=100ms", "--auth.expiry-notice=2s"}
+	c.args = []string{
+		"--auth.keys=" + c.keys.public, "--drain-window=100ms", "--auth.expiry-notice=2s", "--ping-interval=1s",
+		"--data-dir=" + t.TempDir(), `--streams=[{name: d, topics: ["d.*"], max_bytes: 64MiB}]`,
+	}
 	if origin != "" {
 		c.args = append(c.args, "--origins="+origin)
 	}
@@ -105,7 +110,7 @@ func startController(t *testing.T, origin string) (c *controller, control string
 		}
 	}
 	mux.HandleFunc("/token", allow(func(w http.ResponseWriter, _ *http.Request) {
-		topics := []string{"j.*"}
+		topics := []string{"j.*", "d.*"}
 		token, err := authz.Sign(key, authz.Claims{
 			ID: fmt.Sprint(minted.Add(1)), Subject: "ann", Expires: time.Now().Add(6 * time.Second), Publish: topics, Subscribe: topics,
 		})
@@ -116,6 +121,8 @@ func startController(t *testing.T, origin string) (c *controller, control string
 		_, _ = w.Write([]byte(token))
 	}))
 	mux.HandleFunc("/restart", allow(func(http.ResponseWriter, *http.Request) { c.restart() }))
+	c.network = newCutter(t, c.place)
+	mux.HandleFunc("/cut", allow(func(http.ResponseWriter, *http.Request) { c.network.cut(6 * time.Second) }))
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return c, s.URL
@@ -170,7 +177,7 @@ type webTask struct {
 func stepsInNode(t *testing.T, dist string, task webTask) {
 	t.Helper()
 	c, control := startController(t, "")
-	task.URL, task.Control = "ws://"+c.place+"/v1/ws", control
+	task.URL, task.Control = "ws://"+c.network.address+"/v1/ws", control
 	text, err := json.Marshal(task)
 	if err != nil {
 		t.Fatal(err)
@@ -204,13 +211,14 @@ func stepsInChromium(t *testing.T, dist string, task webTask) {
 	site := httptest.NewServer(files)
 	t.Cleanup(site.Close)
 	c, control := startController(t, site.URL)
-	task.URL, task.Control = "ws://"+c.place+"/v1/ws", control
+	task.URL, task.Control = "ws://"+c.network.address+"/v1/ws", control
 	b := browser{startScript(t, "page.mjs", chromium(t))}
 	answer := b.do(t, site.URL, "task", map[string]any{
 		"source": `const { Client, RefusedError } = await import('/client/index.js')
 			const { sse } = await import('/client/sse.js')
+			const { durable } = await import('/client/durable.js')
 			const steps = await import('/steps.mjs')
-			return steps[task.steps]({ Client, RefusedError, sse, ...task })`,
+			return steps[task.steps]({ Client, RefusedError, sse, durable, ...task })`,
 		"task": task,
 	})
 	var o outcomeOf
@@ -248,16 +256,40 @@ func TestWebClientJourney(t *testing.T) {
 	})
 }
 
-// The JavaScript client lives through restarts of the server while its tokens are refreshed: E2E_ROUNDS of them, or 3.
-func TestWebClientRestarts(t *testing.T) {
-	t.Parallel()
-	count := 3
+// roundsOr is E2E_ROUNDS, or count.
+func roundsOr(t *testing.T, count int) int {
+	t.Helper()
 	if text := os.Getenv("E2E_ROUNDS"); text != "" {
 		var err error
 		if count, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return count
+}
+
+// The JavaScript client loses and doubles no event of durable topics, while the server restarts, the network is cut, and
+// its tokens are refreshed: E2E_ROUNDS times, or twice.
+func TestWebClientDurableRounds(t *testing.T) {
+	t.Parallel()
+	count := roundsOr(t, 2)
+	dist := webDist(t)
+	for _, transport := range []string{"websocket", "sse"} {
+		t.Run("Node over "+transport, func(t *testing.T) {
+			t.Parallel()
+			stepsInNode(t, dist, webTask{Steps: "durableRounds", Strategy: "message", Transport: transport, Count: count})
+		})
+		t.Run("Chromium over "+transport, func(t *testing.T) {
+			t.Parallel()
+			stepsInChromium(t, dist, webTask{Steps: "durableRounds", Strategy: "first-message", Transport: transport, Count: count})
+		})
+	}
+}
+
+// The JavaScript client lives through restarts of the server while its tokens are refreshed: E2E_ROUNDS of them, or 3.
+func TestWebClientRestarts(t *testing.T) {
+	t.Parallel()
+	count := roundsOr(t, 3)
 	dist := webDist(t)
 	for _, strategy := range []string{"message", "ticket"} {
 		t.Run("Node with "+strategy, func(t *testing.T) {

@@ -153,3 +153,77 @@ export async function rounds({ Client, WebSocket, sse, transport, url, strategy,
   client.close()
   return { wrong, acked, minted, states: states.length }
 }
+
+// A client of durable topics that lives through restarts of the server and a network that is cut, one of each a round,
+// while its tokens are refreshed: every event that was stored reaches each of its subscriptions once, in order. It
+// returns the same as journey.
+export async function durableRounds({ Client, durable, WebSocket, sse, transport, url, strategy, control, count }) {
+  const wrong = []
+  const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+  const order = async (path) => (await fetch(control + path)).text()
+  let minted = 0
+  let kept
+  const states = []
+  const client = new Client(url, {
+    strategy,
+    WebSocket,
+    sse,
+    transport,
+    durable,
+    timeout: 4000,
+    backoff: { min: 50, max: 500 },
+    token: async () => {
+      if (!kept || Date.now() > kept.until) {
+        minted++
+        kept = { token: order('/token'), until: Date.now() + 2000 }
+        kept.token.catch(() => (kept = undefined))
+      }
+      return kept.token
+    },
+    onState: (state, error) => states.push(error ? `${state}: ${error.message}` : state),
+    onError: (error) => error.name === 'OrderError' && wrong.push(String(error)),
+  })
+  const got = { 'd.*': [], 'd.1': [] }
+  for (const pattern of Object.keys(got)) {
+    client.subscribe(pattern, (event) => got[pattern].push(event.data), (error) => over || wrong.push(`${pattern} ended: ${error}`), {
+      since: { seq: 0 },
+      onGap: (gap) => wrong.push(`${pattern}: a gap, and nothing was discarded: ${JSON.stringify(gap)}`),
+    })
+  }
+  let over = false
+  let n = 0
+  // Until it is stored: under its name it is stored once.
+  const publish = async () => {
+    const data = n++
+    for (let i = 0; i < 1000; i++) {
+      try {
+        return await client.publish(`d.${data % 3}`, data, { msgId: `event-${data}` })
+      } catch (error) {
+        if (error.name === 'RefusedError' && !error.heals) return wrong.push(`publish ${data}: ${error}`)
+        await sleep(50)
+      }
+    }
+    wrong.push(`${data} is never stored; states ${states.slice(-9)}`)
+  }
+  for (let round = 0; round < count; round++) {
+    for (const trouble of ['/restart', '/cut']) {
+      for (let i = 0; i < 20; i++) await publish()
+      let done = false
+      const happens = order(trouble).then(() => (done = true))
+      while (!done) await publish().then(() => sleep(20))
+      await happens
+    }
+  }
+  for (let i = 0; i < 20; i++) await publish()
+  for (const [pattern, had] of Object.entries(got)) {
+    const want = Array.from({ length: n }, (_, i) => i).filter((i) => pattern === 'd.*' || i % 3 === 1)
+    for (let i = 0; had.length < want.length && i < 3000; i++) await sleep(20)
+    const odd = want.findIndex((one, i) => had[i] !== one)
+    if (odd >= 0 || had.length !== want.length) wrong.push(`${pattern}: ${want.length} stored, ${had.length} came; from ${odd} on ${had.slice(Math.max(0, odd - 3), odd + 5)}; states ${states.slice(-9)}`)
+  }
+  const back = states.filter((state) => state === 'connected').length
+  if (back < count) wrong.push(`${count} restarts, but connected ${back} times: ${states}`)
+  over = true
+  client.close()
+  return { wrong, acked: n, minted, states: states.length }
+}
