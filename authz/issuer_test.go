@@ -35,7 +35,17 @@ func writeKey(t testing.TB, file string, key Key) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, b, 0o600); err != nil {
+	replaceFile(t, file, b)
+}
+
+// replaceFile writes a file at once, as one does with keys: nobody reads half of it.
+func replaceFile(t testing.TB, file string, text []byte) {
+	t.Helper()
+	err := os.WriteFile(file+".new", text, 0o600)
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

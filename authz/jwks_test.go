@@ -550,9 +550,7 @@ func TestRun(t *testing.T) {
 	// One file broken for a while, told once; the other changes nevertheless.
 	count := failures.Load()
 	fell = hold(nextA)
-	if err := os.WriteFile(fileA, []byte(`{"kty":`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replaceFile(t, fileA, []byte(`{"kty":`))
 	eventually(t, "the broken file to be told", func() bool { return failures.Load() > count })
 	fellB := hold(inB)
 	writeKey(t, fileB, keyNamed(t, "HS256", "b2"))
