@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -150,6 +151,7 @@ func TestComposeCluster(t *testing.T) {
 		l.goesOn(t, 50)
 	}
 	c.observed(t)
+	c.drawn(t)
 	l.finish(t, "notifyd:secret@"+c.at["nats-2:4222"])
 }
 
@@ -162,18 +164,55 @@ func (c *composed) observe(t *testing.T, prometheus string) {
 		"--storage.tsdb.path="+filepath.Join(c.dir, "prometheus"), "--log.level=warn"))
 }
 
+// ask asks Prometheus for JSON.
+func (c *composed) ask(path string, into any) bool {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + c.at["prometheus:9090"] + path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return json.NewDecoder(resp.Body).Decode(into) == nil
+}
+
+// drawn waits until each panel of the dashboard has something to show; those of faults ("> 0") may be empty.
+func (c *composed) drawn(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/grafana/notifyd.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Panels []struct {
+			Type, Title string
+			Targets     []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &board); err != nil {
+		t.Fatal(err)
+	}
+	variables := strings.NewReplacer("$__rate_interval", "1m", "$instance", ".*", "$job", "notifyd")
+	for _, p := range board.Panels {
+		eventually(t, "the panel "+p.Title+" shows something", func() bool {
+			shown := p.Type == "row"
+			for _, target := range p.Targets {
+				var a struct {
+					Status string
+					Data   struct{ Result []any }
+				}
+				if !c.ask("/api/v1/query?query="+url.QueryEscape(variables.Replace(target.Expr)), &a) || a.Status != "success" {
+					return false
+				}
+				shown = shown || len(a.Data.Result) > 0 || strings.HasSuffix(target.Expr, ") > 0")
+			}
+			return shown
+		})
+	}
+}
+
 // observed waits until Prometheus has seen both nodes ready, and has read the alerts.
 func (c *composed) observed(t *testing.T) {
 	t.Helper()
-	ask := func(path string, into any) bool {
-		client := http.Client{Timeout: 5 * time.Second}
-		resp, err := client.Get("http://" + c.at["prometheus:9090"] + path)
-		if err != nil {
-			return false
-		}
-		defer func() { _ = resp.Body.Close() }()
-		return json.NewDecoder(resp.Body).Decode(into) == nil
-	}
 	eventually(t, "Prometheus sees both nodes", func() bool {
 		var a struct {
 			Data struct {
@@ -183,7 +222,7 @@ func (c *composed) observed(t *testing.T) {
 				}
 			}
 		}
-		return ask("/api/v1/query?query=notifyd_ready==1", &a) && len(a.Data.Result) == 2 && a.Data.Result[0].Metric["job"] == "notifyd"
+		return c.ask("/api/v1/query?query=notifyd_ready==1", &a) && len(a.Data.Result) == 2 && a.Data.Result[0].Metric["job"] == "notifyd"
 	})
 	var rules struct {
 		Data struct {
@@ -194,7 +233,7 @@ func (c *composed) observed(t *testing.T) {
 	}
 	eventually(t, "Prometheus has evaluated the alerts", func() bool {
 		n := 0
-		ok := ask("/api/v1/rules", &rules)
+		ok := c.ask("/api/v1/rules", &rules)
 		for _, g := range rules.Data.Groups {
 			for _, r := range g.Rules {
 				ok = ok && r.Health == "ok"
