@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -91,8 +93,9 @@ func (s *Stream) askForHeads() {
 
 func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 	var a struct {
-		Error   *apiError `json:"error"`
-		Created time.Time `json:"created"`
+		Error   *apiError              `json:"error"`
+		Created time.Time              `json:"created"`
+		Config  jetstream.StreamConfig `json:"config"`
 		State   struct {
 			Messages uint64    `json:"messages"`
 			Bytes    uint64    `json:"bytes"`
@@ -106,6 +109,9 @@ func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 	}
 	if a.Error != nil {
 		return nil, s.apiError(a.Error)
+	}
+	if s.made.Load() && s.declared.Load() {
+		s.heed(&a.Config)
 	}
 	info := &streamInfo{Bytes: a.State.Bytes, Events: a.State.Messages, Created: a.Created, LastTime: a.State.LastTime.UnixNano()}
 	info.Epoch = epochOf(a.Created)

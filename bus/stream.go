@@ -25,9 +25,11 @@ type Stream struct {
 	want   jetstream.StreamConfig
 
 	// made says that JetStream has the stream, as it is to be, since this node looked; problem, if not nil, why not.
-	made    atomic.Bool
-	again   atomic.Bool // look again: the connection is new
-	problem atomic.Pointer[error]
+	made     atomic.Bool
+	declared atomic.Bool            // it has been, at some time since the start
+	again    atomic.Bool            // look again: the connection is new
+	differs  atomic.Pointer[string] // what heed has said last
+	problem  atomic.Pointer[error]
 
 	republished string // prefix of the subjects under which what was stored is passed on
 	follower    *follower
@@ -205,7 +207,9 @@ func (s *Stream) make(ctx context.Context) error {
 		s.problem.Store(nil)
 		_, _ = s.info(ctx) // for the statistics, which ask nobody
 	}
-	s.made.Store(err == nil)
+	if s.made.Store(err == nil); err == nil {
+		s.declared.Store(true)
+	}
 	return err
 }
 
@@ -232,13 +236,30 @@ func (s *Stream) makeNow(ctx context.Context) error {
 	if err := s.compare(&has); err != nil {
 		return err
 	}
-	if s.same(&has) {
+	differs := s.differences(&has)
+	if s.declared.Load() {
+		s.heed(&has) // another node's change is not undone: the last start counts
+		return nil
+	}
+	if len(differs) == 0 {
 		return nil
 	}
 	if _, err = js.UpdateStream(ctx, s.want); err == nil {
-		s.bus.log.Info("changed a stream", zap.String("stream", s.Name()), zap.Strings("topics", s.opts.Topics))
+		s.bus.log.Warn("changed a stream, which was declared otherwise: all nodes need the same configuration of streams",
+			zap.String("stream", s.Name()), zap.Strings("differences", differs))
 	}
 	return s.explain(err)
+}
+
+// heed says in the log when the stream that is there is not as this node has declared it, each time that it changes.
+func (s *Stream) heed(has *jetstream.StreamConfig) {
+	differs := s.differences(has)
+	text := strings.Join(differs, "; ")
+	if before := s.differs.Swap(&text); text == "" || before != nil && *before == text {
+		return
+	}
+	s.bus.log.Warn("a stream has been changed by a node with another configuration, or by hand; it is left as it is",
+		zap.String("stream", s.Name()), zap.Strings("differences", differs))
 }
 
 // compare says what of the stream that is there cannot be changed to what was declared.
@@ -257,13 +278,40 @@ func (s *Stream) compare(has *jetstream.StreamConfig) error {
 	return nil
 }
 
-// same says whether the stream that is there is as it was declared.
-func (s *Stream) same(has *jetstream.StreamConfig) bool {
+// differences says in what the stream that is there is not as it was declared, with both values.
+func (s *Stream) differences(has *jetstream.StreamConfig) (list []string) {
 	w := &s.want
-	return slices.Equal(has.Subjects, w.Subjects) && has.MaxAge == w.MaxAge && has.MaxMsgsPerSubject == w.MaxMsgsPerSubject &&
-		has.MaxBytes == w.MaxBytes && has.Replicas == w.Replicas && has.Duplicates == w.Duplicates &&
-		has.AllowDirect == w.AllowDirect && has.AllowMsgTTL == w.AllowMsgTTL &&
-		has.RePublish != nil && *has.RePublish == *w.RePublish
+	add := func(member string, there, here any) {
+		if a, b := fmt.Sprint(there), fmt.Sprint(here); a != b {
+			list = append(list, fmt.Sprintf("%s is %s, and %s here", member, a, b))
+		}
+	}
+	topics := func(subjects []string) (topics []string) {
+		for _, subject := range subjects {
+			topics = append(topics, strings.TrimPrefix(subject, s.bus.subject))
+		}
+		return topics
+	}
+	bound := func(n int64) any {
+		if n <= 0 {
+			return "not set"
+		}
+		return n
+	}
+	add("topics", topics(has.Subjects), topics(w.Subjects))
+	add("max_age", has.MaxAge, w.MaxAge)
+	add("max_per_topic", bound(has.MaxMsgsPerSubject), bound(w.MaxMsgsPerSubject))
+	add("max_bytes", bound(has.MaxBytes), bound(w.MaxBytes))
+	add("replicas", has.Replicas, w.Replicas)
+	add("duplicate_window", has.Duplicates, w.Duplicates)
+	add("ttl", has.AllowMsgTTL, w.AllowMsgTTL)
+	add("JetStream's allow_direct", has.AllowDirect, w.AllowDirect)
+	there := "not set"
+	if has.RePublish != nil {
+		there = fmt.Sprint(*has.RePublish)
+	}
+	add("JetStream's republish", there, *w.RePublish)
+	return list
 }
 
 // Codes of JetStream's errors (errors.json of nats-server).

@@ -11,17 +11,38 @@ import (
 )
 
 // CheckStreams says what keeps a bus from having the streams of o in the NATS of conn: an [OptionError] for what the
-// operator has to change, joined with those of other streams. It changes nothing there.
-func CheckStreams(ctx context.Context, conn *nats.Conn, o Options) error {
+// operator has to change, joined with those of other streams. changes are what a start would change of streams that are
+// there. It changes nothing there.
+func CheckStreams(ctx context.Context, conn *nats.Conn, o Options) (changes []string, err error) {
 	if err := o.Check(); err != nil {
-		return err
+		return nil, err
 	}
 	o.setDefaults()
 	b := &Bus{conn: conn, subject: o.Prefix + ".ev."}
 	for i, so := range o.Streams {
 		b.streams = append(b.streams, newStream(b, i, so, o.Prefix))
 	}
-	return b.examineStreams(ctx)
+	if err := b.examineStreams(ctx); err != nil || len(b.streams) == 0 {
+		return nil, err
+	}
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range b.streams {
+		there, err := js.Stream(ctx, s.want.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		has := there.CachedInfo().Config
+		for _, d := range s.differences(&has) {
+			changes = append(changes, s.Name()+": "+d)
+		}
+	}
+	return changes, nil
 }
 
 // examineStreams compares all streams with what NATS has, before any of them is changed.

@@ -1,8 +1,11 @@
 package bus_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -220,7 +223,10 @@ func TestNothingIsChangedBeforeAllStreamsAreExamined(t *testing.T) {
 		{Name: "news", Topics: []string{"fine", "news.>"}, MaxPerTopic: 1},
 	}}
 	for name, try := range map[string]func() error{
-		"check": func() error { return bus.CheckStreams(t.Context(), before.Conn(), o) },
+		"check": func() error {
+			_, err := bus.CheckStreams(t.Context(), before.Conn(), o)
+			return err
+		},
 		"start": func() error {
 			_, err := bus.Open(t.Context(), o, bustest.NewRecorder(), zap.NewNop())
 			return err
@@ -239,14 +245,62 @@ func TestNothingIsChangedBeforeAllStreamsAreExamined(t *testing.T) {
 		t.Errorf("it was made: %v", err)
 	}
 	o.Streams = o.Streams[:2]
-	if err := bus.CheckStreams(t.Context(), before.Conn(), o); err != nil {
-		t.Errorf("nothing is wrong with it: %v", err)
+	changes, err := bus.CheckStreams(t.Context(), before.Conn(), o)
+	if err != nil || !slices.Equal(changes, []string{"orders: max_age is 1h0m0s, and 2h0m0s here"}) {
+		t.Errorf("nothing is wrong with it: %v %v", changes, err)
 	}
 	// Two mistakes are told at once.
 	o.Streams[0].Storage = bus.StorageMemory
 	o.Streams[1].Topics = []string{"news.today"}
-	err := bus.CheckStreams(t.Context(), before.Conn(), o)
+	_, err = bus.CheckStreams(t.Context(), before.Conn(), o)
 	if err == nil || !strings.Contains(err.Error(), "Streams[0].Storage") || !strings.Contains(err.Error(), "Streams[1].Topics") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A node whose configuration of a stream is another one changes it when it starts, and says so; a node that runs says
+// that it was changed, and leaves it, also when it has a new connection.
+func TestStreamsThatNodesDeclareDifferently(t *testing.T) {
+	nats := testkit.StartJetStream(t)
+	begin := func(o bus.StreamOptions) (*bus.Bus, func(message string) []string) {
+		log, seen := testkit.Log()
+		b, err := bus.Open(t.Context(), bus.Options{URL: nats.URL(), Streams: []bus.StreamOptions{o}}, bustest.NewRecorder(), log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			_ = b.Close(ctx)
+		})
+		stream(t, b, "orders")
+		return b, func(message string) (all []string) {
+			for _, entry := range seen.FilterMessageSnippet(message).All() {
+				all = append(all, fmt.Sprint(entry.Level, " ", entry.ContextMap()["differences"]))
+			}
+			return all
+		}
+	}
+	one, saidByOne := begin(orders())
+	bustest.Subscribe(t, one, 1, "orders.>") // so that it follows the stream
+	_, saidByTwo := begin(streamWith(func(o *bus.StreamOptions) { o.MaxAge, o.MaxPerTopic = 2*time.Hour, 5 }))
+	if got := saidByTwo("changed a stream"); !slices.Equal(got, []string{"warn [max_age is 1h0m0s, and 2h0m0s here max_per_topic is not set, and 5 here]"}) {
+		t.Errorf("%q", got)
+	}
+	want := []string{"warn [max_age is 2h0m0s, and 1h0m0s here max_per_topic is 5, and not set here]"}
+	testkit.Eventually(t, "the first node says it", func() bool { return len(saidByOne("left as it is")) > 0 })
+	nats.Kill(t)
+	nats.Start(t)
+	testkit.Eventually(t, "the connection is lost", func() bool { return len(saidByOne("lost the connection for streams")) > 0 })
+	s := stream(t, one, "orders")
+	bustest.MustStore(t, s, "orders.1", "1")
+	if got := saidByOne("left as it is"); !slices.Equal(got, want) { // once
+		t.Errorf("%q", got)
+	}
+	if c := configOfOrders(t, jetStream(t, one)); c.MaxAge != 2*time.Hour || c.MaxMsgsPerSubject != 5 {
+		t.Errorf("it was changed back: %+v", c)
+	}
+	if _, said := begin(orders()); len(said("changed a stream")) != 1 {
+		t.Error("the last start does not count")
 	}
 }

@@ -11,6 +11,7 @@ import (
 type NATS struct {
 	Name, Version string
 	MaxPayload    int64
+	Changes       []string // of streams that are there, which a start would make
 }
 
 // TryNATS logs in to the external NATS that o names, once, and looks whether it has what a node needs, and
@@ -25,8 +26,9 @@ func TryNATS(ctx context.Context, o Options) (NATS, error) {
 	if err := store.Try(ctx, conn); err != nil {
 		return NATS{}, err
 	}
-	if err := bus.CheckStreams(ctx, conn, o.Bus); err != nil {
+	changes, err := bus.CheckStreams(ctx, conn, o.Bus)
+	if err != nil {
 		return NATS{}, err
 	}
-	return NATS{conn.ConnectedServerName(), conn.ConnectedServerVersion(), conn.MaxPayload()}, nil
+	return NATS{conn.ConnectedServerName(), conn.ConnectedServerVersion(), conn.MaxPayload(), changes}, nil
 }

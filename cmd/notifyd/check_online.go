@@ -80,7 +80,11 @@ func (c *config) tryNATS(ctx context.Context) (string, error) {
 	if n.MaxPayload < int64(c.Limits.MessageBytes) {
 		return "", fmt.Errorf("its max_payload is %d bytes; raise it, or lower limits.message_bytes (%v)", n.MaxPayload, c.Limits.MessageBytes)
 	}
-	return fmt.Sprintf("%s, version %s, with JetStream", n.Name, n.Version), nil
+	what := []string{fmt.Sprintf("%s, version %s, with JetStream", n.Name, n.Version)}
+	for _, change := range n.Changes {
+		what = append(what, "streams: "+change+"; a node that starts with this configuration changes it, for all nodes")
+	}
+	return strings.Join(what, "\n"), nil
 }
 
 // withoutUser is a list of NATS URLs without what may be secret in it.

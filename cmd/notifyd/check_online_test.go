@@ -59,6 +59,7 @@ func TestCheckOnline(t *testing.T) {
 		{"--auth.keys=URL/good --nats.url=" + serve(small) + login, exitFailed, nil, []string{"its max_payload is 1024 bytes; raise it, or lower limits.message_bytes (64KiB)"}},
 		{"--auth.keys=URL/good --nats.url=" + testkit.NATSVersion(t, nats, "2.10.7") + login, exitFailed, nil, []string{"version 2.10.7, and 2.11 is the oldest"}},
 		{`--auth.keys=URL/good --nats.url=` + nats + login + ` --streams=[{"name":"new","topics":["new.>"],"max_age":"1h"}]`, exitOK, []string{"with JetStream"}, nil},
+		{`--auth.keys=URL/good --nats.url=` + nats + login + ` --streams=[{"name":"kept","topics":["kept.>"],"storage":"memory","max_age":"1h"}]`, exitOK, []string{"streams: kept: max_age is 0s, and 1h0m0s here; a node that starts"}, nil},
 		{`--auth.keys=URL/good --nats.url=` + nats + login + ` --streams=[{"name":"kept","topics":["kept.>"],"max_age":"1h"},{"name":"b","topics":["taken.1"],"max_age":"1h"}]`, exitFailed, nil, []string{`streams[0].storage: "file": `, `streams[1].topics: "taken.1": `}},
 		{"--auth.keys=URL/good --loops=-1", exitUsage, nil, []string{"loops: -1"}}, // nothing is tried
 	} {
