@@ -8,12 +8,15 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // TestMain holds the whole set of tests, hostile clients and all, to what it
 // found: when every server has stopped, no goroutine, descriptor or memory of
 // theirs is left.
 func TestMain(m *testing.M) {
+	testkit.Child()
 	if runtime.GOOS != "linux" {
 		os.Exit(m.Run()) // no server runs
 	}

@@ -28,10 +28,15 @@ type NATS struct {
 
 // Main is the TestMain of a package that uses [NATS].
 func Main(m *testing.M) {
+	Child()
+	os.Exit(m.Run())
+}
+
+// Child is for a TestMain that does more: it does not return in a process that is a [NATS].
+func Child() {
 	if port := os.Getenv(natsPort); port != "" {
 		serveNATS(port)
 	}
-	os.Exit(m.Run())
 }
 
 // serveNATS is what the process of a NATS runs. It does not return.
@@ -114,6 +119,9 @@ func (s *NATS) Kill(t testing.TB) {
 
 // Pid is that of the process.
 func (s *NATS) Pid() int { return s.cmd.Process.Pid }
+
+// Store is JetStream's directory.
+func (s *NATS) Store() string { return s.store }
 
 // URL is where clients connect.
 func (s *NATS) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.Port) }
