@@ -31,7 +31,7 @@ func main() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		d.Fail(err)
 	}
 	http.HandleFunc("POST /token", func(w http.ResponseWriter, _ *http.Request) {
 		d.GiveToken(w, user, nil, []string{"users." + user + ".answers.*"})

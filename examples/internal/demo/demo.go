@@ -5,7 +5,6 @@ package demo
 import (
 	"context"
 	"embed"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -35,29 +34,32 @@ var style embed.FS
 type Demo struct {
 	HTTP string // base URL of the server
 	ctx  context.Context
-	stop func()
 	page string
 	site string // host:port
 	key  authz.Key
 	dir  string // temporary: the program, its key file and the JavaScript client
-	gone chan error
+
+	server *os.Process   // nil before it runs
+	gone   chan struct{} // closed when it has ended
+	state  error         // and how
 }
 
 // Start starts "notifyd serve" with these streams, written as YAML, and further arguments. The program ends when that
 // fails.
 func Start(page, streams string, args ...string) *Demo {
 	server := flag.String("notifyd", defaultServer, "address of the server that is started")
+	program := flag.String("program", "", "the program notifyd; empty: it is built")
 	site := flag.String("listen", "127.0.0.1:8081", "address of the page")
 	flag.Parse()
-	d := &Demo{HTTP: "http://" + *server, site: *site, page: strings.ReplaceAll(page, defaultServer, *server), gone: make(chan error, 1)}
-	d.ctx, d.stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if err := d.start(*server, append([]string{"--streams", streams}, args...)); err != nil {
-		d.end(err)
+	d := &Demo{HTTP: "http://" + *server, site: *site, page: strings.ReplaceAll(page, defaultServer, *server), gone: make(chan struct{})}
+	d.ctx, _ = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if err := d.start(*program, *server, append([]string{"--streams", streams}, args...)); err != nil {
+		d.Fail(err)
 	}
 	return d
 }
 
-func (d *Demo) start(server string, args []string) (err error) {
+func (d *Demo) start(program, server string, args []string) (err error) {
 	if d.dir, err = os.MkdirTemp("", "notifyd-example-"); err != nil {
 		return err
 	}
@@ -68,13 +70,16 @@ func (d *Demo) start(server string, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	program, keys := filepath.Join(d.dir, "notifyd"), filepath.Join(d.dir, "keys.json")
+	keys := filepath.Join(d.dir, "keys.json")
 	if err := os.WriteFile(keys, public, 0o600); err != nil {
 		return err
 	}
 	log.Print("building the server and the JavaScript client; the first time takes a minute or two")
-	if err := d.run("go", "build", "-o", program, "./cmd/notifyd"); err != nil {
-		return err
+	if program == "" {
+		program = filepath.Join(d.dir, "notifyd")
+		if err := d.run("go", "build", "-o", program, "./cmd/notifyd"); err != nil {
+			return err
+		}
 	}
 	err = d.run("go", "run", esbuild, "--bundle", "--format=esm", "--splitting", "--log-level=warning",
 		"--outdir="+filepath.Join(d.dir, "client"), "web/client/src/index.ts", "web/client/src/durable.ts")
@@ -83,13 +88,16 @@ func (d *Demo) start(server string, args []string) (err error) {
 	}
 	args = append([]string{"serve", "--auth.keys", keys, "--origins", "http://" + d.site, "--listen", server, "--admin.listen=", "--drain-window=0s"}, args...)
 	log.Print("notifyd ", strings.Join(args, " "))
-	cmd := exec.CommandContext(d.ctx, program, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Stderr = os.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	go func() { d.gone <- cmd.Wait() }()
+	d.server = cmd.Process
+	go func() {
+		d.state = cmd.Wait()
+		close(d.gone)
+	}()
 	return d.await(server)
 }
 
@@ -110,22 +118,30 @@ func (d *Demo) await(server string) error {
 			return conn.Close()
 		}
 		select {
-		case err := <-d.gone:
-			return fmt.Errorf("the server has ended: %w", err)
+		case <-d.gone:
+			return fmt.Errorf("the server has ended: %w", d.state)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// end ends the program. err is nil where a person wanted that.
-func (d *Demo) end(err error) {
-	if d.dir != "" {
-		_ = os.RemoveAll(d.dir) // the system clears it otherwise
+// Fail ends the example, and the server with it.
+func (d *Demo) Fail(err error) {
+	d.clear(0)
+	log.Fatal(err)
+}
+
+// clear ends the server, unless it ends by itself within patience, and removes what was made for it.
+func (d *Demo) clear(patience time.Duration) {
+	if d.server != nil {
+		select {
+		case <-d.gone:
+		case <-time.After(patience):
+			_ = d.server.Signal(os.Interrupt) // fails when it has just ended
+			<-d.gone
+		}
 	}
-	if err != nil && d.ctx.Err() == nil {
-		log.Fatal(err)
-	}
-	os.Exit(0)
+	_ = os.RemoveAll(d.dir) // the system clears it otherwise
 }
 
 // Token makes a token for a subject that may publish to and subscribe to these patterns for five minutes.
@@ -156,16 +172,19 @@ func (d *Demo) Serve() {
 	http.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	listener, err := net.Listen("tcp", d.site)
 	if err != nil {
-		d.stop()
-		log.Fatal(err)
+		d.Fail(err)
 	}
-	go func() { d.gone <- http.Serve(listener, nil) }()
+	failed := make(chan error, 1)
+	go func() { failed <- http.Serve(listener, nil) }()
 	log.Printf("the page is on http://%s/", listener.Addr())
 	select {
-	case err = <-d.gone:
-		err = errors.Join(errors.New("the example has ended"), err)
+	case err = <-failed:
+	case <-d.gone:
+		err = fmt.Errorf("the server has ended: %w", d.state)
 	case <-d.ctx.Done():
-		err = <-d.gone
 	}
-	d.end(err)
+	if d.ctx.Err() == nil {
+		d.Fail(err)
+	}
+	d.clear(5 * time.Second) // Ctrl-C in a terminal has reached the server too; a second signal would end it by force
 }
