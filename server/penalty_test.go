@@ -47,7 +47,7 @@ func TestBadSignaturesOverHTTP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Server{opts: Options{Penalty: time.Second}.withDefaults(), log: zap.NewNop(), auth: auth, store: noStore{}}
+		s := &Server{opts: Options{Penalty: time.Second}.WithDefaults(), log: zap.NewNop(), auth: auth, store: noStore{}}
 		s.penalties.seed = maphash.MakeSeed()
 		s.answers = newAnswers()
 		s.ticketsOfSubject, s.ticketsOfAddress = newQuota(0, time.Second), newQuota(0, time.Second)

@@ -114,7 +114,8 @@ type Options struct {
 	AdaptProcessors bool
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults gives o with the defaults in place of zero values.
+func (o Options) WithDefaults() Options {
 	o.Subscriptions = cmp.Or(o.Subscriptions, 1000)
 	o.Burst = cmp.Or(o.Burst, o.Rate)
 	o.BadEnvelopes = cmp.Or(o.BadEnvelopes, 10)
@@ -125,13 +126,7 @@ func (o Options) withDefaults() Options {
 	o.TicketTTL = cmp.Or(o.TicketTTL, 30*time.Second)
 	o.Strategies = cmp.Or(o.Strategies, DefaultStrategies)
 	o.Shards = cmp.Or(o.Shards, 1)
-	// The loops would choose the same; the welcome envelope states them.
-	o.Loop.MessageBytes = cmp.Or(o.Loop.MessageBytes, 64<<10)
-	o.Loop.PingInterval = cmp.Or(o.Loop.PingInterval, 25*time.Second)
-	o.Loop.HeadBytes = cmp.Or(o.Loop.HeadBytes, 32<<10)
-	o.Loop.HandshakeTimeout = cmp.Or(o.Loop.HandshakeTimeout, 10*time.Second)
-	o.Loop.MessageTimeout = cmp.Or(o.Loop.MessageTimeout, 30*time.Second)
-	o.Loop.PendingBytes = cmp.Or(o.Loop.PendingBytes, 1<<20)
+	o.Loop = o.Loop.WithDefaults()
 	o.Loop.SlowCode = int(wire.CloseSlowConsumer)
 	return o
 }
@@ -183,7 +178,7 @@ type Server struct {
 
 // New makes a server that verifies tokens with auth.
 func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
-	opts = opts.withDefaults()
+	opts = opts.WithDefaults()
 	s := &Server{
 		opts: opts, log: log, auth: auth, handoff: loop.NewHandoffListener(),
 		shards: make([]shard, opts.Shards), verifyOnLoop: maxVerified,

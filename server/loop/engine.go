@@ -28,7 +28,7 @@ type Engine struct {
 
 // New makes an engine; nothing runs before [Engine.Start].
 func New(opts Options, h Handler) (*Engine, error) {
-	opts = opts.withDefaults()
+	opts = opts.WithDefaults()
 	e := &Engine{
 		opts: opts, handler: h, start: time.Now(),
 		// A batch larger than a part of what may wait for a peer would close

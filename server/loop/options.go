@@ -8,13 +8,13 @@ import (
 )
 
 // Options are the bounds of an Engine. A zero field takes the default that
-// [Options.withDefaults] names.
+// [Options.WithDefaults] names.
 type Options struct {
 	// Loops is the number of loops; each keeps up to one core busy. Default: one
 	// for every two cores, so that NATS has the others.
 	Loops int
 	// HeadBytes bounds the head of the handshake request: a header line that
-	// never ends must not fill the memory. Default 8 KiB.
+	// never ends must not fill the memory. Default 32 KiB.
 	HeadBytes int
 	// MessageBytes bounds a message, all its fragments together; over it the
 	// connection is closed with 1009 as soon as the length is declared.
@@ -79,7 +79,8 @@ type Options struct {
 	AcceptError func(error)
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults gives o with the defaults in place of zero values.
+func (o Options) WithDefaults() Options {
 	o.Loops = cmp.Or(o.Loops, max(1, runtime.GOMAXPROCS(0)/2))
 	o.HeadBytes = cmp.Or(o.HeadBytes, 32<<10)
 	o.MessageBytes = cmp.Or(o.MessageBytes, 64<<10)
