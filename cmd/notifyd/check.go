@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -64,11 +66,12 @@ func checkHealth(ctx context.Context, url string) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("health: %w", err)
+		return fmt.Errorf("health: %w; start the node, or give the URL of its admin.listen", err)
 	}
-	_ = resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // only read
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("health: %s answered %s", url, resp.Status)
+		reason, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return errors.Join(fmt.Errorf("health: %s answered %s: %s; docs/operations.md says what the node looks at", url, resp.Status, bytes.TrimSpace(reason)), err)
 	}
 	return nil
 }

@@ -19,8 +19,8 @@ import (
 
 type doctorCmd struct {
 	URL       string        `arg:"" optional:"" name:"url" help:"The server's WebSocket endpoint. Without a path: /v1/ws. Default: NOTIFYD_URL, else ws://127.0.0.1:8080/v1/ws."`
-	Token     string        `help:"Token to try; best given as NOTIFYD_TOKEN, out of the shell's history. Without one, what needs it is skipped." placeholder:"JWT" xor:"token"`
-	TokenFile string        `help:"File with the token, or - for standard input." placeholder:"FILE" xor:"token"`
+	Token     string        `help:"Token to try; best given as NOTIFYD_TOKEN, out of the shell's history. Without one, what needs it is skipped." placeholder:"JWT"`
+	TokenFile string        `help:"File with the token, or - for standard input; instead of --token." placeholder:"FILE"`
 	Strategy  []string      `help:"Way to present the token to try: ${enum}. Repeatable." enum:"message,first-message,header,subprotocol,ticket,query" default:"message"`
 	Topic     string        `help:"Topic to subscribe to, and to publish one event to. Default: one that nobody else uses, inside the token's patterns." placeholder:"TOPIC"`
 	Origin    string        `help:"Also connect as a page of this origin: https://app.example.com." placeholder:"ORIGIN"`

@@ -64,6 +64,7 @@ func TestDoctorReadsTheToken(t *testing.T) {
 	file := writeFile(t, token+"\n")
 	for _, got := range []result{
 		invoke(t, nil, "", "doctor", "--token-file", file, r.url),
+		invoke(t, map[string]string{"NOTIFYD_TOKEN": "another"}, "", "doctor", "--token-file", file, r.url),
 		invoke(t, nil, token, "doctor", "--token-file", "-", r.url),
 		invoke(t, map[string]string{"NOTIFYD_TOKEN": token, "NOTIFYD_URL": r.url}, "", "doctor"),
 		invoke(t, nil, "", "doctor", "--token", token, r.url+"?access_token=x"),

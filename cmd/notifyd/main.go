@@ -109,6 +109,9 @@ func run(p *process, args []string) (code int) {
 	if err := ctx.Run(p, s); err != nil {
 		if !errors.Is(err, errTold) {
 			p.complain(err)
+			if next := advice(ctx.Command(), err); next != "" {
+				_, _ = fmt.Fprintln(p.stderr, next)
+			}
 		}
 		if errors.As(err, &usageError{}) {
 			return exitUsage

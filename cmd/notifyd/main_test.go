@@ -153,7 +153,6 @@ func TestUsageErrors(t *testing.T) {
 		{"doctor --keys nowhere ws://h", "nowhere"},
 		{"doctor --token-file nowhere ws://h", "--token-file: open nowhere"},
 		{"doctor --token-file - ws://h", "no token is in it"},
-		{"doctor --token-file a --token b ws://h", "--token"},
 		{"version " + token, "unexpected argument [token]"},
 		{"serve --limits.rate=" + token, "[token]"},
 		{"sub --tokn=" + token, `did you mean "--token"`},
