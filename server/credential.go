@@ -113,8 +113,8 @@ func reject(reason string, status int, text string, headers ...string) *refusal 
 
 var (
 	errPending     = &refusal{answer: loop.ErrPending}
-	errNotFound    = reject("path", http.StatusNotFound, "the WebSocket endpoint is "+wire.Path+", behind the prefix that the operator has set")
-	errTooMany     = reject(loop.RefusedPerIP, http.StatusTooManyRequests, "too many connections of this address", "Retry-After: 10")
+	errNotFound    = reject("path", http.StatusNotFound, "the WebSocket endpoint is "+wire.Path+", behind the prefix that the operator has set", loop.ReadableByAll)
+	errTooMany     = reject(loop.RefusedPerIP, http.StatusTooManyRequests, "too many connections of this address", "Retry-After: 10", loop.ReadableByAll)
 	errSubprotocol = reject("subprotocol", http.StatusBadRequest, "none of the offered subprotocols is "+wire.Subprotocol)
 	errOrigin      = reject("origin", http.StatusForbidden, "this origin is not allowed")
 	errTwo         = reject("two_credentials", http.StatusBadRequest, "more than one credential")

@@ -2,9 +2,12 @@ package server_test
 
 import (
 	"net/http"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
 )
 
 // Pages of other origins than those of the list neither connect nor call. The
@@ -95,6 +98,26 @@ func TestOrigins(t *testing.T) {
 	}
 	// OPTIONS that is no preflight is just a method that is not there.
 	n.ask(t, request("OPTIONS", "/v1/tickets", "", "Origin: https://plain.example")).wantStatus(405)
+}
+
+// A page of any origin may read a refused upgrade that says nothing about a token, as it may over HTTP.
+func TestPagesMayReadRefusedUpgrades(t *testing.T) {
+	n := start(t, setup{server: server.Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Loop: loop.Options{ConnectionsPerIP: 1}}})
+	const page, client = "Origin: https://elsewhere.example", "X-Forwarded-For: 192.0.2.1"
+	_ = n.ask(t, head("", client)).wantStatus(101)
+	for status, text := range map[int]string{
+		429: head("", page, client),
+		404: strings.Replace(head("", page), "/v1/ws", "/ws", 1),
+		426: strings.Replace(head("", page), "Version: 13", "Version: 8", 1),
+		400: strings.Replace(head("", page), "Sec-WebSocket-Version: 13\r\n", "", 1),
+	} {
+		if r := n.ask(t, text).wantStatus(status); r.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%d: %v", status, r.header)
+		}
+	}
+	if r := n.ask(t, head("", page)).wantStatus(403); r.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("a foreign page: %v", r.header)
+	}
 }
 
 // Without a list, pages of the host that the request is for connect and call, and no others.

@@ -82,10 +82,7 @@ func (l *Loop) upgrade(c *Conn, head []byte) bool {
 		if u.refused {
 			reason = byHandler
 		}
-		if u.answer.Len() == 0 { // the request line means nothing
-			u.answer.WriteString(responseBadRequest)
-		}
-		l.refuse(c, u.answer.String(), reason)
+		l.refuse(c, u.response(), reason)
 		return true
 	}
 	l.cork.hold(c)
@@ -117,6 +114,19 @@ func (u *upgradeIO) Read(p []byte) (int, error) {
 }
 
 func (u *upgradeIO) Write(p []byte) (int, error) { return u.answer.Write(p) }
+
+// response is the answer to a request that is refused. The upgrader writes its own of
+// what it cannot make sense of; pages may read those too.
+func (u *upgradeIO) response() string {
+	line, rest, found := strings.Cut(u.answer.String(), "\r\n")
+	switch {
+	case !found: // the request line means nothing
+		return responseBadRequest
+	case u.refused:
+		return u.answer.String()
+	}
+	return line + "\r\n" + ReadableByAll + "\r\nConnection: close\r\n" + rest
+}
 
 // prepare sets the callbacks once, so that a handshake makes no closures. The
 // read buffer holds a whole head, so slices of it stay valid until the end.
@@ -169,11 +179,12 @@ func join(to *[]byte, v []byte) {
 	*to = v
 }
 
+// ReadableByAll are the header lines with which a page of whatever origin may read a
+// refusal: one that says nothing about anybody, and would be an error without a name.
+const ReadableByAll = "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After"
+
 const (
-	// A page that asks for a ticket may read these, of whatever origin it is: they say
-	// nothing about anybody, and without the header they would be errors without a name.
-	responseClose = "Access-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n" +
-		"Connection: close\r\nContent-Length: 0\r\n\r\n"
+	responseClose           = ReadableByAll + "\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	responseBadRequest      = "HTTP/1.1 400 Bad Request\r\n" + responseClose
 	responseUpgradeRequired = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n" + responseClose
 	responseTooManyRequests = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\n" + responseClose

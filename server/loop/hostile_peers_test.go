@@ -370,18 +370,42 @@ func TestTurnedAwayBehindAProxy(t *testing.T) {
 // pagesMayRead stands in each answer of the engine's own: fetch shows a page no other.
 const pagesMayRead = "\r\nAccess-Control-Allow-Origin: *\r\nAccess-Control-Expose-Headers: Retry-After\r\n"
 
+// Those that the upgrader writes of what it cannot make sense of are among them.
 func TestPagesMayReadRefusals(t *testing.T) {
 	s := start(t, Options{HeadBytes: 1000}, &hooks{})
-	for status, text := range map[string]string{
-		"400": strings.Replace(request, "\r\n", "\r\nContent-Length: 1\r\n", 1),
-		"426": "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
-		"431": "GET / HTTP/1.1\r\nHost: " + strings.Repeat("h", 1000) + "\r\n\r\n",
+	without := func(header string) string {
+		before, rest, _ := strings.Cut(request, header+": ")
+		_, after, _ := strings.Cut(rest, "\r\n")
+		return before + after
+	}
+	instead := func(line, other string) string { return strings.Replace(request, line, other, 1) }
+	for _, row := range []struct{ name, status, send string }{
+		{"a body", "400", instead("\r\n", "\r\nContent-Length: 1\r\n")},
+		{"no upgrade", "426", "GET / HTTP/1.1\r\nHost: h\r\n\r\n"},
+		{"a long head", "431", "GET / HTTP/1.1\r\nHost: " + strings.Repeat("h", 1000) + "\r\n\r\n"},
+		{"no Host", "400", without("Host")},
+		{"no Connection", "400", without("Connection")},
+		{"another Connection", "400", instead("Connection: Upgrade", "Connection: close")},
+		{"no key", "400", without("Sec-WebSocket-Key")},
+		{"a short key", "400", instead("AAAAAAAAAAAAAAAAAAAAAA==", "AAAA")},
+		{"no version", "400", without("Sec-WebSocket-Version")},
+		{"another version", "426", instead("Version: 13", "Version: 8")},
+		{"HTTP/1.0", "505", instead("HTTP/1.1", "HTTP/1.0")},
+		{"HTTP/2.0", "505", instead("HTTP/1.1", "HTTP/2.0")},
+		{"no path", "400", instead("/v1/ws?x=1 ", "")},
+		{"a space in a name", "400", instead("Host: h", "Host : h")},
 	} {
 		c := s.connect()
-		c.send([]byte(text))
-		if answer := c.status(status); !strings.Contains(answer, pagesMayRead) {
-			t.Errorf("%q", answer)
+		c.send([]byte(row.send))
+		answer := c.status(row.status)
+		if strings.Count(answer, pagesMayRead) != 1 || strings.Count(answer, "\r\nConnection: close\r\n") != 1 {
+			t.Errorf("%s: %q", row.name, answer)
 		}
+	}
+	c := s.connect()
+	c.send([]byte(request))
+	if answer := c.status("101"); strings.Contains(answer, "Access-Control") {
+		t.Errorf("%q", answer)
 	}
 }
 
