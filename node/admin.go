@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/notifyd/notifyd/server"
 )
 
 // admin is the HTTP side for operators: /healthz, /readyz, /metrics, /streams and, if asked for, /debug/pprof. It has a listener
@@ -47,7 +49,7 @@ func (a *admin) serve(health func(context.Context) error, ready func() readiness
 	if a.listener == nil {
 		return
 	}
-	a.server.Handler = a.handler(health, ready, streams, withPprof)
+	a.server.Handler = server.FatalPanics(a.handler(health, ready, streams, withPprof))
 	a.server.ReadHeaderTimeout = 10 * time.Second
 	a.server.IdleTimeout = time.Minute
 	go func() {

@@ -43,7 +43,7 @@ func (s *Server) handler() http.Handler {
 	// Not http.ServeMux: it answers in plain text, and sends a POST to //v1/publish on as a
 	// GET. Paths are compared as they were sent, as the loops compare theirs: a proxy that
 	// keeps a call from strangers may not know another spelling of it (CWE-177).
-	return s.pace(s.console(s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return FatalPanics(s.pace(s.console(s.cors(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, below := strings.CutPrefix(r.URL.EscapedPath(), s.opts.PathPrefix)
 		c, found := calls[path]
 		switch {
@@ -55,7 +55,7 @@ func (s *Server) handler() http.Handler {
 		default:
 			c.answer(w, r)
 		}
-	}))))
+	})))))
 }
 
 // console gives what is for the console to it. It comes before cors: pages of other origins have no part in it, whichever may
