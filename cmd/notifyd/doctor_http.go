@@ -20,7 +20,7 @@ type httpAnswer struct {
 	status int
 	header http.Header
 	body   string
-	at     time.Time // when it came, by this machine's clock
+	sent   time.Time // when it was asked for, by this machine's clock
 }
 
 // maxDoctorBody bounds what is read of a body, in bytes.
@@ -32,6 +32,7 @@ func (x *examination) get(ctx context.Context, path string, header http.Header) 
 }
 
 func (x *examination) send(ctx context.Context, method, path string, header http.Header) (*httpAnswer, error) {
+	sent := x.now()
 	resp, err := x.do(ctx, method, path, header)
 	if err != nil {
 		return nil, err
@@ -41,7 +42,7 @@ func (x *examination) send(ctx context.Context, method, path string, header http
 	if err != nil && len(body) == 0 {
 		return nil, err
 	}
-	return &httpAnswer{resp.StatusCode, resp.Header, string(body), x.now()}, nil
+	return &httpAnswer{resp.StatusCode, resp.Header, string(body), sent}, nil
 }
 
 // do sends a request without a body. Its errors quote no URL.
@@ -276,10 +277,21 @@ func candidates(path string) (list []string) {
 // clockBound is how far two clocks may be apart: a server's auth.not_before_leeway, by default.
 const clockBound = 5 * time.Second
 
-// readDate takes the server's clock from the Date of an answer, which is in whole seconds.
+// readDate takes the server's clock from the Date of an answer that came just now.
 func (x *examination) readDate(a *httpAnswer) {
 	if date, err := http.ParseTime(a.header.Get("Date")); err == nil {
-		x.skewKnown, x.skew = true, date.Add(500*time.Millisecond).Sub(a.at)
+		x.readClock(a.sent, date, time.Second)
+	}
+}
+
+// readClock learns how far the server's clock is from this machine's, at least, from a time that the server wrote after
+// sent and before now. The time is rounded down to precision. However long it took, that says nothing wrong.
+func (x *examination) readClock(sent, at time.Time, precision time.Duration) {
+	x.skewKnown, x.skew = true, 0
+	if late := at.Add(precision).Sub(sent); late < 0 {
+		x.skew = late
+	} else if early := at.Sub(x.now()); early > 0 {
+		x.skew = early
 	}
 }
 

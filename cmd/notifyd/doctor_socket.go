@@ -50,7 +50,7 @@ func (x *examination) open(ctx context.Context, o opening) (*socket, *httpAnswer
 	if o.subprotocol != "" {
 		subprotocols = append(subprotocols, o.subprotocol)
 	}
-	s := &socket{messages: make(chan []byte, 1024), began: time.Now()}
+	s := &socket{messages: make(chan []byte, 1024), began: x.now()}
 	conn, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
 		HTTPClient: x.client, HTTPHeader: header, Subprotocols: subprotocols,
 		OnPingReceived: func(context.Context, []byte) bool {
@@ -73,7 +73,7 @@ func (x *examination) open(ctx context.Context, o opening) (*socket, *httpAnswer
 				remedy: "Have the proxy pass Upgrade, Connection and Sec-WebSocket-* on as they are, in both directions.",
 			}
 		}
-		return nil, &httpAnswer{resp.StatusCode, resp.Header, string(body), x.now()}, nil
+		return nil, &httpAnswer{resp.StatusCode, resp.Header, string(body), s.began}, nil
 	}
 	s.conn = conn
 	conn.SetReadLimit(2 << 20)
@@ -110,7 +110,7 @@ func (s *socket) greet(ctx context.Context, x *examination) error {
 	}
 	s.welcome = *m
 	if at, err := time.Parse(time.RFC3339, string(m.Time)); err == nil {
-		x.skewKnown, x.skew = true, at.Sub(x.now())
+		x.readClock(s.began, at, time.Millisecond)
 	}
 	return nil
 }
