@@ -50,6 +50,7 @@ func TestCheck(t *testing.T) {
 		{"--admin.listen=x", `admin.listen: "x"|HOST:PORT`},
 		{"--admin.listen=127.0.0.1:8080", `admin.listen: "127.0.0.1:8080"|listen (127.0.0.1:8080); use another one`},
 		{"--admin.listen= --admin.pprof", "admin.pprof: true|set admin.listen"},
+		{"--admin.listen= --console.enabled", "console.enabled: true|set admin.listen"},
 		{"--auth.keys=https://s3cret:s3cret@id/jwks?key=s3cret", "auth.keys: https://id/jwks: |password does not belong in the URL"},
 		{"--auth.keys=http://id.example/jwks?key=s3cret", "auth.keys: http://id.example/jwks: |use https"},
 		{"--auth.keys=ftp://id/jwks", "auth.keys: ftp://id/jwks: |neither https nor http"},

@@ -36,6 +36,7 @@ var keys = []struct {
 	{"streams", `[{"name": "a", "topics": "b", "max_bytes": "1GiB"}]`, func(c *config) any { return c.Streams }, streamList{{Name: "a", Topics: texts{"b"}, MaxBytes: 1 << 30}}},
 	{"admin.listen", "", func(c *config) any { return c.Admin.Listen }, ""},
 	{"admin.pprof", "true", func(c *config) any { return c.Admin.Pprof }, true},
+	{"console.enabled", "true", func(c *config) any { return c.Console.Enabled }, true},
 	{"auth.keys", "k.json", func(c *config) any { return c.Auth.Keys }, []string{"k.json"}},
 	{"auth.issuer", "https://id", func(c *config) any { return c.Auth.Issuer }, "https://id"},
 	{"auth.audience", "notifyd", func(c *config) any { return c.Auth.Audience }, []string{"notifyd"}},

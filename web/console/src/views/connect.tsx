@@ -7,7 +7,7 @@ import { Dot, Field, Panel, Trouble, submitted, valueOf } from './parts.js'
 const strategies: Record<string, string> = {
   message: 'each subscribe carries its token',
   'first-message': 'an auth envelope',
-  header: 'no browser can set it for a WebSocket',
+  header: 'not for pages',
   subprotocol: 'in Sec-WebSocket-Protocol',
   ticket: 'a ticket stands for it',
   query: 'in the address: ends up in logs',
@@ -20,11 +20,12 @@ export function Connect() {
     <Panel title="Connection" id="connection" aside={<ConnectionState session={session} />}>
       <form onSubmit={submitted(() => (session.state === 'off' || session.state === 'closed' ? void session.start() : session.disconnect()))}>
         <div class="row">
-          <Field label="Strategy">
+          <Field label="Strategy" hint={strategies[session.strategy] ?? ''}>
             <select value={session.strategy} onChange={(e) => ((session.strategy = valueOf(e)), session.changed())} disabled={state !== 'off' && state !== 'closed'}>
               {(about?.strategies ?? ['message']).map((name) => (
                 <option key={name} value={name} disabled={name === 'header'}>
-                  {name} – {strategies[name]}
+                  {name}
+                  {name === 'header' && ` (${strategies[name]})`}
                 </option>
               ))}
             </select>
