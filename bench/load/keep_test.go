@@ -37,7 +37,7 @@ func TestKept(t *testing.T) {
 		defer stop()
 		o.URL, o.Process = url, process
 		if external {
-			o.Process = Together{process, o.NATS}
+			o.Process = Together{process, RunningProcess(o.NATS.PID)}
 		}
 		if o.Target, err = NewNotifyd(key, authz.Claims{Subject: "bench"}, time.Hour, false); err != nil {
 			t.Fatal(err)

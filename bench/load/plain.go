@@ -31,12 +31,12 @@ const (
 
 // NATS is a nats-server in a process of its own, beside notifyd.
 type NATS struct {
-	URL string
-	rig.Process
+	URL  string
+	PID  int
 	stop func()
 }
 
-// Stop kills it, and removes what it has stored.
+// Stop kills one that StartNATS has started, and removes what it has stored.
 func (n *NATS) Stop() { n.stop() }
 
 // plainJob is what a process is to do with NATS alone; it comes on its standard input. Exactly one of Serve, Window and
@@ -73,7 +73,7 @@ func StartNATS(plain func() *exec.Cmd) (*NATS, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &NATS{URL: answer.URL, Process: rig.Process(cmd.Process.Pid), stop: func() {
+	return &NATS{URL: answer.URL, PID: cmd.Process.Pid, stop: func() {
 		stop()
 		_ = os.RemoveAll(dir)
 	}}, nil
@@ -119,7 +119,7 @@ func (r *run) plain(ctx context.Context, job plainJob) (Result, error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	job.Dir = dir
 	if r.NATS != nil {
-		job.URL, job.PID = r.NATS.URL, int(r.NATS.Process)
+		job.URL, job.PID = r.NATS.URL, r.NATS.PID
 	}
 	cmd := r.Plain()
 	unwatch := context.AfterFunc(ctx, func() {

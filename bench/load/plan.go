@@ -126,8 +126,8 @@ func Resume(n, clients, behind int) Plan {
 // resumeTopics is how many topics the clients share that come back.
 const resumeTopics = 100
 
-// kept says whether the topics are durable.
-func (p Plan) kept() bool { return p.Stored || p.Replay > 0 || p.Returning > 0 }
+// Kept says whether the topics are durable.
+func (p Plan) Kept() bool { return p.Stored || p.Replay > 0 || p.Returning > 0 }
 
 func (p Plan) check() error {
 	switch {
@@ -205,7 +205,7 @@ func enoughDescriptors(connections int) error {
 // names are the topics by number. Each run has its own: what a run before left
 // behind in the server is not in its way.
 func (p Plan) names(run string) []string {
-	if p.kept() {
+	if p.Kept() {
 		run = keptWord + "." + run
 	}
 	names := make([]string, p.Topics)

@@ -154,7 +154,7 @@ func newRun(o Options, id string) (*run, error) {
 		return nil, err
 	}
 	r := &run{Options: o, id: id, dialer: d, names: o.Plan.names(id), end: o.Plan.Connections}
-	if o.Plan.kept() {
+	if o.Plan.Kept() {
 		var ok bool
 		if r.keeper, ok = o.Target.(Keeper); !ok {
 			return nil, fmt.Errorf("%s: needs a server that keeps events, whose target is a Keeper", o.Plan.Name)

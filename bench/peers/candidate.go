@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,13 +27,16 @@ type candidate struct {
 	command       func(addr string) []string
 	path          string // of its WebSocket endpoint
 	target        load.Target
-	fresh         *load.Notifyd // makes a new token for each publish; only notifyd takes tokens
-	tooSlow       string        // close code of connections that do not read; "": whatever ends them
+	fresh         *load.Notifyd                    // makes a new token for each publish; only notifyd takes tokens
+	durable       bool                             // acknowledges what is stored
+	beside        func(addr, nats string) []string // command of a server that uses a nats-server in a process of its own; nil: command
+	keep          func(addr string) []string       // more flags where topics are durable; nil: none
+	tooSlow       string                           // close code of connections that do not read; "": whatever ends them
 }
 
-// play starts the server, puts it through one scenario and ends it.
+// run starts the server, puts it through one scenario and ends it.
 func (c *candidate) run(ctx context.Context, s *scenario, o *options) (map[metric]float64, []load.Result, error) {
-	p, err := start(c.command)
+	p, err := c.start(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -44,16 +48,62 @@ func (c *candidate) run(ctx context.Context, s *scenario, o *options) (map[metri
 	return values, results, err
 }
 
-func candidates(names []string, notifyd, dir string) (all []*candidate, err error) {
+// busName is the nats-server that others use; besideNATS are they, and a server that is not part of this program.
+const busName = "bus"
+
+var besideNATS = []string{"notifyd-nats", "centrifugo", "centrifugo-nats"}
+
+// start runs the server for a scenario, and the nats-server that it uses.
+func (c *candidate) start(s *scenario) (*process, error) {
+	keep := func(string) []string { return nil }
+	if c.keep != nil && s.Plan.Kept() {
+		keep = c.keep
+	}
+	if c.beside == nil {
+		return start(func(addr string) []string { return append(c.command(addr), keep(addr)...) })
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	nats, err := start(func(addr string) []string { return []string{self, "serve", busName, "--listen", addr} })
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(func(addr string) []string { return append(c.beside(addr, nats.addr), keep(addr)...) })
+	if err != nil {
+		nats.stop()
+		return nil, err
+	}
+	p.nats = nats
+	return p, nil
+}
+
+// cannot says why a server cannot do a scenario; "" if it can.
+func (c *candidate) cannot(s *scenario) string {
+	_, keeps := c.target.(load.Keeper)
+	switch {
+	case s.Plan.Stored && !c.durable:
+		return "cannot: acknowledges no event as stored"
+	case s.Plan.Kept() && (!keeps || strings.HasPrefix(c.name, "centrifugo-")):
+		return "cannot: keeps no events" // Centrifugo's NATS broker has no history
+	}
+	return ""
+}
+
+func candidates(names []string, o *options, dir string) (all []*candidate, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
 		var c *candidate
-		if name == "notifyd" {
-			c, err = newNotifyd(notifyd, dir)
-		} else {
+		switch {
+		case name == "notifyd" || name == "notifyd-nats":
+			c, err = newNotifyd(name, o.notifyd, dir)
+		case slices.Contains(besideNATS, name):
+			c, err = newCentrifugo(name, o.centrifugo, dir)
+		default:
 			c, err = newPeer(name, self)
 		}
 		if err != nil {
@@ -67,7 +117,7 @@ func candidates(names []string, notifyd, dir string) (all []*candidate, err erro
 func newPeer(name, self string) (c *candidate, err error) {
 	s, ok := hub.Find(name)
 	if !ok {
-		return nil, fmt.Errorf("no peer %q; there are notifyd, %s", name, strings.Join(hubNames(), ", "))
+		return nil, fmt.Errorf("no peer %q; there are notifyd, %s", name, strings.Join(append(hubNames(), besideNATS...), ", "))
 	}
 	c = &candidate{name: name, version: moduleVersion(s.Module), path: "/", target: hubTarget{}}
 	c.command = func(addr string) []string { return []string{self, "serve", name, "--listen", addr} }
@@ -86,7 +136,7 @@ func (c *candidate) takesPart(s *scenario) bool { return c.fresh != nil || !s.to
 // newNotifyd makes ready what notifyd needs: the program, unless one is given, a
 // key, and a token for every message; and a key of another kind, of which bad
 // tokens are made.
-func newNotifyd(program, dir string) (*candidate, error) {
+func newNotifyd(name, program, dir string) (*candidate, error) {
 	if program == "" {
 		program = filepath.Join(dir, "notifyd")
 		root, err := output("go", "list", "-m", "-f", "{{.Dir}}", "github.com/notifyd/notifyd")
@@ -99,27 +149,85 @@ func newNotifyd(program, dir string) (*candidate, error) {
 			return nil, fmt.Errorf("%w\n%s", err, out)
 		}
 	}
-	good, file, err := newSigner(dir, "EdDSA")
+	keys := filepath.Join(dir, name+"-keys")
+	if err := os.Mkdir(keys, 0o700); err != nil {
+		return nil, err
+	}
+	good, file, err := newSigner(keys, "EdDSA")
 	if err != nil {
 		return nil, err
 	}
-	bad, badFile, err := newSigner(dir, "ES256")
+	bad, badFile, err := newSigner(keys, "ES256")
 	if err != nil {
 		return nil, err
 	}
 	version, err := output(program, "version")
-	return &candidate{
-		name:    "notifyd",
+	command := func(addr string, more ...string) []string {
+		// It is killed, and what it leaves behind goes with dir.
+		return append([]string{
+			"env", "TMPDIR=" + dir, program, "serve", "--listen", addr, "--admin.listen", "", "--limits.connections-per-ip", "0",
+			"--auth.keys", file, "--auth.keys", badFile,
+		}, more...)
+	}
+	c := &candidate{
+		name:    name,
+		durable: true,
 		version: strings.TrimPrefix(version, "notifyd "),
 		path:    wire.Path,
 		target:  &load.Notifyd{Token: good.Token, Spoil: bad.Token},
 		fresh:   good,
 		tooSlow: strconv.Itoa(int(wire.CloseSlowConsumer)),
-		command: func(addr string) []string {
-			// It is killed, and what it leaves behind goes with dir.
-			return []string{"env", "TMPDIR=" + dir, program, "serve", "--listen", addr, "--admin.listen", "", "--limits.connections-per-ip", "0", "--auth.keys", file, "--auth.keys", badFile}
-		},
-	}, err
+		command: func(addr string) []string { return command(addr) },
+	}
+	c.keep = func(addr string) []string {
+		return []string{load.StreamFlag(), "--data-dir", filepath.Join(dir, "data-"+strings.ReplaceAll(addr, ":", "-"))}
+	}
+	if name == "notifyd-nats" {
+		c.keep = func(string) []string { return []string{load.StreamFlag()} }
+		c.beside = func(addr, nats string) []string { return command(addr, "--nats.url", "nats://"+nats) }
+	}
+	return c, err
+}
+
+// newCentrifugo is Centrifugo's own program: with its memory engine, or with its NATS broker. A client's token is checked
+// when it connects, and it may subscribe and publish everywhere.
+func newCentrifugo(name, program, dir string) (*candidate, error) {
+	version, err := output(program, "version")
+	if err != nil {
+		return nil, fmt.Errorf("%s: name Centrifugo's program with --centrifugo: %w", name, err)
+	}
+	target, err := newCentrifugeTarget()
+	if err != nil {
+		return nil, err
+	}
+	c := &candidate{name: name, path: "/connection/websocket", target: centrifugoTarget{target}}
+	if fields := strings.Fields(version); len(fields) > 1 {
+		c.version = fields[1]
+	}
+	command := func(addr, nats string) []string {
+		host, port, _ := strings.Cut(addr, ":")
+		env := []string{
+			"env", "TMPDIR=" + dir, "CENTRIFUGO_HTTP_SERVER_ADDRESS=" + host, "CENTRIFUGO_HTTP_SERVER_PORT=" + port,
+			"CENTRIFUGO_CLIENT_TOKEN_HMAC_SECRET_KEY=" + hub.TokenKey, "CENTRIFUGO_LOG_LEVEL=error", "CENTRIFUGO_USAGE_STATS_DISABLED=true",
+			"CENTRIFUGO_CLIENT_ALLOWED_ORIGINS=*", "CENTRIFUGO_CLIENT_QUEUE_MAX_SIZE=67108864", "CENTRIFUGO_CLIENT_CHANNEL_LIMIT=100000",
+			"CENTRIFUGO_CLIENT_PING_INTERVAL=1h", "CENTRIFUGO_CLIENT_PONG_TIMEOUT=0s", // the driver answers none
+			"CENTRIFUGO_CLIENT_RECOVERY_MAX_PUBLICATION_LIMIT=0", "CENTRIFUGO_CLIENT_HISTORY_MAX_PUBLICATION_LIMIT=0",
+			"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_ALLOW_SUBSCRIBE_FOR_CLIENT=true",
+			"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_ALLOW_PUBLISH_FOR_CLIENT=true",
+		}
+		if nats != "" {
+			env = append(env, "CENTRIFUGO_BROKER_ENABLED=true", "CENTRIFUGO_BROKER_TYPE=nats", "CENTRIFUGO_BROKER_NATS_URL=nats://"+nats)
+		} else {
+			env = append(env, "CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE=100000", "CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL=1h",
+				"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_FORCE_RECOVERY=true")
+		}
+		return append(env, program)
+	}
+	c.command = func(addr string) []string { return command(addr, "") }
+	if name == "centrifugo-nats" {
+		c.beside = command
+	}
+	return c, nil
 }
 
 // tokenTTL is more than a run takes.

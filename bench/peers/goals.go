@@ -117,7 +117,7 @@ func judgeGoals(ctx context.Context, o options) error {
 	for i := range goals {
 		wanted = append(wanted, goals[i].figures()...)
 	}
-	trials, err := trialsFor(wanted, o.notifyd, dir)
+	trials, err := trialsFor(wanted, &o, dir)
 	if err != nil {
 		return err
 	}
@@ -152,14 +152,14 @@ func (r *report) check() error {
 
 // trialsFor gives the scenarios in which figures are measured, each with the
 // servers that are needed in it.
-func trialsFor(wanted []figure, notifyd, dir string) (trials []trial, err error) {
+func trialsFor(wanted []figure, o *options, dir string) (trials []trial, err error) {
 	var names []string
 	for _, name := range append(hubNames(), "notifyd") {
 		if slices.ContainsFunc(wanted, func(f figure) bool { return f.server == name }) {
 			names = append(names, name)
 		}
 	}
-	all, err := candidates(names, notifyd, dir)
+	all, err := candidates(names, o, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/notifyd/notifyd/bench/load"
 	"github.com/notifyd/notifyd/bench/peers/hub"
 )
 
@@ -45,6 +46,8 @@ var errUsage = errors.New("usage: peers serve NAME --listen ADDR | peers run [fl
 
 func command(args []string) error {
 	switch {
+	case len(args) == 1 && args[0] == "plain":
+		return load.PlainWork(context.Background(), os.Stdin, os.Stdout)
 	case len(args) > 1 && args[0] == "serve":
 		return serve(args[1], args[2:])
 	case len(args) > 0 && args[0] == "run":
@@ -57,6 +60,9 @@ func command(args []string) error {
 
 func serve(name string, args []string) error {
 	s, ok := hub.Find(name)
+	if name == busName {
+		s, ok = hub.Server{Name: busName, Serve: hub.ServeBus}, true
+	}
 	if !ok {
 		return fmt.Errorf("no server %q; there are %s", name, strings.Join(hubNames(), ", "))
 	}
@@ -78,6 +84,7 @@ func hubNames() []string {
 type options struct {
 	peers, scenarios string // of run
 	notifyd          string
+	centrifugo       string
 	json, svg, plot  string
 	check            bool // of goals
 	rounds           int
@@ -89,13 +96,14 @@ func measured(args []string, duration time.Duration, do func(context.Context, op
 	var o options
 	flags := flag.NewFlagSet(args[0], flag.ExitOnError)
 	if args[0] == "run" {
-		flags.StringVar(&o.peers, "peers", strings.Join(append(hubNames(), "notifyd"), ","), "servers to compare")
+		flags.StringVar(&o.peers, "peers", strings.Join(append(hubNames(), "notifyd"), ","), "servers to compare; there are also "+strings.Join(besideNATS, ", "))
 		flags.StringVar(&o.scenarios, "scenarios", strings.Join(scenarioNames(), ","), "what to put them through")
 	}
 	if args[0] == "goals" {
 		flags.BoolVar(&o.check, "check", false, "exit with code 1 if a goal is missed in every round, unless it is known to be missed")
 	}
 	flags.StringVar(&o.notifyd, "notifyd", "", "notifyd's program; empty: built from this tree")
+	flags.StringVar(&o.centrifugo, "centrifugo", "centrifugo", "Centrifugo's program, for the servers of that name: go install github.com/centrifugal/centrifugo/v6@v6.9.1")
 	flags.StringVar(&o.json, "json", "", "file for every single result")
 	flags.StringVar(&o.svg, "svg", "", "file for a plot of the medians, as bars")
 	flags.StringVar(&o.plot, "plot", "", "file for a plot of latency by percentile and of throughput against CPU, 1→1,000")

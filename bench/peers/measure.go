@@ -7,6 +7,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"time"
@@ -31,6 +33,16 @@ func (s *scenario) measure(ctx context.Context, p *process, c *candidate, o *opt
 	if s.Fresh {
 		options.Target = c.fresh
 	}
+	if s.Plan.Stored || s.Plan.Replay > 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, nil, err
+		}
+		options.Plain = func() *exec.Cmd { return exec.Command(self, "plain") }
+		if p.nats != nil {
+			options.NATS = &load.NATS{URL: "nats://" + p.nats.addr, PID: p.nats.cmd.Process.Pid}
+		}
+	}
 	if s.Plan.Publishers > 0 {
 		options.Loads = []load.Load{s.Load}
 	}
@@ -53,6 +65,12 @@ func (s *scenario) complete(r *load.Result) error {
 	if r.Lost > 0 {
 		return fmt.Errorf("%d %w", r.Lost, errLost)
 	}
+	if r.Returned != nil && r.Returned.Lost > 0 {
+		return fmt.Errorf("%d %w, to clients that came back", r.Returned.Lost, errLost)
+	}
+	if s.Plan.Stored || s.Plan.Replay > 0 {
+		return nil // answers, and what was published before
+	}
 	fan := uint64(s.fan())
 	// A window may be under way when the measurement begins; at a rate, as much as a
 	// slow server is late.
@@ -72,6 +90,19 @@ func (s *scenario) fan() int { return s.Plan.Connections * s.Plan.Subscriptions 
 func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[metric]float64, error) {
 	r := results[0]
 	switch {
+	case s.Plan.Stored:
+		return map[metric]float64{perStored: *r.CPUPerPublish, storedTime: r.Latency.P50, plainStored: *results[1].CPUPerPublish}, nil
+	case s.Plan.Replay > 0:
+		all, live, plain := results[1], results[2], results[3]
+		return map[metric]float64{
+			replayRate: r.DeliveriesPerSecond, plainRate: plain.DeliveriesPerSecond,
+			perReplay: *all.CPUPerDelivery, perLive: *live.CPUPerDelivery,
+		}, nil
+	case s.Plan.Returning > 0:
+		back := results[1].Returned
+		return map[metric]float64{
+			alone99: r.Latency.P99, back99: results[1].Latency.P99, allLive: back.Seconds, peakRSS: float64(back.RSS),
+		}, nil
 	case s.Plan.Flood:
 		return flood(r, results[1])
 	case s.Plan.Beside > 0:

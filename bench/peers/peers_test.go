@@ -19,7 +19,7 @@ import (
 // TestMain lets the test binary be the servers that it starts, as the program is
 // for itself.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "serve" {
+	if len(os.Args) > 1 && (os.Args[1] == "serve" || os.Args[1] == "plain") {
 		main()
 		return
 	}
@@ -37,21 +37,29 @@ var tiny = []scenario{
 	fresh("fresh", "", load.Pairs(6), 1, small),
 	rate("flood", "", load.Flood(6), 300, small, 2),
 	rate("beside", "", load.Beside(6, 20), 300, small, 2),
+	window("durable", "", load.Durable(3), 4, small),
+	{Name: "replay", Plan: load.Replay(4, 2000), Size: small},
+	rate("resume", "", load.Resume(3, 40, 20), 300, small, 1),
 }
 
 // TestServersDeliver drives every server. What is lost or invented is an error.
 func TestServersDeliver(t *testing.T) {
-	names := append(hubNames(), "notifyd")
-	all, err := candidates(names, "", t.TempDir())
+	o := &options{duration: 200 * time.Millisecond}
+	names := append(hubNames(), "notifyd", "notifyd-nats")
+	if program, err := exec.LookPath("centrifugo"); err == nil {
+		names, o.centrifugo = append(names, "centrifugo", "centrifugo-nats"), program
+	} else {
+		t.Log("left out: Centrifugo's program, which CI does not build; its library takes part")
+	}
+	all, err := candidates(names, o, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &options{duration: 200 * time.Millisecond}
 	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			for i := range tiny {
 				s := &tiny[i]
-				if !c.takesPart(s) {
+				if !c.takesPart(s) || c.cannot(s) != "" {
 					continue
 				}
 				values, results, err := c.run(t.Context(), s, o)
@@ -73,7 +81,7 @@ func TestServersDeliver(t *testing.T) {
 
 // Who does not read is closed, with the code of notifyd, and its memory counts.
 func TestStalled(t *testing.T) {
-	all, err := candidates([]string{"notifyd"}, "", t.TempDir())
+	all, err := candidates([]string{"notifyd"}, &options{}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +109,7 @@ func TestStalled(t *testing.T) {
 // Only notifyd takes tokens; with it, each scenario about them measures what it
 // says.
 func TestTokens(t *testing.T) {
-	all, err := candidates([]string{"gws", "notifyd"}, "", t.TempDir())
+	all, err := candidates([]string{"gws", "notifyd"}, &options{}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +145,41 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// Servers that do not keep events say so, and are not measured; a history in memory is not stored.
+func TestCannot(t *testing.T) {
+	all, err := candidates([]string{"floor", "centrifuge", "notifyd"}, &options{}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	durable, replay := window("durable", "", load.Durable(1), 1, small), scenario{Name: "replay", Plan: load.Replay(1, 10)}
+	live := window("live", "", load.Pairs(1), 1, small)
+	for i, want := range []struct{ durable, replay bool }{{false, false}, {false, true}, {true, true}} {
+		c := all[i]
+		if got := c.cannot(&durable) == ""; got != want.durable {
+			t.Errorf("%s: durable: %v", c.name, got)
+		}
+		if got := c.cannot(&replay) == ""; got != want.replay {
+			t.Errorf("%s: replay: %v", c.name, got)
+		}
+		if why := c.cannot(&live); why != "" {
+			t.Errorf("%s: %s", c.name, why)
+		}
+	}
+	o := options{duration: time.Millisecond, rounds: 1}
+	r := newReport([]trial{{&durable, all[:1]}}, &o)
+	if err := rounds(t.Context(), r, &o); err != nil {
+		t.Error(err)
+	}
+	var b strings.Builder
+	r.finish()
+	if r.markdown(&b); !strings.Contains(b.String(), "floor: cannot: acknowledges no event as stored") {
+		t.Error(b.String())
+	}
+	if _, err := candidates([]string{"centrifugo"}, &options{centrifugo: "/nowhere"}, ""); err == nil || !strings.Contains(err.Error(), "--centrifugo") {
+		t.Errorf("%v", err)
+	}
+}
+
 // A flood of which nothing is refused says nothing about refusing.
 func TestDryFlood(t *testing.T) {
 	if values, err := flood(load.Result{}, load.Result{Flooded: &load.Flooded{Sent: 32}, Seconds: 1}); err == nil {
@@ -159,7 +202,7 @@ func (l liar) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
 
 // A hub that loses or invents events must not look fast.
 func TestLostAndInvented(t *testing.T) {
-	all, err := candidates([]string{"floor"}, "", "")
+	all, err := candidates([]string{"floor"}, &options{}, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +25,9 @@ type process struct {
 	cmd     *exec.Cmd
 	stderr  bytes.Buffer // to be read after the process has ended
 	settles bool         // CPU waits until the server has nothing to do
-	stays   []stay
+	nats    *process     // that it uses; its costs count, too
+	stays   []stay       // guarded by mu
+	mu      sync.Mutex
 }
 
 // stay is the resident set at one reading, and its peak since the one before.
@@ -60,6 +63,9 @@ func start(args func(addr string) []string) (*process, error) {
 }
 
 func (p *process) stop() {
+	if p.nats != nil {
+		defer p.nats.stop()
+	}
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait() // it was killed
 }
@@ -96,31 +102,55 @@ func (p *process) cpu() (time.Duration, error) {
 	const sched = 2 // CPUCLOCK_SCHED, of a process
 	var ts unix.Timespec
 	err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|sched), &ts)
-	return time.Duration(ts.Nano()), err
+	used := time.Duration(ts.Nano())
+	if err == nil && p.nats != nil {
+		var of time.Duration
+		of, err = p.nats.cpu()
+		used += of
+	}
+	return used, err
 }
 
-// RSS is the resident set in bytes.
+// RSS is the resident set in bytes. It may be called by several goroutines.
 func (p *process) RSS() (int64, error) {
-	status, err := os.ReadFile(p.file("status"))
+	s, err := p.stay()
 	if err != nil {
 		return 0, err
 	}
-	var s stay
+	if p.nats != nil {
+		of, err := p.nats.stay()
+		if err != nil {
+			return 0, err
+		}
+		s.rss += of.rss
+		s.peak += of.peak
+	}
+	p.mu.Lock()
+	p.stays = append(p.stays, s)
+	p.mu.Unlock()
+	return s.rss, nil
+}
+
+// stay reads the resident set and its peak, and begins a new one.
+func (p *process) stay() (s stay, err error) {
+	status, err := os.ReadFile(p.file("status"))
+	if err != nil {
+		return s, err
+	}
 	for line := range strings.Lines(string(status)) {
 		for name, bytes := range map[string]*int64{"VmRSS:": &s.rss, "VmHWM:": &s.peak} {
 			if v, ok := strings.CutPrefix(line, name); ok {
 				if *bytes, err = strconv.ParseInt(strings.Fields(v)[0], 10, 64); err != nil {
-					return 0, err
+					return s, err
 				}
 				*bytes <<= 10
 			}
 		}
 	}
 	if s.rss == 0 {
-		return 0, errors.New("no VmRSS")
+		return s, errors.New("no VmRSS")
 	}
-	p.stays = append(p.stays, s)
-	return s.rss, os.WriteFile(p.file("clear_refs"), []byte("5"), 0) // begin a new peak (proc_pid_clear_refs(5))
+	return s, os.WriteFile(p.file("clear_refs"), []byte("5"), 0) // begin a new peak (proc_pid_clear_refs(5))
 }
 
 func (p *process) file(name string) string {

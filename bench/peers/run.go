@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	all, err := candidates(strings.Split(o.peers, ","), o.notifyd, dir)
+	all, err := candidates(strings.Split(o.peers, ","), &o, dir)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func rounds(ctx context.Context, r *report, o *options) error {
 			for turn := range h.candidates {
 				c := h.candidates[(turn+round)%len(h.candidates)]
 				done += s.estimate(o)
-				if why := s.impossible(); why != "" {
+				if why := cmp.Or(s.impossible(), c.cannot(s)); why != "" {
 					r.skip(s, c.name, why)
 					continue
 				}

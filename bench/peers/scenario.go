@@ -56,6 +56,9 @@ var scenarios = []scenario{
 	{Name: "idle15000", About: "15,000 connections with one subscription each", Plan: load.Idle(15000)},
 	{Name: "storm1000", About: "1,000 connections connect, subscribe and are reset, again and again", Plan: load.Storm(1000)},
 	rate("stalled", "1→500 with 16 KiB, 100 events a second, before and after a tenth stopped reading", load.Slow(500), 100, huge, 2),
+	window("durable10-w32", "10 publishers to a durable topic each, 32 events of each in flight until they are stored in a file", load.Durable(10), 32, small),
+	{Name: "replay50000", About: "50,000 stored events of a topic to one client, and the last 5,000 to 1,000 clients at once", Plan: load.Replay(1000, 50_000), Size: small},
+	rate("resume5000", "10 topics 1:1 that are kept, 200 events a second in all, before and while 5,000 clients come back within a second, each 100 events behind", load.Resume(10, 5000, 100), 200, small, 3),
 	rate("flood", "100 topics 1:1, 1,000 events a second in all, before and while a client sends bad tokens (ES256)", load.Flood(100), 1000, small, 3),
 }
 
@@ -124,12 +127,28 @@ var (
 	beside999        = metric{"latency p99.9 beside it", "µs"}
 	pong99           = metric{"pong p99 beside it", "µs"}
 	crowd99          = metric{"latency p99 of the fan-out", "µs"}
+	perStored        = metric{"CPU per stored event", "µs"}
+	storedTime       = metric{"until it is stored, p50", "µs"}
+	plainStored      = metric{"PublishAsync of nats.go alone", "µs"}
+	replayRate       = metric{"events to one client", "/s"}
+	plainRate        = metric{"ordered consumer of nats.go alone", "/s"}
+	perReplay        = metric{"CPU per delivery to all", "µs"}
+	perLive          = metric{"CPU per live delivery, 32 in flight", "µs"}
+	back99           = metric{"latency p99 while clients come back", "µs"}
+	allLive          = metric{"until all are live", "s"}
+	peakRSS          = metric{"RSS, peak", "B"}
 	besideCores      = metric{"CPU beside it", "cores"}
 	refusals         = metric{"bad tokens refused", "/s"}
 )
 
 func (s *scenario) metrics() []metric {
 	switch {
+	case s.Plan.Stored:
+		return []metric{perStored, storedTime, plainStored}
+	case s.Plan.Replay > 0:
+		return []metric{replayRate, plainRate, perReplay, perLive}
+	case s.Plan.Returning > 0:
+		return []metric{alone99, back99, allLive, peakRSS}
 	case s.Plan.Storm:
 		return []metric{cpuPerVisit}
 	case s.Plan.Publishers == 0:
@@ -153,7 +172,7 @@ func (s *scenario) tokens() bool { return s.Fresh || s.Plan.Flood }
 
 // duration is how long the scenario is measured.
 func (s *scenario) duration(o *options) time.Duration {
-	if s.Plan.Publishers == 0 && !s.Plan.Storm {
+	if s.Plan.Publishers == 0 && !s.Plan.Storm && s.Plan.Replay == 0 {
 		return o.settle
 	}
 	return o.duration * time.Duration(max(1, s.Times))
@@ -166,6 +185,10 @@ func (s *scenario) estimate(o *options) time.Duration {
 	const start, connect, drain = time.Second / 2, 200 * time.Microsecond, 2 * time.Second
 	took := start + time.Duration(s.Plan.Connections+s.Plan.Beside)*connect + s.duration(o)
 	switch {
+	case s.Plan.Replay > 0 || s.Plan.Stored:
+		return 4 * (took + o.warmup())
+	case s.Plan.Returning > 0:
+		return 3*took + time.Duration(s.Plan.Returning)*connect
 	case s.Plan.Stalled > 0 || s.Plan.Flood || s.Plan.Beside > 0:
 		return 2*(took+o.warmup()) + drain
 	case s.Plan.Publishers > 0:
@@ -182,7 +205,7 @@ func (s *scenario) impossible() string {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err.Error()
 	}
-	if need := s.Plan.Connections + s.Plan.Publishers + s.Plan.Beside + spare; uint64(need) > limit.Max {
+	if need := s.Plan.Connections + s.Plan.Publishers + s.Plan.Beside + s.Plan.Returning + spare; uint64(need) > limit.Max {
 		return fmt.Sprintf("needs %d descriptors; this machine allows a process %d", need, limit.Max)
 	}
 	return ""

@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -98,6 +100,52 @@ func (*centrifugeTarget) Answer(payload []byte) (load.Answer, error) {
 		return load.Answer{}, fmt.Errorf("the server says %q", payload)
 	}
 	return answer(payload, `"connect":{`, `"subscribe":{`)
+}
+
+// Store publishes with an answer, which does not tell the mark.
+func (*centrifugeTarget) Store(dst []byte, topic string, data []byte) ([]byte, error) {
+	return fmt.Appendf(dst, `{"id":7,"publish":{"channel":"%s","data":%s}}`, topic, data), nil
+}
+
+// Stored counts the answers in a message.
+func (t *centrifugeTarget) Stored(payload []byte) (int, error) {
+	_, err := t.Answer(payload)
+	return bytes.Count(payload, []byte(`"publish":{`)), err
+}
+
+// Position reads the answer to a subscribe.
+func (*centrifugeTarget) Position(payload []byte) (load.Position, error) {
+	replies := json.NewDecoder(bytes.NewReader(payload))
+	for {
+		var reply struct {
+			Subscribe *struct {
+				Recoverable bool
+				Epoch       string
+				Offset      uint64
+			}
+		}
+		if err := replies.Decode(&reply); err != nil {
+			return load.Position{}, err
+		}
+		if s := reply.Subscribe; s != nil {
+			if !s.Recoverable {
+				return load.Position{}, errors.New("the server keeps no history of this topic")
+			}
+			return load.Position{Seq: s.Offset, Epoch: s.Epoch}, nil
+		}
+	}
+}
+
+// Resume asks for all that came behind a position.
+func (*centrifugeTarget) Resume(dst []byte, topic string, from load.Position) []byte {
+	return fmt.Appendf(dst, `{"id":2,"subscribe":{"channel":"%s","recover":true,"epoch":"%s","offset":%d}}`, topic, from.Epoch, from.Seq)
+}
+
+// centrifugoTarget speaks to Centrifugo's program, where each publish is answered.
+type centrifugoTarget struct{ *centrifugeTarget }
+
+func (t centrifugoTarget) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
+	return t.Store(dst, topic, data)
 }
 
 // answer tells what a message is by a part of it. A server without a greeting has

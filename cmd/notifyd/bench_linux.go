@@ -415,7 +415,7 @@ func (c *benchFlags) server(o *load.Options, fresh bool) (stop func(), err error
 			return stop, fmt.Errorf("%s: %w", bin, err)
 		}
 		if o.NATS != nil {
-			o.Process = load.Together{o.Process, o.NATS}
+			o.Process = load.Together{o.Process, load.RunningProcess(o.NATS.PID)}
 		}
 	case c.Key != "":
 		text, err := os.ReadFile(c.Key)
