@@ -57,6 +57,7 @@ type pubCmd struct {
 	TTL   time.Duration `help:"How long a stream keeps the event, where it permits that. 0: as all others." default:"0s" name:"ttl"`
 
 	published int // events that the server has acknowledged
+	progress  *fileProgress
 }
 
 // Help is shown by --help.
@@ -67,6 +68,8 @@ func (pubCmd) Help() string {
     notifyd pub rooms.42 '"just a string"'
     tail -f log.ndjson | notifyd pub rooms.42 -
     notifyd pub --http rooms.42 - < log.ndjson
+
+In a terminal a line on standard error says how much of a file is published.
 
 Topics of a stream are durable: an event is acknowledged when it is stored, and a line says where, {"seq":1042} (in a terminal a sentence, which other topics have too). With --json the events of other topics have a line as well, {}. With --msg-id the same command can be given again after a failure; what was stored already is {"seq":1042,"duplicate":true}.
 
@@ -85,6 +88,12 @@ func (c *pubCmd) Run(p *process) error {
 	}
 	if c.TTL < 0 {
 		return usagef("--ttl: %v is negative", c.TTL)
+	}
+	if c.Data == "-" {
+		if c.progress = progressOfInput(p); c.progress != nil {
+			p.stdin = c.progress
+			defer c.progress.clear()
+		}
 	}
 	if c.HTTP {
 		return c.post(p)
@@ -117,6 +126,7 @@ func (c *pubCmd) event(data []byte, line int) client.Publication {
 // people, who are told of other topics too.
 func (c *pubCmd) tell(p *process, s client.Stored) error {
 	c.published++
+	c.progress.draw(c.published)
 	line, people, colors := "", c.forPeople(p), c.colors(p)
 	switch {
 	case people && s.Duplicate:
@@ -136,6 +146,9 @@ func (c *pubCmd) tell(p *process, s client.Stored) error {
 	default:
 		return nil
 	}
+	if isTerminal(p.stdout) {
+		c.progress.clear()
+	}
 	if people {
 		line = colors.topic + c.Topic + colors.end + "  " + line
 	}
@@ -148,6 +161,7 @@ func (c *pubCmd) sum(p *process, err error) error {
 	if !c.forPeople(p) {
 		return err
 	}
+	c.progress.clear()
 	_, printErr := fmt.Fprintf(p.stdout, "%d events published\n", c.published)
 	return cmp.Or(err, printErr)
 }
