@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -112,7 +113,7 @@ func TestJointOfReplayAndLive(t *testing.T) {
 			store()
 		}
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			switch rapid.IntRange(0, 11).Draw(rt, "what") {
+			switch rapid.IntRange(0, 12).Draw(rt, "what") {
 			case 0, 1, 2, 3:
 				for range rapid.IntRange(1, 5).Draw(rt, "events") {
 					store()
@@ -150,6 +151,8 @@ func TestJointOfReplayAndLive(t *testing.T) {
 				}
 			case 10:
 				s.with(func() { s.window = rapid.IntRange(0, 20).Draw(rt, "window") })
+			case 12:
+				s.reconnect(rapid.Bool().Draw(rt, "forgets"), time.Duration(rapid.IntRange(0, 3).Draw(rt, "after"))*time.Millisecond)
 			case 11:
 				if rapid.IntRange(0, 3).Draw(rt, "discards") == 0 {
 					discarded = rapid.Uint64Range(discarded, s.lastSeq()).Draw(rt, "up to")

@@ -77,7 +77,9 @@ type memStream struct {
 
 	// Of the feed.
 	position uint64
-	window   int // how many events Recent remembers
+	window   int    // how many events Recent remembers
+	doubt    bool   // nothing is handed over before the leader has answered
+	forgot   uint64 // Recent remembers nothing up to here
 	waiting  []atCall
 
 	atPatience time.Duration // how long At waits
@@ -215,7 +217,7 @@ func (s *memStream) before(topic string, seq uint64) uint64 {
 func (s *memStream) pass(seq uint64) {
 	for {
 		s.mu.Lock()
-		if s.position >= min(seq, s.last) {
+		if s.doubt || s.position >= min(seq, s.last) {
 			s.mu.Unlock()
 			return
 		}
@@ -459,7 +461,7 @@ func (s *memStream) recentFrom() uint64 {
 	if s.position > uint64(s.window) {
 		from = s.position - uint64(s.window)
 	}
-	return max(from, min(s.first()-1, s.position))
+	return max(from, s.forgot, min(s.first()-1, s.position))
 }
 
 // what a test does
@@ -496,6 +498,24 @@ func (s *memStream) hold(on bool) {
 // heal has the feed look at the leader.
 func (s *memStream) heal() { s.repeat(s.lastSeq()) }
 
+// reconnect is a new connection of the feed, or another leader: what was on its way is lost, and what the node remembered
+// perhaps too. The life of the stream is the same; the feed asks the leader for the position, which answers after a while.
+func (s *memStream) reconnect(forgets bool, after time.Duration) {
+	s.with(func() {
+		s.doubt = true
+		if forgets {
+			s.forgot = s.position
+		}
+	})
+	time.AfterFunc(after, func() {
+		s.with(func() {
+			s.doubt = false
+			last := s.last
+			s.do(func() { s.pass(last) })
+		})
+	})
+}
+
 // repeat passes an event on once more.
 func (s *memStream) repeat(seq uint64) {
 	s.mu.Lock()
@@ -518,7 +538,7 @@ func (s *memStream) remake() {
 	epoch := s.epoch
 	s.do(func() {
 		s.mu.Lock()
-		s.position = 0
+		s.position, s.forgot = 0, 0
 		first := s.first()
 		s.mu.Unlock()
 		s.sink.Gap(s.shard, s.around(), epoch, 0, first)
