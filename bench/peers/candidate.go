@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"os"
@@ -192,7 +193,7 @@ func newNotifyd(name, program, dir string) (*candidate, error) {
 // newCentrifugo is Centrifugo's own program: with its memory engine, or with its NATS broker. A client's token is checked
 // when it connects, and it may subscribe and publish everywhere.
 func newCentrifugo(name, program, dir string) (*candidate, error) {
-	version, err := output(program, "version")
+	program, err := exec.LookPath(program)
 	if err != nil {
 		return nil, fmt.Errorf("%s: name Centrifugo's program with --centrifugo: %w", name, err)
 	}
@@ -201,14 +202,15 @@ func newCentrifugo(name, program, dir string) (*candidate, error) {
 		return nil, err
 	}
 	c := &candidate{name: name, path: "/connection/websocket", target: centrifugoTarget{target}}
-	if fields := strings.Fields(version); len(fields) > 1 {
-		c.version = fields[1]
+	if built, err := buildinfo.ReadFile(program); err == nil {
+		c.version = built.Main.Version // "version" knows only that of a release
 	}
 	command := func(addr, nats string) []string {
 		host, port, _ := strings.Cut(addr, ":")
 		env := []string{
 			"env", "TMPDIR=" + dir, "CENTRIFUGO_HTTP_SERVER_ADDRESS=" + host, "CENTRIFUGO_HTTP_SERVER_PORT=" + port,
 			"CENTRIFUGO_CLIENT_TOKEN_HMAC_SECRET_KEY=" + hub.TokenKey, "CENTRIFUGO_LOG_LEVEL=error", "CENTRIFUGO_USAGE_STATS_DISABLED=true",
+			"CENTRIFUGO_WEBSOCKET_WRITE_TIMEOUT=1m", // of a whole history
 			"CENTRIFUGO_CLIENT_ALLOWED_ORIGINS=*", "CENTRIFUGO_CLIENT_QUEUE_MAX_SIZE=67108864", "CENTRIFUGO_CLIENT_CHANNEL_LIMIT=100000",
 			"CENTRIFUGO_CLIENT_PING_INTERVAL=1h", "CENTRIFUGO_CLIENT_PONG_TIMEOUT=0s", // the driver answers none
 			"CENTRIFUGO_CLIENT_RECOVERY_MAX_PUBLICATION_LIMIT=0", "CENTRIFUGO_CLIENT_HISTORY_MAX_PUBLICATION_LIMIT=0",
