@@ -24,11 +24,15 @@ type beginning struct {
 func (b *beginning) from(head wire.StreamHead) {
 	b.head, b.after, b.complete, b.first = head, head.Last, true, head.First
 	if b.since.Kind != wire.SinceSeq {
+		b.complete = !b.since.OrNow
 		return
 	}
 	n, epoch := b.since.N, b.since.Epoch
 	if epoch != nil && string(epoch) != head.Epoch || n > head.Last {
-		b.after, b.complete = 0, false // a position in another life of the stream
+		b.complete = false // a position in another life of the stream, or in another stream
+		if !b.since.OrNow {
+			b.after = 0
+		}
 		return
 	}
 	b.after = n

@@ -80,9 +80,10 @@ func (s *Server) eventsHandler(w http.ResponseWriter, r *http.Request) {
 }
 
 // streamSince is from where on a request for events wants its topics: what Last-Event-ID
-// says, which a client sends that had events before, or else the query. A position is one
-// of one stream; topics that are not durable begin now, unless the query asks for their
-// history.
+// says, or else the query. A position is one of one stream, and not all topics have a
+// history, nor may all tokens read it. The query is refused then; Last-Event-ID is what an
+// EventSource sends by itself whenever it comes back, and a refusal would end it for good,
+// so its topics begin now where they cannot resume.
 func (s *Server) streamSince(r *http.Request, query url.Values, x *stream) (since wire.Since, code wire.Code, detail string) {
 	text, resumes := r.Header.Get("Last-Event-ID"), true
 	if text == "" {
@@ -101,14 +102,19 @@ func (s *Server) streamSince(r *http.Request, query url.Values, x *stream) (sinc
 		if home == nil && resumes {
 			continue
 		}
-		if code, detail := s.mayRead(x.token, []byte(name), since); code != wire.OK {
+		if code, detail := s.mayRead(x.token, []byte(name), since); code != wire.OK && !resumes {
 			return since, code, detail
+		} else if code != wire.OK {
+			return wire.Since{OrNow: true}, wire.OK, ""
 		}
 		if first == nil {
 			first = home
 		}
 		if home != first && since.Kind == wire.SinceSeq {
-			return since, wire.HistoryUnavailable, "a position is one of one stream, and the topics lie in several: ask for those of one"
+			if !resumes {
+				return since, wire.HistoryUnavailable, "a position is one of one stream, and the topics lie in several: ask for those of one"
+			}
+			since.OrNow = true
 		}
 	}
 	return since, wire.OK, ""

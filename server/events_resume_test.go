@@ -1,7 +1,10 @@
 package server_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +84,6 @@ func TestEventsResume(t *testing.T) {
 			{eventsPath("plain") + "&since=1", "", wire.HistoryUnavailable},
 			{eventsPath("d.a", "plain") + "&since=last:1", "", wire.HistoryUnavailable},
 			{eventsPath("d.a", "x.a") + "&since=1", "", wire.HistoryUnavailable},
-			{eventsPath("d.a", "x.a"), "Last-Event-ID: e1.2", wire.HistoryUnavailable},
 		} {
 			headers := []string{bearer}
 			if x.header != "" {
@@ -107,3 +109,86 @@ func TestEventsResume(t *testing.T) {
 		}
 	})
 }
+
+// An EventSource sends Last-Event-ID by itself, and gives up for good when it is refused. What cannot resume begins now
+// and says so.
+func TestEventsBeginNowWhereTheyCannotResume(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		other, s := newMemStream("other", "x.>"), newMemStream("orders", "d.>")
+		with.fake = &memBus{kept: memStreams{s, other}}
+		n := start(t, with)
+		s.fill("d.a", 1, 3)
+		other.with(func() { other.epoch = "x1" })
+		other.fill("x.a", 1, 5)
+		all := n.all(t)
+		none := sign(t, n.key, authz.Claims{Expires: time.Now().Add(hour), Subscribe: []string{">"}, History: "none"})
+		ack := func(topic, stream, epoch string, seq, recovered int, complete string) string {
+			return fmt.Sprintf(`"id":%q,"stream":%q,"epoch":%q,"seq":%d,"recovered":%d,"complete":%s}`, topic, stream, epoch, seq, recovered, complete)
+		}
+		for _, x := range []struct {
+			name, token, id string
+			topics          []string
+			acks            []string
+			seqs            []string
+		}{
+			{
+				"a position of one of two streams", all, "e1.2",
+				[]string{"d.a", "x.a"},
+				[]string{ack("d.a", "orders", "e1", 3, 1, "true"), ack("x.a", "other", "x1", 5, 0, `false,"first":1`)},
+				[]string{"d.a 3"},
+			},
+			{
+				"of the other", all, "x1.4",
+				[]string{"d.a", "x.a"},
+				[]string{ack("d.a", "orders", "e1", 3, 0, `false,"first":1`), ack("x.a", "other", "x1", 5, 1, "true")},
+				[]string{"x.a 5"},
+			},
+			{
+				"of neither", all, "gone.4",
+				[]string{"d.a", "x.a"},
+				[]string{ack("d.a", "orders", "e1", 3, 0, `false,"first":1`), ack("x.a", "other", "x1", 5, 0, `false,"first":1`)},
+				nil,
+			},
+			{
+				"of another life of the only stream", all, "gone.2",
+				[]string{"d.a"},
+				[]string{ack("d.a", "orders", "e1", 3, 3, `false,"first":1`)},
+				[]string{"d.a 1", "d.a 2", "d.a 3"},
+			},
+			{
+				"a token that reads no history", none, "e1.2",
+				[]string{"d.a", "plain"},
+				[]string{ack("d.a", "orders", "e1", 3, 0, `false,"first":1`), `"id":"plain"}`},
+				nil,
+			},
+		} {
+			c := n.streamFrom(t, "127.0.0.1", get(eventsPath(x.topics...), "Authorization: Bearer "+x.token, "Last-Event-ID: "+x.id))
+			var acks, seqs []string
+			for len(acks) < len(x.acks) || len(seqs) < len(x.seqs) {
+				name, data := c.next()
+				var m struct {
+					Topic string
+					Seq   uint64
+				}
+				if err := json.Unmarshal([]byte(data), &m); err != nil {
+					t.Fatal(err)
+				}
+				switch name {
+				case "ack":
+					acks = append(acks, expMember.ReplaceAllString(strings.TrimPrefix(data, `{"type":"ack",`), ""))
+				case "":
+					seqs = append(seqs, fmt.Sprint(m.Topic, " ", m.Seq))
+				default:
+					t.Fatalf("%s: %s %s", x.name, name, data)
+				}
+			}
+			slices.Sort(acks)
+			if !slices.Equal(acks, x.acks) || !slices.Equal(seqs, x.seqs) {
+				t.Errorf("%s:\n%s\n%s", x.name, acks, seqs)
+			}
+			_ = c.conn.Close()
+		}
+	})
+}
+
+var expMember = regexp.MustCompile(`,"exp":\d+`)

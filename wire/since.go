@@ -24,6 +24,9 @@ type Since struct {
 	// Epoch is the life of the stream that N is a position of: 1 to MaxEpochBytes
 	// bytes, a part of the frame, or nil.
 	Epoch []byte
+	// OrNow: begin now where a position is of no use, and say that what came before may be
+	// lost. Envelopes do not have it.
+	OrNow bool
 }
 
 var sinceNames = [][]byte{[]byte("seq"), []byte("last"), []byte("time"), []byte("epoch")}
