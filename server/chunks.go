@@ -315,6 +315,15 @@ func (x *chunks) read(key chunkKey, made []*chunk, err error) {
 	}
 }
 
+// discard has c not be found any more.
+func (x *chunks) discard(key chunkKey, c *chunk) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.byKey[key] == c {
+		delete(x.byKey, key)
+	}
+}
+
 // keep takes over the reference. mu is held.
 func (x *chunks) keep(key chunkKey, c *chunk) {
 	x.byKey[key] = c

@@ -205,10 +205,7 @@ func (p *replay) step() {
 		p.join() // nothing is read
 		return
 	}
-	key := p.key(p.at)
-	if p.lastOfEach && p.at < p.head {
-		key.upTo = p.head
-	}
+	key := p.next()
 	if c := p.server.chunks.have(key, p.head, !p.acked); c != nil {
 		p.have(c, nil)
 		return
@@ -379,10 +376,16 @@ func (p *replay) joinAt(position uint64, epoch string, ok bool) {
 		whole = reaches && rest.size() < joinBytes
 		count += rest.count
 	}
-	if whole {
+	switch {
+	case whole:
 		p.ack(position, count)
-	} else {
-		p.ack(p.head, count)
+	case !p.acked: // how many follow what was read some time ago is not known: it is read again
+		rest.drop()
+		p.server.chunks.discard(p.next(), p.tail)
+		p.tail.release()
+		p.tail = nil
+		p.lookAgain()
+		return
 	}
 	if p.tail != nil {
 		p.send(p.tail)
@@ -415,6 +418,15 @@ func (p *replay) encoding(after uint64) encoding {
 // key is that of the chunk behind a position.
 func (p *replay) key(after uint64) chunkKey {
 	return chunkKey{home: p.home, epoch: p.epoch, pattern: p.sub.topic.name, after: after, events: p.sub.Conn.IsStream()}
+}
+
+// next is the key of the chunk that comes next.
+func (p *replay) next() chunkKey {
+	key := p.key(p.at)
+	if p.lastOfEach && p.at < p.head {
+		key.upTo = p.head
+	}
+	return key
 }
 
 // lookAgain asks the leader again how far it is, and goes on from where the replay stands.

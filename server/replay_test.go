@@ -558,3 +558,44 @@ func TestResumeAgain(t *testing.T) {
 		q.fence()
 	})
 }
+
+// A reader may find what another had read some moments ago. How many events follow is counted anew, although the node does
+// not remember all of them, or more of them than are sent at once.
+func TestRecoveredIsCountedAnew(t *testing.T) {
+	loops(t, func(t *testing.T, with setup) {
+		for _, x := range []struct {
+			name        string
+			window, big int
+		}{
+			{"memory does not reach back", 4, 1},
+			{"there is too much", 64, 30_000},
+		} {
+			s := newMemStream("orders", "d.>")
+			with.fake = &memBus{kept: memStreams{s}}
+			n := start(t, with)
+			s.with(func() { s.window = x.window })
+			token := n.all(t)
+			s.fill("d.a", 1, 3)
+			first := n.dial(t)
+			if r := first.resume("d.a", token, `{"seq":0}`); r.Recovered != 3 || r.Seq != 3 {
+				t.Errorf("%s: %+v", x.name, r)
+			}
+			first.events(3)
+			for range 10 {
+				s.with(func() {
+					s.append(wire.ToStore{Topic: []byte("d.a"), Data: []byte(`"` + strings.Repeat("x", x.big) + `"`)})
+				})
+			}
+			second := n.dial(t)
+			if r := second.resume("d.a", token, `{"seq":0}`); r.Recovered != 13 || r.Seq != 13 || !*r.Complete {
+				t.Errorf("%s: %+v", x.name, r)
+			}
+			for i, e := range second.events(13) {
+				if e.Seq != uint64(i+1) {
+					t.Fatalf("%s: event %d is %d", x.name, i+1, e.Seq)
+				}
+			}
+			second.fence()
+		}
+	})
+}
