@@ -8,7 +8,7 @@ import (
 
 // FatalPanics lets a panic in a handler end the process, as one in any other goroutine
 // does. net/http would log it and go on, with whatever the handler left half done: a
-// lock that is held, a count that is wrong (docs/adr/0015-a-fault-ends-the-process.md).
+// lock that is held, a count that is wrong (docs/adr/0016-a-fault-ends-the-process.md).
 func FatalPanics(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
