@@ -2,6 +2,7 @@
 package docs
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -140,5 +141,23 @@ func TestAnchors(t *testing.T) {
 	text := "# One: `two`, three\n\n```sh\n# no heading\n```\n## 7. HTTP\n#no heading\n### A [link](x.md) & more_1\n"
 	if got, want := anchors(text), []string{"one-two-three", "7-http", "a-link--more_1"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A decision is named by its number.
+func TestDecisionNumbers(t *testing.T) {
+	files, err := filepath.Glob("adr/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for i, file := range files {
+		number, _, _ := strings.Cut(filepath.Base(file), "-")
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if number != fmt.Sprintf("%04d", i+1) || !strings.HasPrefix(string(text), fmt.Sprintf("# %d. ", i+1)) {
+			t.Errorf("%s is number %d", file, i+1)
+		}
 	}
 }
