@@ -69,7 +69,7 @@ func StartNATS(plain func() *exec.Cmd) (*NATS, error) {
 		return nil, err
 	}
 	cmd := plain()
-	answer, stop, err := ask(cmd, plainJob{Dir: dir, Serve: true})
+	answer, stop, err := ask(context.Background(), cmd, plainJob{Dir: dir, Serve: true})
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -79,8 +79,8 @@ func StartNATS(plain func() *exec.Cmd) (*NATS, error) {
 	}}, nil
 }
 
-// ask starts a process for a job and reads its answer. The process is there until stop is called.
-func ask(cmd *exec.Cmd, job plainJob) (answer plainAnswer, stop func(), err error) {
+// ask starts a process for a job and reads its answer. The process is there until stop is called, or ctx ends.
+func ask(ctx context.Context, cmd *exec.Cmd, job plainJob) (answer plainAnswer, stop func(), err error) {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return answer, nil, err
@@ -93,7 +93,9 @@ func ask(cmd *exec.Cmd, job plainJob) (answer plainAnswer, stop func(), err erro
 	if err := cmd.Start(); err != nil {
 		return answer, nil, err
 	}
+	unwatch := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	stop = func() {
+		unwatch()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 	}
@@ -121,14 +123,7 @@ func (r *run) plain(ctx context.Context, job plainJob) (Result, error) {
 	if r.NATS != nil {
 		job.URL, job.PID = r.NATS.URL, r.NATS.PID
 	}
-	cmd := r.Plain()
-	unwatch := context.AfterFunc(ctx, func() {
-		if cmd.Process != nil {
-			_ = cmd.Process.Kill()
-		}
-	})
-	defer unwatch()
-	answer, stop, err := ask(cmd, job)
+	answer, stop, err := ask(ctx, r.Plain(), job)
 	if err != nil {
 		return Result{}, errors.Join(ctx.Err(), err)
 	}
