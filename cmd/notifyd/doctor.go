@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/netip"
 	"net/url"
 	"os"
@@ -48,6 +49,7 @@ const defaultURL = "ws://127.0.0.1:8080" + wire.Path
 
 // Run makes the examination.
 func (c *doctorCmd) Run(p *process) error {
+	log.SetOutput(io.Discard) // net/http tells there what spoke before it was asked: a step says so
 	x, err := c.prepare(p)
 	if err != nil {
 		return err

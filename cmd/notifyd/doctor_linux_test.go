@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -76,5 +78,21 @@ func TestDoctorReadsTheToken(t *testing.T) {
 	}
 	if got := invoke(t, nil, "", "doctor", r.url); got.code != exitOK || !strings.Contains(got.stdout, "skipped  subscribe  without a token") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What says something before it is asked, or hangs up before, is told like what does so a moment later: which of them it is for
+// net/http depends on which goroutine comes first.
+func TestDoctorOfWhatDoesNotWait(t *testing.T) {
+	for text, want := range map[string]string{
+		"http: server closed idle connection": "closes connections without an answer",
+		"EOF":                                 "closes connections without an answer",
+		"readLoopPeekFailLocked: %!w(<nil>)":  "no HTTP server",
+		`malformed HTTP response "SSH-2.0"`:   "no HTTP server",
+	} {
+		x := &examination{url: &url.URL{Scheme: "ws", Host: "127.0.0.1:1"}, address: "127.0.0.1:1"}
+		if f := x.transportFault(t.Context(), errors.New(text)); !strings.Contains(f.cause, want) {
+			t.Errorf("%s: %q", text, f.cause)
+		}
 	}
 }

@@ -269,7 +269,7 @@ func (x *examination) transportFault(ctx context.Context, err error) *fault {
 		return x.speaksTLS(f.seen)
 	case strings.Contains(text, `malformed HTTP response "\x00\x00`), x.speaksHTTP2(ctx): // a frame of HTTP/2
 		return onlyHTTP2(f.seen)
-	case strings.Contains(text, "malformed HTTP"):
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFailLocked"): // it spoke before it was asked
 		f.cause = fmt.Sprintf("What listens on port %s is no HTTP server.", x.port())
 		f.remedy = "Correct the port of the URL."
 	case strings.Contains(text, "tls: certificate required"), strings.Contains(text, "tls: bad certificate"):
@@ -277,7 +277,8 @@ func (x *examination) transportFault(ctx context.Context, err error) *fault {
 		f.remedy = "Take that demand (mutual TLS) away for this path, or connect from inside."
 	case timedOut(ctx, err):
 		return x.noAnswer("no answer to an HTTP request")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(text, "EOF"):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(text, "EOF"),
+		strings.Contains(text, "server closed idle connection"): // before it was asked
 		f.cause = fmt.Sprintf("What listens on %s closes connections without an answer.", x.url.Host)
 		f.remedy = "A proxy does that when it has nobody to send to, a node when it ends. Look at the log of what listens there."
 	default:
