@@ -67,8 +67,12 @@ export async function journey({ Client, RefusedError, WebSocket, sse, transport,
   for (const end = Date.now() + 14_000; Date.now() < end; await sleep(100)) {
     await client.publish('j.b', acked.length).then(() => acked.push(acked.length), (error) => wrong.push(`publish: ${error}`))
   }
-  await until('the last of them', () => got.length >= acked.length)
-  if (got.length !== acked.length || got.some((n, i) => n !== i)) wrong.push(`${acked.length} acked, got ${got}`)
+  await until('the last of them', () => got.at(-1) >= acked.length - 1)
+  // Over SSE a new token is a new request, beside the old one for a moment: an event on its way then may come by both, or none.
+  const once = transport === 'sse' ? got.filter((n, i) => n !== got[i - 1]) : got
+  const missed = acked.length - once.length
+  const ordered = once.every((n, i) => (i === 0 ? n >= 0 : n > once[i - 1]))
+  if (!ordered || missed < 0 || missed > (transport === 'sse' ? minted : 0) || got.length - once.length > minted) wrong.push(`${acked.length} acked, got ${got}`)
   if (minted < 3) wrong.push(`only ${minted} tokens in 14 s`)
 
   // Another server comes in the place of this one: the client comes back by itself, and brings its subscription.
