@@ -266,11 +266,11 @@ test('a request that is refused, or lost, says so to each publish in it', limit,
 })
 
 test('a stream that falls silent is replaced, and one that is alive is not', limit, async () => {
-  const server = await serveEvents({ welcome: { ping_interval: 0.05 } })
+  const server = await serveEvents({ welcome: { ping_interval: 1 } })
   const client = over(server)
   await client.subscribe('a', () => {}).ready
-  const beat = setInterval(() => server.streams[0].comment(), 10)
-  await sleep(400)
+  const beat = setInterval(() => server.streams[0].comment(), 50)
+  await sleep(4000)
   const before = server.streams.length
   clearInterval(beat)
   await until(() => server.streams.length > before)
