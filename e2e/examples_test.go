@@ -414,7 +414,7 @@ func loadTestingExamples(t *testing.T, d *document) {
 			t.Errorf("%s printed\n%s", command, out)
 		}
 	}
-	checkConfig(t, d.next(t, "yaml").text+"auth:\n  keys: [/etc/notifyd/keys.json]\n")
+	checkConfig(t, d.next(t, "yaml").text+"    storage: memory\nauth:\n  keys: [/etc/notifyd/keys.json]\n") // a folder of a test's does not last
 }
 
 // protocolExamples sends each envelope that the protocol's page shows for clients, and compares the members of what the
