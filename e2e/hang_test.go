@@ -147,6 +147,7 @@ func TestJetStreamHangs(t *testing.T) {
 					answers[fmt.Sprint(resp.StatusCode, " retry ", resp.Header.Get("Retry-After") != "")]++
 				}
 				mu.Unlock()
+				pause(ctx, 200*time.Millisecond)
 			}
 		})
 	}
@@ -165,7 +166,9 @@ func TestJetStreamHangs(t *testing.T) {
 	}
 	t.Logf("p99 alone %v, with 500 handshakes %v; handshakes: %v", p99(alone), p99(during), answers)
 	for answer := range answers {
-		if answer != "503 retry true" {
+		// The server that goes on may be the leader of the tickets: until it notices that it is alone it knows that there
+		// is no such ticket.
+		if answer != "503 retry true" && answer != "401 retry false" {
 			t.Errorf("a handshake with a ticket was answered %s", answer)
 		}
 	}
