@@ -57,12 +57,24 @@ async function perform({ source, task }) {
   return { body: JSON.stringify(result) }
 }
 
+// there goes to a page. A site that has said that it is there may not listen yet.
+async function there(go) {
+  for (let i = 0; ; i++) {
+    try {
+      return await go()
+    } catch (error) {
+      if (i === 100 || !String(error).includes('ERR_CONNECTION_REFUSED')) throw error
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+  }
+}
+
 const doings = { fetch: request, socket: connect, code: run, console: firstOutput, text, task: perform }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line)
-  if (page.url() !== order.page) await page.goto(order.page)
-  if (order.text?.reload) await page.reload()
+  if (page.url() !== order.page) await there(() => page.goto(order.page))
+  if (order.text?.reload) await there(() => page.reload())
   const what = Object.keys(doings).find((name) => order[name])
   const answer = await page.evaluate(doings[what], order[what]).catch((error) => ({ error: String(error) }))
   process.stdout.write(JSON.stringify(answer) + '\n')
