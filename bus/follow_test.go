@@ -176,6 +176,20 @@ func TestMemoryForgetsWhatIsGone(t *testing.T) {
 	}
 }
 
+// However an event was read, it is known when its time ends: what a hole is filled with comes into memory, too.
+func TestEveryReadKnowsTheEnd(t *testing.T) {
+	s, _ := openKept(t, func(o *StreamOptions) { o.TTL = true })
+	bustest.Store(t, s, &wire.ToStore{Topic: []byte("kept.a"), Data: []byte("1"), TTL: 60})
+	e, err := s.leaderGet(t.Context(), getRequest{Seq: 1, NextFor: s.bus.subject + "kept.>"})
+	if err != nil || e == nil || e.Until != e.Time+int64(time.Minute) {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	page, err := s.Read(t.Context(), "kept.>", 0, 10, 1<<20)
+	if err != nil || len(page.Events) != 1 || page.Events[0].Until != e.Until {
+		t.Errorf("%+v, %v", page, err)
+	}
+}
+
 func TestTimeToLiveOfAHeader(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"": 0, "5": 5 * time.Second, "1h": time.Hour, "never": 0, "1500ms": 1500 * time.Millisecond, "x": 0, "-1": 0,

@@ -262,10 +262,16 @@ func (s *Stream) eventOf(h nats.Header, data []byte) (e wire.StoredEvent, ok boo
 		Topic: topic, Data: data, Seq: headerNumber(h, "Nats-Sequence"), Prev: headerNumber(h, "Nats-Last-Sequence"),
 		Time: t.UnixNano(), From: unescape(h.Get(headerFrom)),
 	}
-	if life := ttlOf(h); life > 0 {
-		e.Until = t.Add(life).UnixNano()
-	}
+	e.Until = untilOf(h, t)
 	return e, e.Seq > 0
+}
+
+// untilOf is when an event that was stored at t ends by its own header; 0: not by that.
+func untilOf(h nats.Header, t time.Time) int64 {
+	if life := ttlOf(h); life > 0 {
+		return t.Add(life).UnixNano()
+	}
+	return 0
 }
 
 // ttlOf is how long an event lives by its own header: seconds, or a duration as Go writes it (ADR-43); 0: not by that.
@@ -326,7 +332,7 @@ func (s *Stream) leaderGet(ctx context.Context, q getRequest) (*wire.StoredEvent
 		e := &wire.StoredEvent{Topic: m.Subject[len(s.bus.subject):], Data: m.Data, Seq: m.Seq, Prev: wire.PrevUnknown, Time: m.Time.UnixNano()}
 		if len(m.Header) > 0 {
 			if h, err := nats.DecodeHeadersMsg(m.Header); err == nil {
-				e.From = unescape(h.Get(headerFrom))
+				e.From, e.Until = unescape(h.Get(headerFrom)), untilOf(h, m.Time)
 			}
 		}
 		return e, nil
