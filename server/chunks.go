@@ -65,6 +65,7 @@ type chunk struct {
 	oldest int64  // time of the first event
 	first  uint64 // the oldest seq of the stream; 0: not known
 	final  bool   // no more events match, up to upTo
+	whole  bool   // count and more are all that matches up to upTo, and nothing behind it
 	upTo   uint64 // where the stream was, at least, when it was read
 	recent bool   // it is from this node's memory, and so is what follows
 	page   *page  // where a reader of this chunk should have the next page read; nil: nowhere
@@ -76,9 +77,25 @@ type page struct {
 	next wire.ReadOn // nil: it has been taken; guarded by chunks.mu
 }
 
-// isBefore says that the chunk was read when the stream was not at upTo yet, and does not
-// know how many events follow it.
-func (c *chunk) isBefore(upTo uint64) bool { return c.upTo < upTo && (!c.final || !c.recent) }
+// counted is the position up to which count and more are of all that matches. ok is false where
+// that is not known.
+func (c *chunk) counted() (upTo uint64, ok bool) {
+	switch {
+	case !c.recent:
+		return c.upTo, c.whole
+	case c.final:
+		return c.last, true
+	default:
+		return 0, false
+	}
+}
+
+// isBefore says that the chunk was read when the stream was not at upTo yet, and that a node
+// which remembers what came behind recentFrom does not know how many events have come since.
+func (c *chunk) isBefore(upTo, recentFrom uint64) bool {
+	counted, ok := c.counted()
+	return c.upTo < upTo && (!ok || counted < recentFrom)
+}
 
 // end is the position up to which all that matches is in the chunk, or before it.
 func (c *chunk) end() uint64 {
@@ -103,7 +120,7 @@ type encoding struct {
 	batch                    *loop.Batch
 	count, more, last, first uint64
 	oldest                   int64
-	final, recent            bool
+	final, whole, recent     bool
 	upTo                     uint64
 
 	server  *Server
@@ -176,7 +193,7 @@ func (x *encoding) finish() *chunk {
 	}
 	c := &chunk{
 		batch: x.batch, made: time.Now(), among: &x.server.chunks, count: x.count, more: x.more, last: x.last, oldest: x.oldest, first: x.first,
-		final: x.final, upTo: x.upTo, recent: x.recent,
+		final: x.final, whole: x.whole, upTo: x.upTo, recent: x.recent,
 	}
 	c.refs.Store(1)
 	c.among.held.Add(int64(c.bytes()))
@@ -221,17 +238,19 @@ func (s *Server) aheadBytes() int {
 
 // have gives a reference of the chunk behind a position, nil: it is not there. The stream's
 // leader has said that it is at upTo. With counts, a chunk that was kept from before then
-// will not do, unless it is final: it does not know how many events follow.
+// will not do, unless this node remembers what came since: it does not know how many events
+// follow.
 func (x *chunks) have(key chunkKey, upTo uint64, counts bool) *chunk {
+	recentFrom := key.home.RecentFrom()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.find(key, upTo, counts)
+	return x.find(key, upTo, counts, recentFrom)
 }
 
 // find is have. mu is held.
-func (x *chunks) find(key chunkKey, upTo uint64, counts bool) *chunk {
+func (x *chunks) find(key chunkKey, upTo uint64, counts bool, recentFrom uint64) *chunk {
 	c := x.byKey[key]
-	if c == nil || time.Since(c.made) >= chunkLife || counts && c.isBefore(upTo) {
+	if c == nil || time.Since(c.made) >= chunkLife || counts && c.isBefore(upTo, recentFrom) {
 		return nil
 	}
 	c.refs.Add(1)
@@ -241,9 +260,9 @@ func (x *chunks) find(key chunkKey, upTo uint64, counts bool) *chunk {
 // readChunk calls w.done, at once or from a worker, with what have would give, when it is
 // there, unless w is gone by then. before is the page before, nil if it is not known.
 func (s *Server) readChunk(key chunkKey, before *page, upTo uint64, counts bool, w waitingRead) {
-	x := &s.chunks
+	x, recentFrom := &s.chunks, key.home.RecentFrom()
 	x.mu.Lock()
-	if c := x.find(key, upTo, counts); c != nil {
+	if c := x.find(key, upTo, counts, recentFrom); c != nil {
 		x.mu.Unlock()
 		w.done(c, nil)
 		return
@@ -398,17 +417,20 @@ func (s *Server) readStream(key chunkKey, next wire.ReadOn, upTo uint64) ([]*chu
 	if err != nil {
 		return nil, err
 	}
+	if n := len(got.Events); got.End && n > 0 {
+		upTo = max(upTo, got.Events[n-1].Seq)
+	}
 	var made []*chunk
 	x := s.encoding(key)
 	for i := range got.Events {
 		if x.add(&got.Events[i]) >= limit && i < len(got.Events)-1 {
-			x.first, x.more, x.upTo = got.First, uint64(len(got.Events)-1-i)+got.Pending, upTo
+			x.first, x.more, x.whole, x.upTo = got.First, uint64(len(got.Events)-1-i)+got.Pending, got.End, upTo
 			key.after = x.last
 			made = append(made, x.finish())
 			x = s.encoding(key)
 		}
 	}
-	x.first, x.more, x.final, x.upTo = got.First, got.Pending, got.End, upTo
+	x.first, x.more, x.final, x.whole, x.upTo = got.First, got.Pending, got.End, got.End, upTo
 	made = append(made, x.finish())
 	if got.Next != nil {
 		made[min(1, len(made)-1)].page = &page{end: made[len(made)-1].last, next: got.Next}

@@ -49,6 +49,7 @@ type replay struct {
 	first      uint64 // the oldest event that may be read, where not complete
 	complete   bool
 	lastOfEach bool   // only the last event of each topic, up to head
+	read       *chunk // comes next, and waits for the replay's turn
 	tail       *chunk // the last before the join; it is sent there
 	empty      int    // reads in a row that have found neither events nor the end
 
@@ -154,7 +155,15 @@ func (p *replay) beginsAt(b *beginning) {
 		p.schedule()
 		return
 	}
-	// What this node remembers has to reach up to there, or it would count too few.
+	p.stepsAtHead()
+}
+
+// stepsAtHead schedules a step. What an ack counts has to be in this node's memory by then.
+func (p *replay) stepsAtHead() {
+	if p.acked {
+		p.schedule()
+		return
+	}
 	p.home.At(p.head, func(uint64, string, bool) { p.post(p.schedule) })
 }
 
@@ -197,8 +206,15 @@ func (p *replay) step() {
 	if !p.check() {
 		return
 	}
+	c := p.read
+	p.read = nil
 	if p.sub.Conn.Pending() > 0 {
+		c.release()
 		p.pause()
+		return
+	}
+	if c != nil {
+		p.have(c, nil)
 		return
 	}
 	if p.since.Kind == wire.SinceNone && !p.acked {
@@ -211,8 +227,18 @@ func (p *replay) step() {
 		return
 	}
 	p.server.readChunk(key, nil, p.head, !p.acked, waitingRead{&p.gone, func(c *chunk, err error) {
-		p.loop().Post(func() { p.have(c, err) })
+		p.loop().Post(func() { p.came(c, err) })
 	}})
+}
+
+// came has a chunk that was read wait for the replay's turn: many may have waited for it.
+func (p *replay) came(c *chunk, err error) {
+	if p.ended || err != nil {
+		p.have(c, err)
+		return
+	}
+	p.read = c
+	p.schedule()
 }
 
 // have acts on a chunk that was read. It takes over the reference.
@@ -233,7 +259,8 @@ func (p *replay) have(c *chunk, err error) {
 		time.AfterFunc(emptyPause, func() { p.post(p.schedule) })
 		return
 	}
-	if !p.acked && c.isBefore(p.head) { // one that another replay was waiting for
+	since, known := p.countSince(c)
+	if !known && !p.acked { // another replay was waiting for it
 		c.release()
 		p.schedule()
 		return
@@ -255,15 +282,34 @@ func (p *replay) have(c *chunk, err error) {
 	case discarded:
 		p.complete, p.first = false, c.first
 	}
-	if c.final && (c.recent || c.end() >= p.head) {
+	if c.final && known && (p.acked || c.bytes() <= tailBytes) {
 		p.tail = c
 		p.join()
 		return
 	}
-	p.ack(p.head, c.count+c.more)
+	seq := p.head
+	if c.final {
+		seq = max(seq, c.end()) // all that was counted
+	}
+	p.ack(seq, c.count+c.more+since)
 	p.server.readAhead(p.key(p.at), c.page, p.head, &p.gone)
 	p.send(c)
 	p.schedule()
+}
+
+// countSince is how many events an ack has to count beside those that a chunk knows of: they
+// were stored since it was read. known is false where this node does not remember them.
+func (p *replay) countSince(c *chunk) (n uint64, known bool) {
+	switch counted, _ := c.counted(); {
+	case c.upTo >= p.head:
+		known = true
+	case !c.isBefore(p.head, p.home.RecentFrom()):
+		known = p.home.Recent(counted, p.head, p.sub.topic.name, func(*wire.StoredEvent) bool {
+			n++
+			return true
+		})
+	}
+	return n, known
 }
 
 // send sends a chunk, whose reference it takes over.
@@ -407,8 +453,13 @@ func (p *replay) joinAt(position uint64, epoch string, ok bool) {
 	}
 }
 
-// joinBytes is how much is sent, at most, when a subscription joins its topic's group.
-const joinBytes = 64 << 10
+const (
+	// joinBytes is how much is sent, at most, when a subscription joins its topic's group.
+	joinBytes = 64 << 10
+	// tailBytes is how much of that may be the first that is sent. The feed may let thousands
+	// join in one turn; larger chunks are sent before, in turn with other replays.
+	tailBytes = 4 << 10
+)
 
 // encoding begins to encode what this node remembers, for the client.
 func (p *replay) encoding(after uint64) encoding {
@@ -440,7 +491,7 @@ func (p *replay) lookAgain() {
 				p.beginAnew(head)
 			default:
 				p.head = head.Last
-				p.schedule()
+				p.stepsAtHead()
 			}
 		})
 	})
@@ -606,5 +657,6 @@ func (p *replay) over() {
 		p.server.unpin(p.sub)
 	}
 	p.tail.release()
-	p.tail = nil
+	p.read.release()
+	p.tail, p.read = nil, nil
 }

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/notifyd/notifyd/server"
+	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -54,6 +58,62 @@ func TestReplaysOfOneConnection(t *testing.T) {
 			n.stop()
 		}
 	})
+}
+
+// Replays that may all go on at the same moment take turns: live events wait for a few of them and not for all.
+func TestManyReplaysTakeTurns(t *testing.T) {
+	const replays, events = 300, 30
+	for name, window := range map[string]int{"read of the stream": 0, "remembered": events} {
+		t.Run(name, func(t *testing.T) {
+			var most, wrote atomic.Int64
+			var with setup
+			with.server.Loop = loop.Options{Loops: 1, OnTurn: func(_ *loop.Loop, writes int) {
+				most.Store(max(most.Load(), int64(writes)))
+				wrote.Add(int64(writes))
+			}}
+			n, s := longHistory(t, with, 1, events)
+			token := n.all(t)
+			var peers []*peer
+			for range replays {
+				peers = append(peers, n.dial(t))
+			}
+			// All wait: for the one that reads the stream, or for the feed.
+			held, release := make(chan struct{}), sync.OnceFunc(func() {})
+			s.with(func() {
+				s.window = window
+				if window == 0 {
+					s.gate = func() { <-held }
+					release = sync.OnceFunc(func() { close(held) })
+					return
+				}
+				s.doubt, s.atPatience = true, time.Minute
+				s.append(wire.ToStore{Topic: []byte("d.other"), Data: []byte("1")})
+				release = sync.OnceFunc(func() { s.reconnect(false, 0) })
+			})
+			defer release()
+			for _, p := range peers {
+				p.send(`{"type":"subscribe","id":"1","topic":"d.0","since":{"seq":0},"token":%q}`, token)
+			}
+			for _, p := range peers {
+				p.fence()
+			}
+			eventually(t, "all replays run", func() bool { return n.metrics(t)["notifyd_replay_running"] == replays })
+			peers[0].fence()
+			before := wrote.Load()
+			most.Store(0)
+			release()
+			for _, p := range peers {
+				p.want(fmt.Sprintf(`"recovered":%d,"complete":true`, events))
+				p.events(events)
+			}
+			if all := wrote.Load() - before; all < replays {
+				t.Errorf("%d writes for %d replays", all, replays)
+			}
+			if got := most.Load(); got > replays/2 {
+				t.Errorf("%d writes in one turn", got)
+			}
+		})
+	}
 }
 
 // The metrics say what replays were sent, and where it came from.

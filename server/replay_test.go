@@ -302,6 +302,50 @@ func TestReplaysShareReads(t *testing.T) {
 	})
 }
 
+// Readers share what is read of a stream although events go on between them: this node remembers those.
+func TestReplaysShareReadsWhileEventsGoOn(t *testing.T) {
+	const readers = 40
+	for _, events := range []int{100, 400} { // a chunk, and a page of some
+		n, s := durable(t, setup{})
+		token := n.all(t)
+		s.with(func() { s.window = 2 * readers })
+		s.fill("d.a", 1, events)
+		eventually(t, "all is passed on", func() bool { p := uint64(0); s.with(func() { p = s.position }); return p == uint64(events) })
+		began := 0
+		for i := range readers {
+			s.fill("d.b", 1, 1)
+			if i%2 == 0 {
+				s.fill("d.a", 1, 1)
+			}
+			p := n.dial(t)
+			r := p.resume("d.a", token, `{"seq":0}`)
+			if want := uint64(events + i/2 + 1); r.Recovered != want || r.Seq != s.lastSeq() {
+				t.Errorf("%d events, reader %d: recovered %d, want %d; seq %d of %d", events, i, r.Recovered, want, r.Seq, s.lastSeq())
+			}
+			all := p.events(int(r.Recovered))
+			if last := all[len(all)-1].Seq; i%2 == 0 && last != r.Seq || i%2 == 1 && last != r.Seq-1 {
+				t.Errorf("%d events, reader %d: the last is %d, at %d", events, i, last, r.Seq)
+			}
+			for k, seq := range seqs(all[:events]) {
+				if seq != uint64(k+1) {
+					t.Fatalf("%d events, reader %d: %d is event %d", events, i, seq, k)
+				}
+			}
+			_ = p.conn.Close()
+			if i == 0 {
+				s.with(func() { began = s.reads })
+			}
+		}
+		// A chunk lives for 2 s, and a machine may be busy.
+		s.with(func() {
+			if s.reads > began*readers/4 {
+				t.Errorf("%d events: %d reads for %d readers, %d for the first", events, s.reads, readers, began)
+			}
+		})
+		n.stop()
+	}
+}
+
 // After a revocation was answered, nothing more of a replay is sent. Nor after the token's
 // end, or a new one that reads less.
 func TestReplayUnderTheTokenOfNow(t *testing.T) {
