@@ -28,17 +28,21 @@ const (
 // conn is a connection whose descriptor is this package's alone: the Go
 // runtime's poller would be woken by every event, too.
 type conn struct {
-	fd      int
-	id      int
-	topics  []string
-	in      splitter
-	hint    int    // where in a message the last mark stood
-	seam    []byte // of a target that packs: the end of the last message
-	missed  int    // of a client that comes back: events before it is live
-	began   int64  // when that client began to come back
-	out     []byte // what the socket would not take yet
-	stalled bool   // is not read
-	closed  bool
+	fd         int
+	id         int
+	topics     []string
+	in         splitter
+	hint       int    // where in a message the last mark stood
+	seam       []byte // of a target that packs: the end of the last message
+	missed     int    // of a client that comes back: events before it is live
+	began      int64  // when that client began to come back
+	out        []byte // what the socket would not take yet
+	stalled    bool   // is not read
+	publishes  bool
+	requests   bool  // publishes with HTTP requests
+	asked      int64 // when it last published
+	unanswered int   // of what it published then
+	closed     bool
 }
 
 // dialer opens connections to one server.

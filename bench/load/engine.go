@@ -47,18 +47,19 @@ const (
 // engine publishes and receives. It is one goroutine and one epoll descriptor;
 // nothing here is shared. Reading, it looks at frame headers and marks alone.
 type engine struct {
-	target   Target
-	op       ws.OpCode
-	epoll    int
-	timer    int
-	conns    []*conn
-	writers  [][]*conn // by topic; nil in a process that only receives
-	readers  []int     // by topic: connections that are subscribed and read
-	messages *messages
-	stored   func(answer []byte) (int, error) // looks at what is counted, if those are answers; nil: events are counted
-	back     int                              // clients that have caught up
-	links    []*link                          // to the processes that receive, or to the one that publishes
-	heard    func(link int, m note) error
+	target    Target
+	op        ws.OpCode
+	epoll     int
+	timer     int
+	conns     []*conn
+	writers   [][]*conn // by topic; nil in a process that only receives
+	readers   []int     // by topic: connections that are subscribed and read
+	messages  *messages
+	stored    func(answer []byte) (int, error) // looks at what is counted, if those are answers; nil: events are counted
+	back      int                              // clients that have caught up
+	answering *answering                       // nil: nobody awaits answers
+	links     []*link                          // to the processes that receive, or to the one that publishes
+	heard     func(link int, m note) error
 
 	start  time.Time
 	base   int64 // CLOCK_MONOTONIC at start, nanoseconds
@@ -86,6 +87,7 @@ type counters struct {
 	published uint64
 	delivered uint64
 	awaited   uint64 // deliveries that the published events are to bring
+	answered  uint64 // of the published, if answers are awaited
 	dropped   int    // stalled connections that the server closed
 }
 
@@ -154,6 +156,15 @@ func (e *engine) resume(c *conn) error {
 		return err
 	}
 	return e.epollControl(unix.EPOLL_CTL_MOD, c.fd, c.id, edges)
+}
+
+// missing is how many answers and deliveries have not come.
+func (e *engine) missing() uint64 {
+	n := e.count.awaited - min(e.count.delivered, e.count.awaited)
+	if e.answering != nil {
+		n += e.count.published - min(e.count.answered, e.count.published)
+	}
+	return n
 }
 
 // close drops every connection.
@@ -310,6 +321,9 @@ func (e *engine) lose(c *conn, err error) error {
 // frame handles one frame for e.reader.
 func (e *engine) frame(f frame) error {
 	c, p := e.reader, f.payload
+	if c.requests {
+		return e.response(c, f)
+	}
 	switch f.op {
 	case ws.OpText, ws.OpBinary, ws.OpContinuation:
 		if e.target.Packs() {
@@ -325,7 +339,7 @@ func (e *engine) frame(f frame) error {
 			}
 			c.hint = at
 		}
-		if err := e.check(p); err != nil {
+		if err := e.check(c, p); err != nil {
 			return err
 		}
 		e.event(c, p[c.hint+len(markWord):])
@@ -344,7 +358,7 @@ func (e *engine) frame(f frame) error {
 // packed looks for any number of events, one of which may have begun in the
 // message before.
 func (e *engine) packed(c *conn, p []byte) error {
-	if err := e.check(p); err != nil {
+	if err := e.check(c, p); err != nil {
 		return err
 	}
 	if len(c.seam) > 0 {
@@ -371,8 +385,8 @@ func (e *engine) packed(c *conn, p []byte) error {
 }
 
 // check looks at a message of answers, where these are counted.
-func (e *engine) check(p []byte) error {
-	if e.stored == nil {
+func (e *engine) check(c *conn, p []byte) error {
+	if e.stored == nil || !c.publishes {
 		return nil
 	}
 	_, err := e.stored(p)
@@ -392,10 +406,18 @@ func (e *engine) event(c *conn, p []byte) {
 	if c.stalled {
 		return
 	}
-	e.count.delivered++
 	if at := [timeDigits]byte(p); at != e.lastAt { // subscribers of a topic get the same
 		e.lastAt, e.lastVal = at, int64(readDigits(at[:]))
 	}
+	if e.answering != nil {
+		if c.publishes {
+			e.answered(c, 1, e.lastVal)
+		} else {
+			e.receivedBy(e.lastVal)
+		}
+		return
+	}
+	e.count.delivered++
 	if e.lastVal >= e.from && e.lastVal < e.until {
 		if late := e.now - e.lastVal; late != e.late {
 			e.record()

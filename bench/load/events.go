@@ -22,9 +22,9 @@ type Streamer interface {
 	// StreamPath gives the path and query of the request for the events of topics,
 	// and what stands in its Authorization header. socket is the path of the WebSocket.
 	StreamPath(socket string, topics []string) (path, authorization string)
-	// Streaming says whether an event says that the stream brings one more topic from
-	// now on. An error ends the run.
-	Streaming(event []byte) (bool, error)
+	// Streaming looks at the head of the answer, and then at each event, and says how many of so many topics the stream
+	// brings from then on, that it did not bring before. An error ends the run.
+	Streaming(said []byte, topics int) (int, error)
 }
 
 // openStream opens the nth connection as a stream of events.
@@ -78,6 +78,10 @@ func (c *conn) startStream(nc net.Conn, to *url.URL, streamer Streamer) error {
 			if !strings.Contains(line, fmt.Sprintf(" %d ", http.StatusOK)) {
 				return fmt.Errorf("refused: %q", buf)
 			}
+			var err error
+			if live, err = streamer.Streaming(buf[:end], len(c.topics)); err != nil {
+				return err
+			}
 			head, buf = true, buf[:copy(buf, buf[end+4:])]
 		}
 		for live < len(c.topics) {
@@ -86,13 +90,11 @@ func (c *conn) startStream(nc net.Conn, to *url.URL, streamer Streamer) error {
 				break
 			}
 			if findMark(f.payload) < 0 {
-				started, err := streamer.Streaming(f.payload)
+				started, err := streamer.Streaming(f.payload, len(c.topics)-live)
 				if err != nil {
 					return err
 				}
-				if started {
-					live++
-				}
+				live += started
 			}
 			buf = buf[:copy(buf, buf[size:])]
 		}
@@ -107,8 +109,8 @@ func nextEvent(b []byte) (f frame, size int, err error) {
 	switch {
 	case end >= 0:
 		f = frame{ws.OpText, b[:end]}
-		if b[0] == ':' {
-			f.op = ws.OpPong // a comment says nothing
+		if b[0] == ':' && bytes.IndexByte(b[:end], '\n') < 0 {
+			f.op = opNothing // a comment
 		}
 		return f, end + 2, nil
 	case len(b) > maxFrame:

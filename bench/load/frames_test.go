@@ -154,7 +154,7 @@ func TestMessageHoldsItsTimeAndTopic(t *testing.T) {
 				t.Fatal(err)
 			}
 			batch := append([]byte("before"), msg.frame...)
-			stamp{6 + msg.time.at, msg.time.phase}.write(batch, at)
+			stamp{6 + msg.times[0].at, msg.times[0].phase}.write(batch, at)
 			p := unmasked(t, batch[6:])
 			mark := findMark(p)
 			if len(p) != len("bench.1 1 ")+size || !markAt(p, mark) {

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -75,13 +76,16 @@ func (n *Notifyd) StreamPath(socket string, topics []string) (path, authorizatio
 }
 
 // Streaming looks for the ack of a topic.
-func (n *Notifyd) Streaming(event []byte) (bool, error) {
-	name, data, _ := bytes.Cut(event, []byte("\ndata: "))
+func (n *Notifyd) Streaming(said []byte, _ int) (int, error) {
+	name, data, _ := bytes.Cut(said, []byte("\ndata: "))
 	if !bytes.HasPrefix(name, []byte("event: ")) {
-		return false, nil
+		return 0, nil
 	}
 	answer, err := n.Answer(data)
-	return answer.Kind == Subscribed, err
+	if answer.Kind != Subscribed {
+		return 0, err
+	}
+	return 1, err
 }
 
 // Publish sends no id: only a refusal is answered.
@@ -96,6 +100,40 @@ func (n *Notifyd) token() (string, error) {
 		return n.Mint()
 	}
 	return n.Token, nil
+}
+
+// Post is a JSON body, or lines where there are several events. With Mint, each line has a token of its own.
+func (n *Notifyd) Post(socket, topic string, events [][]byte) (r Request, err error) {
+	token, err := n.token()
+	if err != nil {
+		return r, err
+	}
+	r = Request{Path: strings.TrimSuffix(socket, "ws") + "publish", ContentType: "application/json", Header: "Authorization: Bearer " + token}
+	if len(events) > 1 {
+		r.ContentType = ndjson
+	}
+	for _, data := range events {
+		r.Body = fmt.Appendf(r.Body, `{"topic":"%s","data":%s`, topic, data)
+		if n.Mint != nil && len(events) > 1 {
+			if token, err = n.Mint(); err != nil {
+				return r, err
+			}
+			r.Body = fmt.Appendf(r.Body, `,"token":"%s"`, token)
+		}
+		r.Body = append(r.Body, '}')
+		if len(events) > 1 {
+			r.Body = append(r.Body, '\n')
+		}
+	}
+	return r, nil
+}
+
+// Posted reads the result of one event.
+func (*Notifyd) Posted(answer []byte) (int, error) {
+	if bytes.Equal(bytes.TrimSpace(answer), []byte("{}")) || bytes.HasPrefix(answer, []byte(`{"ok":true`)) {
+		return 1, nil
+	}
+	return 0, fmt.Errorf("the server answers %.300q", answer)
 }
 
 // Store publishes with the mark of data as id, which the ack has, too.

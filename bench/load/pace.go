@@ -72,6 +72,9 @@ func (e *engine) begin(load Load, expect []int) {
 	}
 	e.count, e.dropped = counters{}, map[string]int{}
 	e.latency.Reset()
+	if e.answering != nil {
+		e.answering.received.Reset()
+	}
 	if e.pinger != nil {
 		e.pinger.begin(e.now)
 	}
@@ -123,7 +126,9 @@ func (e *engine) publishDue(patient bool) error {
 		if e.now < due || len(t.writer.out) > writerBytes {
 			return nil
 		}
-		e.prepared.time.write(e.prepared.frame, due)
+		for _, s := range e.prepared.times {
+			s.write(e.prepared.frame, due)
+		}
 		if err := e.send(t.writer, e.prepared.frame); err != nil {
 			return err
 		}
@@ -172,16 +177,12 @@ func (e *engine) batches(patient bool) error {
 
 // batch writes a window of messages at once.
 func (e *engine) batch(t turn) error {
-	e.frames, e.stamps = e.frames[:0], e.stamps[:0]
-	for range e.Window {
-		msg, err := e.messages.next(t.topic)
-		if err != nil {
-			return err
-		}
-		e.stamps = append(e.stamps, stamp{len(e.frames) + msg.time.at, msg.time.phase})
-		e.frames = append(e.frames, msg.frame...)
+	var err error
+	if e.frames, e.stamps, err = e.messages.batch(e.frames[:0], e.stamps[:0], t.topic, e.Window); err != nil {
+		return err
 	}
 	e.tick()
+	e.awaits(t.writer, e.Window)
 	for _, s := range e.stamps {
 		s.write(e.frames, e.now)
 	}

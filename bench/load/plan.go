@@ -27,6 +27,14 @@ type Plan struct {
 	// connection pings.
 	Beside int
 
+	// Batch, if more than 0, measures HTTP requests of one event and of so many, beside frames. Each load's window is how
+	// many connections publish.
+	Batch int
+	// Answered has those that publish await the answer to each event, and not that subscribers have it. Post, if more
+	// than 0, has them publish so many events in each HTTP request.
+	Answered bool
+	Post     int
+
 	// Of durable topics.
 
 	// Stored counts the answers that an event is stored as deliveries to those that
@@ -100,6 +108,18 @@ func Beside(n, many int) Plan {
 	return p
 }
 
+// HTTP measures publishers that post one event a request, and batch events a request, beside publishers with frames. n
+// connections subscribe to their topic.
+func HTTP(n, batch int) Plan {
+	return Plan{Name: "http", Topics: 1, Connections: n, Subscriptions: 1, Batch: batch}
+}
+
+// Post has publishers to one topic that await the answer to so many events, which are an HTTP request; or 0: frames.
+// Connections subscribe.
+func Post(publishers, events, connections int) Plan {
+	return Plan{Name: "post", Topics: 1, Connections: connections, Subscriptions: 1, Publishers: publishers, Answered: true, Post: events}
+}
+
 // Durable has n publishers, each to a topic of its own, that await an answer to each
 // event, which says that it is stored.
 func Durable(n int) Plan {
@@ -129,9 +149,12 @@ const resumeTopics = 100
 // Kept says whether the topics are durable.
 func (p Plan) Kept() bool { return p.Stored || p.Replay > 0 || p.Returning > 0 }
 
+// alone says whether there may be publishers and nobody that subscribes.
+func (p Plan) alone() bool { return p.Stored || p.Answered || p.Batch > 0 }
+
 func (p Plan) check() error {
 	switch {
-	case p.Topics < 1 || p.Connections < 1 && !p.Stored || p.Subscriptions < 1 || p.Publishers < 0:
+	case p.Topics < 1 || p.Connections < 1 && !p.alone() || p.Subscriptions < 1 || p.Publishers < 0:
 		return fmt.Errorf("%s: needs at least one of everything", p.Name)
 	case p.Topics > maxTopics:
 		return fmt.Errorf("%s: %d topics; %d can be told apart", p.Name, p.Topics, maxTopics)
@@ -149,7 +172,7 @@ func (p Plan) check() error {
 
 // warm is how many connections are opened before those that are measured.
 func (p Plan) warm() int {
-	if p.Publishers > 0 || p.Storm || p.Replay > 0 {
+	if p.Publishers > 0 || p.Storm || p.Replay > 0 || p.Batch > 0 {
 		return 0
 	}
 	return min(p.Connections, p.Topics)
@@ -166,7 +189,7 @@ func (p Plan) others() int {
 // Processes is how many processes the limit of descriptors demands: 1 where this
 // one may have enough, else so many that each has its share of the subscribers.
 func (p Plan) Processes() int {
-	if p.Connections == 0 || p.Replay > 0 {
+	if p.Connections == 0 || p.Replay > 0 || p.Batch > 0 {
 		return 1 // nothing to share
 	}
 	own := p.Publishers + p.warm() + p.others()

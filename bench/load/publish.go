@@ -19,12 +19,16 @@ type messages struct {
 	size    int      // of data, bytes
 	made    []message
 	payload []byte // scratch
+
+	requests *requests // nil: frames
+	request  []byte    // the last one that was made
+	stamps   []stamp   // in it
 }
 
-// message is a finished frame but for the time in it.
+// message is a finished frame but for the time in it, which stands there once or, as a request's name, twice.
 type message struct {
 	frame []byte
-	time  stamp
+	times []stamp
 }
 
 func newMessages(target Target, topics []string, size int) *messages {
@@ -50,22 +54,58 @@ func (m *messages) next(topic int) (*message, error) {
 		return nil, err
 	}
 	m.payload = payload
-	at := findMark(payload)
-	if at < 0 {
+	msg.frame = appendFrame(msg.frame[:0], m.op, payload)
+	head := len(msg.frame) - len(payload)
+	msg.times = msg.times[:0]
+	for at := 0; ; {
+		next := findMark(payload[at:])
+		if next < 0 {
+			break
+		}
+		at += next + len(markWord)
+		msg.times = append(msg.times, stamp{head + at, at})
+	}
+	if len(msg.times) == 0 {
 		return nil, fmt.Errorf("the target's publish does not hold the data: %.100q", payload)
 	}
-	at += len(markWord)
-	msg.frame = appendFrame(msg.frame[:0], m.op, payload)
-	msg.time = stamp{len(msg.frame) - len(payload) + at, at}
 	return msg, nil
 }
 
-// stamp is a place for the time in a batch of frames.
+// batch appends n messages for a topic and the places of the times in them.
+func (m *messages) batch(dst []byte, stamps []stamp, topic, n int) ([]byte, []stamp, error) {
+	if m.requests != nil {
+		if m.request == nil || m.target.Fresh() {
+			var err error
+			if m.request, m.stamps, err = m.requests.request(m.names[topic], newData(m.size, topic)); err != nil {
+				return nil, nil, err
+			}
+		}
+		return append(dst, m.request...), append(stamps, m.stamps...), nil
+	}
+	for range n {
+		msg, err := m.next(topic)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, s := range msg.times {
+			stamps = append(stamps, stamp{len(dst) + s.at, s.phase})
+		}
+		dst = append(dst, msg.frame...)
+	}
+	return dst, stamps, nil
+}
+
+// stamp is a place for the time in a batch of messages. phase is how far into the mask it stands.
 type stamp struct{ at, phase int }
+
+// plainPhase is the phase where there is no mask.
+const plainPhase = -1
 
 // write puts the time there.
 func (s stamp) write(batch []byte, now int64) {
 	letters := batch[s.at : s.at+timeDigits]
 	appendDigits(letters[:0], uint64(now), timeDigits)
-	ws.Cipher(letters, rig.Mask, s.phase)
+	if s.phase != plainPhase {
+		ws.Cipher(letters, rig.Mask, s.phase)
+	}
 }

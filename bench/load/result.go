@@ -62,6 +62,9 @@ type Result struct {
 	// Latency is from when an event was sent, or was due, until it was read, in
 	// microseconds; for a storm from dial to subscribed.
 	Latency Latency `json:"latency_us"`
+	// Received is how late events came to subscribers, in microseconds, where Latency is that of the answers to those
+	// that publish.
+	Received *Latency `json:"received_us,omitempty"`
 	// Pong is how long after a ping of an idle connection was due its pong came, in
 	// microseconds; nil: nobody pinged.
 	Pong *Latency `json:"pong_us,omitempty"`
@@ -180,6 +183,9 @@ func withOthers(results []Result) (all []Result) {
 				row.RSS = &b.RSS
 			}
 			all = append(all, row)
+		}
+		if r.Received != nil {
+			all = append(all, Result{Server: r.Server, Scenario: r.Scenario, Load: "received", Connections: r.Connections, Size: r.Size, Latency: *r.Received})
 		}
 		if r.Pong != nil {
 			all = append(all, Result{Server: r.Server, Scenario: r.Scenario, Load: "pong", Connections: 1, Latency: *r.Pong})

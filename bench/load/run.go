@@ -9,7 +9,7 @@
 // loop that publishes and receives, frames.go and mark.go what it looks at.
 // events.go is
 // Server-Sent Events instead. traffic.go measures one load, measure.go reads what is measured. flood.go is a
-// client that disturbs, beside.go a fan-out to many. keep.go, replay.go and resume.go are about
+// client that disturbs, beside.go a fan-out to many, http.go those that publish by HTTP. keep.go, replay.go and resume.go are about
 // durable topics, plain.go is what they are compared with. receivers.go and worker.go share the subscribers between
 // processes, which link.go joins.
 package load
@@ -85,7 +85,7 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Processes > 1 && o.Plan.Connections > 0 && o.Plan.Replay == 0 {
+	if o.Processes > 1 && o.Plan.Connections > 0 && o.Plan.Replay == 0 && !o.Plan.Answered && o.Plan.Batch == 0 {
 		if r.receivers, err = startReceivers(o.Worker, min(o.Processes, o.Plan.Connections)); err != nil {
 			return nil, err
 		}
@@ -102,6 +102,8 @@ func Run(ctx context.Context, o Options) (results []Result, err error) {
 		return r.durable(ctx)
 	case o.Plan.Replay > 0:
 		return r.replay(ctx)
+	case o.Plan.Batch > 0:
+		return r.http(ctx)
 	case o.Plan.Publishers == 0:
 		return r.idle(ctx)
 	}
@@ -139,7 +141,8 @@ type run struct {
 	Options
 	id         string
 	dialer     *dialer
-	keeper     Keeper     // of durable topics
+	keeper     Keeper     // of durable topics, or of frames that are answered
+	poster     Poster     // of HTTP requests
 	names      []string   // topics
 	first, end int        // the subscribing connections of this process: from first up to end
 	receivers  *receivers // has them instead, if not nil
@@ -154,7 +157,13 @@ func newRun(o Options, id string) (*run, error) {
 		return nil, err
 	}
 	r := &run{Options: o, id: id, dialer: d, names: o.Plan.names(id), end: o.Plan.Connections}
-	if o.Plan.Kept() {
+	if o.Plan.Post > 0 {
+		var ok bool
+		if r.poster, ok = o.Target.(Poster); !ok {
+			return nil, fmt.Errorf("%s: needs a server that takes HTTP requests, whose target is a Poster", o.Plan.Name)
+		}
+	}
+	if o.Plan.Kept() || o.Plan.Answered && o.Plan.Post == 0 {
 		var ok bool
 		if r.keeper, ok = o.Target.(Keeper); !ok {
 			return nil, fmt.Errorf("%s: needs a server that keeps events, whose target is a Keeper", o.Plan.Name)

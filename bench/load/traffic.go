@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,7 +57,10 @@ func (r *run) traffic(ctx context.Context, stalled int) (results []Result, err e
 // engine makes one, which owns the subscribing connections of this process.
 func (r *run) engine(subscribers []*conn, stalled int) (*engine, error) {
 	messages := newMessages(r.Target, r.names, r.Size)
-	if r.Plan.Stored {
+	switch {
+	case r.Plan.Post > 0:
+		messages.requests = &requests{target: r.poster, host: r.dialer.url.Host, socket: r.dialer.url.Path, events: r.Plan.Post}
+	case r.Plan.Stored || r.Plan.Answered:
 		messages.publish = r.keeper.Store
 	}
 	e, err := newEngine(r.Target, messages)
@@ -79,6 +83,12 @@ func (r *run) engine(subscribers []*conn, stalled int) (*engine, error) {
 	if r.Plan.Stored {
 		e.stored = r.keeper.Stored
 	}
+	if r.Plan.Answered {
+		e.answering = &answering{poster: r.poster, received: hdrhistogram.New(minLatency, maxLatency, latencyDigits)}
+		if r.Plan.Post == 0 {
+			e.stored = r.acked
+		}
+	}
 	if r.receivers != nil {
 		e.readers = r.Plan.readers(stalled, r.Plan.Connections)
 		if err := e.listen(r.receivers.links(), func(i int, m note) error { return r.receivers.heard(e, i, m) }); err != nil {
@@ -93,7 +103,7 @@ func (r *run) engine(subscribers []*conn, stalled int) (*engine, error) {
 func (r *run) publishers(e *engine) error {
 	publishers := make([]*conn, r.Plan.Publishers)
 	for i := range publishers {
-		c, err := r.dialer.open(r.Plan.Connections+i, nil)
+		c, err := r.openPublisher(r.Plan.Connections + i)
 		if err != nil {
 			return err
 		}
@@ -113,6 +123,28 @@ func (r *run) publishers(e *engine) error {
 	}
 	e.pinger = newPinger(c)
 	return e.add(c)
+}
+
+// openPublisher opens the nth connection, to publish.
+func (r *run) openPublisher(n int) (c *conn, err error) {
+	if r.Plan.Post > 0 {
+		c, err = r.dialer.openRequests(n)
+	} else {
+		c, err = r.dialer.open(n, nil)
+	}
+	if err == nil {
+		c.publishes = true
+	}
+	return c, err
+}
+
+// acked looks at an answer to an event that need not be stored.
+func (r *run) acked(answer []byte) (int, error) {
+	n, err := r.keeper.Stored(answer)
+	if errors.Is(err, errNotKept) {
+		return 1, nil
+	}
+	return n, err
 }
 
 // crowded is load, beside the crowd if there is one.
@@ -162,7 +194,11 @@ func (r *run) load(ctx context.Context, e *engine, load Load, stalled int) (Resu
 		pong := newLatency(e.pinger.latency)
 		res.Pong = &pong
 	}
-	res.Lost = e.count.awaited - min(e.count.delivered, e.count.awaited)
+	if e.answering != nil && r.Plan.Connections > 0 {
+		received := newLatency(e.answering.received)
+		res.Received = &received
+	}
+	res.Lost = e.missing()
 	if r.returners != nil {
 		found := r.returners.found // of this load
 		res.Returned = &found
@@ -197,7 +233,7 @@ func (r *run) span(ctx context.Context, e *engine, s span, expect []int) (from, 
 // pump lets the engine run until a time on its clock.
 func (r *run) pump(ctx context.Context, e *engine, until int64) error {
 	events := make([]unix.EpollEvent, pollEvents)
-	last, moved := e.count.delivered, e.now
+	last, moved := e.count.delivered+e.count.answered, e.now
 	reported, then := e.now, e.count.delivered
 	for e.now < until {
 		if err := e.publishDue(true); err != nil {
@@ -209,8 +245,8 @@ func (r *run) pump(ctx context.Context, e *engine, until int64) error {
 		if err := e.poll(ctx, events, min(time.Duration(until-e.now), progressEvery)); err != nil {
 			return err
 		}
-		if e.count.delivered != last {
-			last, moved = e.count.delivered, e.now
+		if came := e.count.delivered + e.count.answered; came != last {
+			last, moved = came, e.now
 		} else if e.Window > 0 && e.writers != nil && e.now-moved > int64(stallTime) {
 			return fmt.Errorf("nothing arrived for %v: %d of %d deliveries came", stallTime, e.count.delivered, e.count.awaited)
 		}
@@ -230,13 +266,13 @@ func (r *run) pump(ctx context.Context, e *engine, until int64) error {
 // drain receives what is under way, until nothing came for drainTime.
 func (r *run) drain(ctx context.Context, e *engine) error {
 	events := make([]unix.EpollEvent, pollEvents)
-	last, moved := e.count.delivered, e.now
-	for e.count.delivered < e.count.awaited && e.now-moved < int64(drainTime) {
+	last, moved := e.missing(), e.now
+	for last > 0 && e.now-moved < int64(drainTime) {
 		if err := e.poll(ctx, events, progressEvery); err != nil {
 			return err
 		}
-		if e.count.delivered != last {
-			last, moved = e.count.delivered, e.now
+		if missing := e.missing(); missing != last {
+			last, moved = missing, e.now
 		}
 	}
 	return nil

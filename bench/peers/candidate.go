@@ -32,6 +32,8 @@ type candidate struct {
 	durable       bool                             // acknowledges what is stored
 	beside        func(addr, nats string) []string // command of a server that uses a nats-server in a process of its own; nil: command
 	keep          func(addr string) []string       // more flags where topics are durable; nil: none
+	keepEnv       []string                         // environment where topics are durable
+	streams       bool                             // has no WebSocket, and sends Server-Sent Events
 	tooSlow       string                           // close code of connections that do not read; "": whatever ends them
 }
 
@@ -56,12 +58,15 @@ var besideNATS = []string{"notifyd-nats", "centrifugo", "centrifugo-nats"}
 
 // start runs the server for a scenario, and the nats-server that it uses.
 func (c *candidate) start(s *scenario) (*process, error) {
-	keep := func(string) []string { return nil }
-	if c.keep != nil && s.Plan.Kept() {
-		keep = c.keep
+	keep, env := func(string) []string { return nil }, []string{"env"}
+	if s.Plan.Kept() {
+		env = append(env, c.keepEnv...)
+		if c.keep != nil {
+			keep = c.keep
+		}
 	}
 	if c.beside == nil {
-		return start(func(addr string) []string { return append(c.command(addr), keep(addr)...) })
+		return start(func(addr string) []string { return slices.Concat(env, c.command(addr), keep(addr)) })
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -71,7 +76,7 @@ func (c *candidate) start(s *scenario) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(func(addr string) []string { return append(c.beside(addr, nats.addr), keep(addr)...) })
+	p, err := start(func(addr string) []string { return slices.Concat(env, c.beside(addr, nats.addr), keep(addr)) })
 	if err != nil {
 		nats.stop()
 		return nil, err
@@ -84,6 +89,8 @@ func (c *candidate) start(s *scenario) (*process, error) {
 func (c *candidate) cannot(s *scenario) string {
 	_, keeps := c.target.(load.Keeper)
 	switch {
+	case s.Plan.Post > 1 && c.streams:
+		return "cannot: takes one event a request"
 	case s.Plan.Stored && !c.durable:
 		return "cannot: acknowledges no event as stored"
 	case s.Plan.Kept() && (!keeps || strings.HasPrefix(c.name, "centrifugo-")):
@@ -127,12 +134,22 @@ func newPeer(name, self string) (c *candidate, err error) {
 		c.target = natsTarget{}
 	case "centrifuge":
 		c.target, err = newCentrifugeTarget()
+	case "mercure":
+		var token string
+		token, err = hub.MercureToken()
+		c.target, c.streams = mercureTarget{token: token}, true
 	}
 	return c, err
 }
 
 // takesPart says whether a scenario is one for this server.
-func (c *candidate) takesPart(s *scenario) bool { return c.fresh != nil || !s.tokens() }
+func (c *candidate) takesPart(s *scenario) bool {
+	if s.Plan.Post > 0 {
+		_, posts := c.target.(load.Poster)
+		return posts
+	}
+	return !c.streams && (c.fresh != nil || !s.tokens())
+}
 
 // newNotifyd makes ready what notifyd needs: the program, unless one is given, a
 // key, and a token for every message; and a key of another kind, of which bad
@@ -215,17 +232,18 @@ func newCentrifugo(name, program, dir string) (*candidate, error) {
 			"CENTRIFUGO_CLIENT_PING_INTERVAL=1h", "CENTRIFUGO_CLIENT_PONG_TIMEOUT=0s", // the driver answers none
 			"CENTRIFUGO_CLIENT_RECOVERY_MAX_PUBLICATION_LIMIT=0", "CENTRIFUGO_CLIENT_HISTORY_MAX_PUBLICATION_LIMIT=0",
 			"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_ALLOW_SUBSCRIBE_FOR_CLIENT=true",
-			"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_ALLOW_PUBLISH_FOR_CLIENT=true",
+			"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_ALLOW_PUBLISH_FOR_CLIENT=true", "CENTRIFUGO_HTTP_API_KEY=" + apiKey,
 		}
 		if nats != "" {
 			env = append(env, "CENTRIFUGO_BROKER_ENABLED=true", "CENTRIFUGO_BROKER_TYPE=nats", "CENTRIFUGO_BROKER_NATS_URL=nats://"+nats)
-		} else {
-			env = append(env, "CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE=100000", "CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL=1h",
-				"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_FORCE_RECOVERY=true")
 		}
 		return append(env, program)
 	}
 	c.command = func(addr string) []string { return command(addr, "") }
+	c.keepEnv = []string{
+		"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_HISTORY_SIZE=100000", "CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_HISTORY_TTL=1h",
+		"CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_FORCE_RECOVERY=true",
+	}
 	if name == "centrifugo-nats" {
 		c.beside = command
 	}

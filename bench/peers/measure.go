@@ -21,6 +21,7 @@ import (
 var (
 	errLost     = errors.New("deliveries never came")
 	errInvented = errors.New("more came than was published")
+	errNothing  = errors.New("nothing was published in the measured time; --duration is too short")
 )
 
 // measure puts a running server through the scenario.
@@ -33,6 +34,7 @@ func (s *scenario) measure(ctx context.Context, p *process, c *candidate, o *opt
 	if s.Fresh {
 		options.Target = c.fresh
 	}
+	options.Plan.Events = c.streams
 	if s.Plan.Stored || s.Plan.Replay > 0 {
 		self, err := os.Executable()
 		if err != nil {
@@ -73,9 +75,9 @@ func (s *scenario) complete(r *load.Result) error {
 	}
 	fan := uint64(s.fan())
 	// A window may be under way when the measurement begins; at a rate, as much as a
-	// slow server is late.
+	// slow server is late; where publishers do not wait for subscribers, as much as these are behind.
 	under := uint64(s.Load.Window*max(s.Plan.Topics, s.Plan.Publishers)) * fan
-	if s.Load.Rate > 0 {
+	if s.Load.Rate > 0 || s.Plan.Answered {
 		under = r.Published*fan/2 + fan
 	}
 	if r.Delivered > r.Published*fan+under {
@@ -90,6 +92,13 @@ func (s *scenario) fan() int { return s.Plan.Connections * s.Plan.Subscriptions 
 func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[metric]float64, error) {
 	r := results[0]
 	switch {
+	case s.Plan.Post > 0:
+		if r.Published == 0 {
+			return nil, errNothing
+		}
+		return map[metric]float64{
+			perPosted: *r.CPUPerPublish, posted50: r.Latency.P50, posted99: r.Latency.P99, received99: r.Received.P99,
+		}, nil
 	case s.Plan.Stored:
 		return map[metric]float64{perStored: *r.CPUPerPublish, storedTime: r.Latency.P50, plainStored: *results[1].CPUPerPublish}, nil
 	case s.Plan.Replay > 0:
@@ -125,7 +134,7 @@ func (s *scenario) values(p *process, c *candidate, results []load.Result) (map[
 		}, err
 	}
 	if r.Published == 0 {
-		return nil, errors.New("nothing was published in the measured time; --duration is too short")
+		return nil, errNothing
 	}
 	// Whatever was published has been delivered when the processor time is read; see process.CPU.
 	values := map[metric]float64{cpuPerDelivery: *r.CPUPerPublish / float64(s.fan())}

@@ -32,6 +32,8 @@ var tiny = []scenario{
 	rate("rate", "", load.Pairs(6), 300, small, 2),
 	window("publishers", "", load.ManyPublishers(5), 2, large),
 	window("subscriptions", "", load.ManySubscriptions(3, 4), 1, small),
+	window("http1", "", load.Post(3, 1, 2), 1, small),
+	window("ndjson", "", load.Post(2, 7, 2), 7, small),
 	{Name: "idle", Plan: load.Idle(40)},
 	{Name: "storm", Plan: load.Storm(10)},
 	fresh("fresh", "", load.Pairs(6), 1, small),

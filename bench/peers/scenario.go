@@ -53,6 +53,8 @@ var scenarios = []scenario{
 	window("pairs10000-w1", "10,000 topics with one subscriber each, one event in flight on each", load.Pairs(10000), 1, small),
 	window("publishers1000-w1", "1,000 publishers to one subscriber, one event of each in flight", load.ManyPublishers(1000), 1, small),
 	window("subscriptions100-w1", "100 connections with 100 subscriptions each, one event in flight on each", load.ManySubscriptions(100, 100), 1, small),
+	window("http1", "16 connections publish with an HTTP request for each event, to a topic with one subscriber", load.Post(16, 1, 1), 1, small),
+	window("ndjson100", "16 connections publish with an HTTP request for 100 events, to a topic with one subscriber", load.Post(16, 100, 1), 100, small),
 	{Name: "idle15000", About: "15,000 connections with one subscription each", Plan: load.Idle(15000)},
 	{Name: "storm1000", About: "1,000 connections connect, subscribe and are reset, again and again", Plan: load.Storm(1000)},
 	rate("stalled", "1→500 with 16 KiB, 100 events a second, before and after a tenth stopped reading", load.Slow(500), 100, huge, 2),
@@ -137,12 +139,18 @@ var (
 	back99           = metric{"latency p99 while clients come back", "µs"}
 	allLive          = metric{"until all are live", "s"}
 	peakRSS          = metric{"RSS, peak", "B"}
+	perPosted        = metric{"CPU per event", "µs"}
+	posted50         = metric{"until it is answered, p50", "µs"}
+	posted99         = metric{"until it is answered, p99", "µs"}
+	received99       = metric{"until the subscriber has it, p99", "µs"}
 	besideCores      = metric{"CPU beside it", "cores"}
 	refusals         = metric{"bad tokens refused", "/s"}
 )
 
 func (s *scenario) metrics() []metric {
 	switch {
+	case s.Plan.Post > 0:
+		return []metric{perPosted, posted50, posted99, received99}
 	case s.Plan.Stored:
 		return []metric{perStored, storedTime, plainStored}
 	case s.Plan.Replay > 0:

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"github.com/gobwas/ws"
@@ -141,11 +142,82 @@ func (*centrifugeTarget) Resume(dst []byte, topic string, from load.Position) []
 	return fmt.Appendf(dst, `{"id":2,"subscribe":{"channel":"%s","recover":true,"epoch":"%s","offset":%d}}`, topic, from.Epoch, from.Seq)
 }
 
+// mercureTarget speaks to Mercure, which has no WebSocket.
+type mercureTarget struct {
+	hubTarget
+	token string
+}
+
+func (t mercureTarget) StreamPath(_ string, topics []string) (path, authorization string) {
+	return hub.MercurePath + "?" + url.Values{"topic": topics}.Encode(), "Bearer " + t.token
+}
+
+// Streaming knows that the stream brings all topics from the head of the answer on.
+func (mercureTarget) Streaming(said []byte, topics int) (int, error) {
+	if !bytes.HasPrefix(said, []byte("HTTP/1.1 200")) {
+		return 0, nil
+	}
+	return topics, nil
+}
+
+// Post is a form. Nothing in it but the quotes of the data needs an escape.
+func (t mercureTarget) Post(_, topic string, events [][]byte) (load.Request, error) {
+	if len(events) != 1 {
+		return load.Request{}, errors.New("Mercure takes one event a request")
+	}
+	data := bytes.ReplaceAll(events[0], []byte{'"'}, []byte("%22"))
+	return load.Request{
+		Path: hub.MercurePath, ContentType: "application/x-www-form-urlencoded", Header: "Authorization: Bearer " + t.token,
+		Body: fmt.Appendf(nil, "topic=%s&data=%s", topic, data),
+	}, nil
+}
+
+// Posted looks for the event's id.
+func (mercureTarget) Posted(answer []byte) (int, error) {
+	if !bytes.HasPrefix(answer, []byte("urn:uuid:")) {
+		return 0, fmt.Errorf("the server says %.300q", answer)
+	}
+	return 1, nil
+}
+
 // centrifugoTarget speaks to Centrifugo's program, where each publish is answered.
 type centrifugoTarget struct{ *centrifugeTarget }
 
 func (t centrifugoTarget) Publish(dst []byte, topic string, data []byte) ([]byte, error) {
 	return t.Store(dst, topic, data)
+}
+
+// Post is a call of Centrifugo's API, or a batch of calls.
+func (centrifugoTarget) Post(_, topic string, events [][]byte) (load.Request, error) {
+	r := load.Request{Path: "/api/publish", ContentType: "application/json", Header: "X-API-Key: " + apiKey}
+	if len(events) == 1 {
+		r.Body = fmt.Appendf(nil, `{"channel":"%s","data":%s}`, topic, events[0])
+		return r, nil
+	}
+	r.Path = "/api/batch"
+	for i, data := range events {
+		before := ","
+		if i == 0 {
+			before = `{"commands":[`
+		}
+		r.Body = fmt.Appendf(r.Body, `%s{"publish":{"channel":"%s","data":%s}}`, before, topic, data)
+	}
+	r.Body = append(r.Body, "]}"...)
+	return r, nil
+}
+
+// apiKey guards Centrifugo's API.
+const apiKey = "benchmark"
+
+// Posted counts the replies of a batch, or knows a single one.
+func (t centrifugoTarget) Posted(answer []byte) (int, error) {
+	if bytes.Contains(answer, []byte(`"error":{`)) {
+		return 0, fmt.Errorf("the server says %.300q", answer)
+	}
+	if bytes.HasPrefix(answer, []byte(`{"result":`)) {
+		return 1, nil
+	}
+	return bytes.Count(answer, []byte(`"publish":{`)), nil
 }
 
 // answer tells what a message is by a part of it. A server without a greeting has

@@ -24,6 +24,7 @@ type benchCmd struct {
 	Slow              slowCmd              `cmd:"" help:"Like fanout; in a second pass a tenth of the subscribers stop reading."`
 	Flood             floodCmd             `cmd:"" help:"Like pairs; in a second pass a client floods with bad tokens."`
 	Beside            besideCmd            `cmd:"" help:"Like pairs; in a second pass beside a fan-out to many."`
+	HTTP              httpCmd              `cmd:"" name:"http" help:"Publishers that send HTTP requests, of one event and of many, beside those with WebSockets."`
 	Durable           durableCmd           `cmd:"" help:"Publishers to durable topics that await that each event is stored."`
 	Replay            replayCmd            `cmd:"" help:"Read a stream: one client, then many at the same position."`
 	Resume            resumeCmd            `cmd:"" help:"Like pairs with durable topics; in a second pass clients come back that missed events."`
@@ -44,6 +45,7 @@ func (benchCmd) Help() string {
     notifyd bench flood --rate 3000
     notifyd bench beside --rate 200
     notifyd bench fanout --fresh --alg ES256
+    notifyd bench http -w 1,16 --batch 100
     notifyd bench durable --window 1,32
     notifyd bench replay --events 50000
     notifyd bench resume -n 5000 --behind 100
@@ -208,6 +210,30 @@ func (c *besideCmd) Run(p *process) error {
 		c.Rate = []float64{besideRate}
 	}
 	return c.run(p, load.Beside(c.N, c.Many), &c.trafficFlags)
+}
+
+type httpCmd struct {
+	N          int           `help:"Subscribers of the topic. 0: nobody receives." short:"n" default:"1"`
+	Window     []int         `help:"Connections that publish, each with one request in flight. Several: one after the other." short:"w" default:"16"`
+	Batch      int           `help:"Events in a request of lines." default:"100"`
+	Size       int           `help:"Bytes of data in each event." default:"128"`
+	Fresh      bool          `help:"Make a new token for each request, and for each of its lines."`
+	Warmup     time.Duration `help:"How long to run before measuring." default:"1s"`
+	SSE        bool          `help:"Subscribe to Server-Sent Events instead of WebSocket." name:"sse"`
+	benchFlags `embed:""`
+}
+
+// Run measures.
+func (c *httpCmd) Run(p *process) error {
+	if c.N < 0 {
+		return usagef("-n: %d; use 0 or more", c.N)
+	}
+	if c.Batch < 2 {
+		return usagef("--batch: %d; use 2 or more", c.Batch)
+	}
+	plan := load.HTTP(c.N, c.Batch)
+	plan.Events = c.SSE
+	return c.measure(p, load.Options{Plan: plan}, &loadFlags{Window: c.Window, Size: c.Size, Fresh: c.Fresh, Warmup: c.Warmup})
 }
 
 type durableCmd struct {

@@ -11,7 +11,7 @@ import (
 
 func TestBenchHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench beside", "bench durable", "bench replay", "bench resume", "bench abuse"} {
+	for _, command := range []string{"bench", "bench fanout", "bench idle", "bench flood", "bench beside", "bench http", "bench durable", "bench replay", "bench resume", "bench abuse"} {
 		r := invoke(t, nil, "", append(strings.Fields(command), "--help")...)
 		if r.code != exitOK || r.stderr != "" {
 			t.Errorf("%s --help: %+v", command, r)
@@ -37,6 +37,9 @@ func TestBenchUsageErrors(t *testing.T) {
 		{"flood --url ws://127.0.0.1:1/", "--key"},
 		{"flood --rate 0", "--rate"},
 		{"beside --rate 0", "--rate"},
+		{"http --window 0", "--window"},
+		{"http --batch 1", "--batch"},
+		{"http -n=-1", "-n"},
 		{"durable --window 0", "--window"},
 		{"durable --url ws://127.0.0.1:1/ --external", "--external"},
 		{"replay --size 8", "--size"},
@@ -64,6 +67,7 @@ func TestBenchElsewhere(t *testing.T) {
 		{"fanout", "-n", "5", "-w", "2", "-r", "100", "--key", keyFile, "--fresh", "--json"},
 		{"flood", "-n", "5", "--key", keyFile, "--json"},
 		{"beside", "-n", "5", "--many", "20", "--key", keyFile, "--json"},
+
 		{"pairs", "-n", "5", "-w", "2,4", "--token", strings.TrimSpace(token.stdout), "--json"},
 	} {
 		r := invoke(t, nil, "", append(append([]string{"bench"}, args...), "--url", url, "-d", "300ms", "--warmup", "0s")...)

@@ -8,7 +8,7 @@
 //	S topic            subscribe; answered with the frame "ok"
 //	P topic payload    publish; each subscriber gets the frame "payload"
 //
-// No hub but centrifuge authenticates, and none has a message bus behind it. Each
+// None but centrifuge and Mercure authenticates, and none has a message bus behind it. Each
 // is as fast as its library reasonably allows, and says how it batches.
 package hub
 
@@ -34,6 +34,7 @@ var Servers = []Server{
 	{"gorilla", "github.com/gorilla/websocket", serveGorilla},
 	{"nats", "github.com/nats-io/nats-server/v2", serveNATS},
 	{"centrifuge", "github.com/centrifugal/centrifuge", serveCentrifuge},
+	{"mercure", "github.com/dunglas/mercure", serveMercure},
 }
 
 // Find gives the server with that name.
