@@ -523,7 +523,7 @@ func TestPingWhileThePeerSends(t *testing.T) {
 	for range 60 {
 		l.sec++
 		c.heard = l.sec // it has sent something
-		l.sweep()
+		l.sweepAll()
 		l.cork.release()
 		buf := make([]byte, 100)
 		if n, _ := unix.Read(theirs, buf); n > 0 {
@@ -554,7 +554,7 @@ func TestSlowPeerComesBack(t *testing.T) {
 		}
 		l.reap()
 		l.sec += after
-		l.sweep()
+		l.sweepAll()
 		l.reap()
 		var got []byte
 		for n, buf := 1, make([]byte, 1<<20); n > 0; {
@@ -570,7 +570,7 @@ func TestSlowPeerComesBack(t *testing.T) {
 			t.Errorf("after %d s: told %v, want %v", after, told, want)
 		}
 		l.sec += 3
-		l.sweep()
+		l.sweepAll()
 		l.reap()
 		if c.state != stateDead {
 			t.Errorf("after %d s and 3 more: state %d", after, c.state)

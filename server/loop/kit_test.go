@@ -163,6 +163,14 @@ func (l *Loop) member(fd int) *Conn {
 	return c
 }
 
+// sweepAll looks at all deadlines.
+func (l *Loop) sweepAll() {
+	l.beginSweep()
+	for l.sweep.due() {
+		l.sweepSome()
+	}
+}
+
 // server is a running engine.
 type server struct {
 	*Engine

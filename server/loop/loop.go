@@ -41,7 +41,7 @@ type Loop struct {
 
 	stat counters
 
-	swept  uint32 // sec of the last sweep
+	sweep  sweep
 	drain  drain
 	halted bool
 

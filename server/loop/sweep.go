@@ -8,49 +8,85 @@ import (
 
 func seconds(d time.Duration) uint32 { return uint32((d + time.Second - 1) / time.Second) }
 
-// sweep looks at every connection's deadlines, once a second. There are no
-// timers: 10,000 connections cost about as much as 100 system calls.
-func (l *Loop) sweep() {
-	o := &l.eng.opts
-	handshake, message, closing := seconds(o.HandshakeTimeout), seconds(o.MessageTimeout), seconds(o.CloseTimeout)
-	ping, idle := seconds(o.PingInterval), seconds(o.IdleTimeout)
+// sweep is the walk over all connections in which their deadlines are looked at. One
+// begins every second and goes on in the turns that follow, some connections in each: when
+// thousands came together, their pings and ends are due together as well, and nobody is to
+// wait for all of them. There are no timers: to look at 10,000 connections costs about
+// as much as 100 system calls.
+type sweep struct {
+	next, end int    // the slots that are still to be looked at
+	begun     uint32 // sec of the last one
+}
+
+const (
+	// sweepLooks is how many connections a turn looks at, some 10 ns each.
+	sweepLooks = 4096
+	// sweepActs is how many of them it pings or ends, some 5 to 20 µs each.
+	sweepActs = 64
+)
+
+// due says whether the walk has not come to its end.
+func (s *sweep) due() bool { return s.next < s.end }
+
+// beginSweep begins a walk, unless the last one goes on still.
+func (l *Loop) beginSweep() {
 	if x := &l.eng.listener; l.index == 0 && x.open && x.paused && l.sec > x.since {
 		if x.watch() == nil {
 			x.paused = false
 		}
 	}
-	for _, c := range l.conns {
-		if c == nil {
-			continue
+	if !l.sweep.due() {
+		l.sweep.next, l.sweep.end = 0, len(l.conns)
+	}
+}
+
+// sweepSome goes on with the walk.
+func (l *Loop) sweepSome() {
+	s := &l.sweep
+	for looks, acts := 0, 0; s.due() && looks < sweepLooks && acts < sweepActs; looks++ {
+		if c := l.conns[s.next]; c != nil && l.sweepOne(c) {
+			acts++
 		}
-		age := l.sec - c.since
-		switch c.state {
-		case stateProxy, stateHead:
-			if age > handshake {
-				l.stat.timeouts++
-				c.abort()
-			}
-		case stateClosing, stateLinger:
-			// A peer that does not read is given as long as one that is silent to find out why,
-			// but not by a server that ends.
-			if age > closing && (c.out == nil || age > idle || l.drain.active) {
-				c.abort()
-			}
-		case stateOpen:
-			switch {
-			case c.paused: // silent by our own will
-			case c.since != 0 && age > message:
-				l.stat.timeouts++
-				c.fail(ws.StatusPolicyViolation, "message not complete in time")
-			case l.sec-c.heard > idle && !c.stream: // a stream has nothing to say
-				l.stat.timeouts++
-				c.Close(ws.StatusGoingAway, "idle timeout")
-			case l.sec-c.pinged >= ping: // also when it sends: what is between us may want to hear from both sides
-				c.pinged = l.sec
-				c.Send(ws.OpPing, nil)
-			}
+		s.next++
+	}
+}
+
+// sweepOne does what is due for c by now, and reports whether that was anything.
+func (l *Loop) sweepOne(c *Conn) (acted bool) {
+	o := &l.eng.opts
+	age := l.sec - c.since
+	switch c.state {
+	case stateProxy, stateHead:
+		if age > seconds(o.HandshakeTimeout) {
+			l.stat.timeouts++
+			c.abort()
+			return true
+		}
+	case stateClosing, stateLinger:
+		// A peer that does not read is given as long as one that is silent to find out why,
+		// but not by a server that ends.
+		if age > seconds(o.CloseTimeout) && (c.out == nil || age > seconds(o.IdleTimeout) || l.drain.active) {
+			c.abort()
+			return true
+		}
+	case stateOpen:
+		switch {
+		case c.paused: // silent by our own will
+		case c.since != 0 && age > seconds(o.MessageTimeout):
+			l.stat.timeouts++
+			c.fail(ws.StatusPolicyViolation, "message not complete in time")
+			return true
+		case l.sec-c.heard > seconds(o.IdleTimeout) && !c.stream: // a stream has nothing to say
+			l.stat.timeouts++
+			c.Close(ws.StatusGoingAway, "idle timeout")
+			return true
+		case l.sec-c.pinged >= seconds(o.PingInterval): // also when it sends: what is between us may want to hear from both sides
+			c.pinged = l.sec
+			c.Send(ws.OpPing, nil)
+			return true
 		}
 	}
+	return false
 }
 
 // drain is the state of an engine that ends.

@@ -4,13 +4,13 @@ import "runtime"
 
 // A turn of a loop, which is all that its goroutine does, again and again:
 //
-//	wait     until a socket or the inbox has something; not at all while groups are due
+//	wait     until a socket or the inbox has something; not at all while groups or deadlines are due
 //	read     readySockets sockets at most, readBytes of each: messages are handled
 //	take     what the inbox holds: batches join what their groups are due, calls are made
 //	publish  [Handler.Turn]: what was published leaves for NATS, which works on it meanwhile
 //	answer   acks and pongs leave that are still held back
 //	write    a slice of what groups are due, see below
-//	look     at deadlines, once a second
+//	look     at the deadlines of some connections, at those of all once a second
 //	close    what has ended
 //
 // What a group is due is written in slices, so that one with thousands of members does
@@ -65,12 +65,13 @@ func (l *Loop) run() {
 		l.awaits = l.eng.handler.Turn(l)
 		l.cork.release()
 		l.write()
-		if l.sec != l.swept {
-			l.swept = l.sec
-			l.sweep()
+		if l.sec != l.sweep.begun {
+			l.sweep.begun = l.sec
+			l.beginSweep()
 			l.chooseSleep()
 			l.eng.handler.Tick(l)
 		}
+		l.sweepSome()
 		l.drainSome()
 		l.reap()
 		l.readClock()
@@ -98,7 +99,7 @@ func (l *Loop) write() {
 // wait returns what is ready; it sleeps when nothing is, nothing is due, and nothing is
 // to come from the inbox soon.
 func (l *Loop) wait(events []pollEvent) int {
-	if !l.fanout.empty() {
+	if !l.fanout.empty() || l.sweep.due() {
 		if l.parking.file != nil {
 			runtime.Gosched() // nobody else runs while this goroutine does
 		}
