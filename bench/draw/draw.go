@@ -13,7 +13,7 @@ import (
 	"github.com/notifyd/notifyd/bench/load"
 )
 
-// Main draws the JSON of "notifyd bench --json" or of "go run ./bench auth --json", the file that args name or what in
+// Main draws the JSON of "notifyd bench --json", of "go run ./bench auth --json" or of "go run ./bench peers --json", the file that args name or what in
 // has, as SVG to out.
 func Main(args []string, in io.Reader, out io.Writer) error {
 	if len(args) > 1 {
@@ -48,6 +48,12 @@ func Main(args []string, in io.Reader, out io.Writer) error {
 			return err
 		}
 		return Auth(out, &r)
+	case members["rows"] != nil:
+		var c comparison
+		if err := json.Unmarshal(text, &c); err != nil {
+			return err
+		}
+		return rates(out, &c)
 	}
-	return errors.New("this JSON is neither of notifyd bench nor of go run ./bench auth")
+	return errors.New("this JSON is not of notifyd bench, go run ./bench auth or go run ./bench peers")
 }

@@ -121,3 +121,29 @@ func TestNothingToDraw(t *testing.T) {
 		t.Error("two files were drawn")
 	}
 }
+
+// A comparison shows a line for each server and each scenario that was measured at several rates.
+func TestRates(t *testing.T) {
+	type rows []map[string]any
+	row := func(scenario, server, metric string, median float64) map[string]any {
+		return map[string]any{"scenario": scenario, "server": server, "metric": metric, "median": median, "values": []float64{median}}
+	}
+	failed := row("fan1000-r2000", "gws", "latency p99", 0)
+	failed["values"] = nil
+	svg := drawn(t, map[string]any{"cpu": "a machine", "rows": rows{
+		row("fan1000-r30", "notifyd", "latency p99", 9000), row("fan1000-r1000", "notifyd", "latency p99", 20000),
+		row("fan1000-r30", "gws", "latency p99", 8000), failed,
+		row("fan1000-w1", "floor", "CPU per delivery", 5), row("pairs-r5", "floor", "latency p50", 5), row("pairs-r6", "floor", "latency p50", 5),
+	}})
+	if !strings.Contains(svg, "notifyd, fan1000") || !strings.Contains(svg, "a machine") {
+		t.Error("notifyd is not in the picture")
+	}
+	for _, name := range []string{"gws", "floor"} {
+		if strings.Contains(svg, name) {
+			t.Errorf("%s is in the picture, and has no two rates", name)
+		}
+	}
+	if err := Main(nil, strings.NewReader(`{"rows": []}`), io.Discard); err == nil {
+		t.Error("nothing was drawn")
+	}
+}

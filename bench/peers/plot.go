@@ -91,7 +91,7 @@ func (r *report) plot(w io.Writer) error {
 	var drawn []load.Result
 	for _, h := range r.trials {
 		s := h.scenario
-		if s.Plan.Name != "fanout" || s.Plan.Connections != 1000 || s.Size != small {
+		if s.Plan.Name != "fanout" || s.Plan.Connections != 1000 || s.Size != small || s.Load.Rate > 30 {
 			continue
 		}
 		for _, c := range h.candidates {

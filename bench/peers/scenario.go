@@ -45,7 +45,7 @@ var scenarios = []scenario{
 	rate("fan1000-r300", "1→1,000, 300 events a second", load.Fanout(1000), 300, small, 2),
 	rate("fan1000-r1000", "1→1,000, 1,000 events a second", load.Fanout(1000), 1000, small, 2),
 	rate("fan1000-r2000", "1→1,000, 2,000 events a second", load.Fanout(1000), 2000, small, 2),
-	rate("pairs10-beside", "10 topics 1:1, 200 events a second in all, alone and beside a fan-out to 8,000", load.Beside(10, 8000), 200, small, 3),
+	rate("pairs10-beside", "10 topics 1:1, 200 events a second in all, alone and beside a fan-out to 10,000", load.Beside(10, 10_000), 200, small, 3),
 	window("pairs100-w1", "100 topics 1:1, one event in flight on each", load.Pairs(100), 1, small),
 	fresh("pairs100-w1-fresh", "100 topics 1:1, one event in flight on each, each with a new token (EdDSA)", load.Pairs(100), 1, small),
 	window("pairs100-w16", "100 topics 1:1, 16 events in flight on each", load.Pairs(100), 16, small),
