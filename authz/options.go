@@ -63,6 +63,10 @@ type Options struct {
 	// those that are remembered go on, as they were checked in time. 0 lets new
 	// tokens in however old it is.
 	RevocationMaxAge time.Duration
+	// RevocationStrict makes RevocationMaxAge count for tokens that are remembered as
+	// well: while the last SetRevocationsFresh is older, Check answers Unavailable. Run
+	// notices it within a second. Without RevocationMaxAge it does nothing.
+	RevocationStrict bool
 	// OnChange, if not nil, is called from any goroutine after remembered tokens
 	// may have fallen, by a revocation or a change of keys: time to Check those
 	// that are held, as by live subscriptions.

@@ -115,10 +115,14 @@ func (v *Verifier) Run(ctx context.Context) {
 	defer files.Stop()
 	urls := time.NewTicker(min(v.options.JWKSRefresh, v.options.JWKSCooldown))
 	defer urls.Stop()
+	outage := time.NewTicker(time.Second)
+	defer outage.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-outage.C:
+			v.noticeOutage()
 		case <-files.C:
 			v.pollFiles()
 		case <-urls.C:

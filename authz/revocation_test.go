@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -467,6 +468,78 @@ func TestRevocationOutage(t *testing.T) {
 	if _, err := New(Options{Trusted: allKeys(), RevocationMaxAge: -1}); err == nil {
 		t.Error("an age below zero was accepted")
 	}
+}
+
+// With RevocationStrict an outage is in force for what is remembered and held as well, whoever notices it first, and those that
+// hold tokens are told. It is over with the next news.
+func TestRevocationOutageStrict(t *testing.T) {
+	c := newClock()
+	told := 0
+	v := newTestVerifier(t, c, Options{RevocationMaxAge: 30 * time.Second, RevocationStrict: true, OnChange: func() { told++ }})
+	v.SetRevocationsFresh(c.now())
+	raw := []byte(signed(t, "HS256", `{"jti":"1","exp":1800009999}`))
+	held, code := v.Verify(raw)
+	if code != wire.OK {
+		t.Fatal(code)
+	}
+	told = 0
+	check := func(when string, want wire.Code) {
+		t.Helper()
+		if got := held.Check(c.now().UnixNano()); got != want {
+			t.Errorf("%s, held: %v, want %v", when, got, want)
+		}
+		if _, got := v.Verify(raw); got != want {
+			t.Errorf("%s, remembered: %v, want %v", when, got, want)
+		}
+	}
+	last := c.now()
+	for _, notice := range map[string]func(){
+		"by itself":                   v.noticeOutage,
+		"when it is told of old news": func() { v.SetRevocationsFresh(last) },
+	} {
+		last, told = c.now(), 0
+		v.SetRevocationsFresh(last)
+		c.advance(30 * time.Second)
+		notice()
+		check("at the limit", wire.OK)
+		c.advance(1)
+		notice()
+		notice()
+		check("over it", wire.Unavailable)
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
+		v.SetRevocationsFresh(c.now())
+		check("news since", wire.OK)
+	}
+	c.advance(-time.Hour)
+	v.noticeOutage()
+	check("by a clock that was set back", wire.Unavailable)
+	if err := v.Revoke(Revocation{JTI: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	check("revoked meanwhile", wire.TokenRevoked)
+	v.SetRevocationsFresh(c.now())
+	check("revoked, and news since", wire.TokenRevoked)
+}
+
+// Run notices an outage although nobody says anything.
+func TestRunNoticesAnOutage(t *testing.T) {
+	c := newClock()
+	outdated := make(chan struct{}, 8)
+	v := newTestVerifier(t, c, Options{RevocationMaxAge: 30 * time.Second, RevocationStrict: true, OnChange: func() { outdated <- struct{}{} }})
+	v.SetRevocationsFresh(c.now())
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { v.Run(ctx) })
+	c.advance(31 * time.Second)
+	select {
+	case <-outdated:
+	case <-time.After(time.Minute):
+		t.Error("not noticed")
+	}
+	cancel()
+	run.Wait()
 }
 
 // Whoever checks while others revoke sees the revocation as soon as Revoke has

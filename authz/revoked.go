@@ -28,6 +28,8 @@ type revoked struct {
 	// missed is how far those reach that could not be put in force, whomever they are
 	// about: a token within it may be revoked. Guarded by mu.
 	missed extent
+	// outdated: any token may have been revoked without this node's knowing. Guarded by mu.
+	outdated bool
 	// load counts the times that all revocations began to be passed anew. Guarded by mu.
 	load uint32
 }
@@ -97,6 +99,18 @@ func (r *revoked) tidy(now int64) {
 	}
 }
 
+// setOutdated reports whether that is a change.
+func (r *revoked) setOutdated(outdated bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.outdated == outdated {
+		return false
+	}
+	r.outdated = outdated
+	r.epoch.Add(1)
+	return true
+}
+
 // sweep drops what has expired among a few entries, which the map's iteration
 // chooses at random. As it is called for every new entry, at most about one
 // entry in eight is out of date, and the path never waits for a long search.
@@ -132,7 +146,7 @@ func (r *revoked) look(t *Token) wire.Code {
 			break
 		}
 	}
-	if r.missed.expires != 0 && t.issued < r.missed.before {
+	if r.outdated || r.missed.expires != 0 && t.issued < r.missed.before {
 		return wire.Unavailable
 	}
 	return wire.OK
@@ -253,6 +267,17 @@ func (v *Verifier) expiredBy() int64 { return v.options.Now().Add(-v.options.Lee
 func (v *Verifier) SetRevocationsFresh(at time.Time) {
 	v.revocations.fresh.Store(at.UnixNano())
 	v.revocations.tidy(v.expiredBy())
+	v.noticeOutage()
+}
+
+// noticeOutage puts Options.RevocationStrict in force, or ends that.
+func (v *Verifier) noticeOutage() {
+	if !v.options.RevocationStrict {
+		return
+	}
+	if outdated := v.stale(v.options.Now().UnixNano()); v.revocations.setOutdated(outdated) && outdated {
+		v.changed()
+	}
 }
 
 // stale reports whether a token that is seen for the first time may have been

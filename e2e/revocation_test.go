@@ -146,22 +146,24 @@ func lastEvent(t *testing.T, p *peer, seen int, topic string) (sent time.Time) {
 	return sent
 }
 
-// TestRevocationOutage takes NATS away from two nodes. Once one of them might have missed a revocation, it lets in the
-// tokens that it remembers and no others; the other, whose operator wants it so, lets all in. What was revoked stays
+// TestRevocationOutage takes NATS away from three nodes. Once one of them might have missed a revocation, it lets in the
+// tokens that it remembers and no others; another, whose operator wants it so, lets all in; the third none, and ends their
+// subscriptions. What was revoked stays
 // revoked, for a node that starts after NATS was back, too.
 func TestRevocationOutage(t *testing.T) {
 	t.Parallel()
 	claims := func(jti string) map[string]any {
-		return map[string]any{"sub": "user", "jti": jti, "notify": map[string]any{"admin": jti == "admin"}}
+		return map[string]any{"sub": "user", "jti": jti, "notify": map[string]any{
+			"admin": jti == "admin", "publish": []string{"outage"}, "subscribe": []string{"outage"}}}
 	}
 	keys := mintWithJose(t, claims("admin"), claims("known"), claims("revoked"), claims("fresh"))["EdDSA"]
 	admin, known, revoked, fresh := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2], keys.Tokens[3]
 	natsServer, address := natsProcess(t, ownHost()+":0")
 	start := func(name, outage string) *server {
 		return serve(t, name, nil, "--nats.url=nats://"+address, "--auth.keys="+keyFile(t, "key.json", string(keys.JWK)),
-			"--auth.strategies=query", "--auth.revocation-max-age=5s", "--auth.revocation-outage="+outage)
+			"--auth.strategies=query,message", "--auth.revocation-max-age=5s", "--auth.revocation-outage="+outage)
 	}
-	closed, open := start("closed", "closed"), start("open", "open")
+	closed, open, strict := start("closed", "closed"), start("open", "open"), start("strict", "strict")
 	handshake := func(node *server, token string, want string) {
 		t.Helper()
 		_, err := tryCoder(t, "peer", node.url+"?access_token="+token)
@@ -180,6 +182,10 @@ func TestRevocationOutage(t *testing.T) {
 		_, metrics := open.get("/metrics")
 		return strings.Contains(metrics, "\nnotifyd_revocations 1\n")
 	})
+	reader := dialCoder(t, "reader", closed.url)
+	reader.subscribe(t, "outage", known)
+	strictReader := dialCoder(t, "reader of the strict node", strict.url)
+	strictReader.subscribe(t, "outage", known)
 	natsServer.kill()
 	eventually(t, "revocations are out of date", func() bool {
 		_, metrics := closed.get("/metrics")
@@ -193,6 +199,15 @@ func TestRevocationOutage(t *testing.T) {
 	handshake(closed, revoked, "401")
 	handshake(open, fresh, accepted)
 	handshake(open, revoked, "401")
+	strictReader.got.await(t, "the end of the subscription", 0, func(frame string) bool {
+		m := decode(t, frame)
+		return m.Type == "error" && m.Topic == "outage" && m.Code == "unavailable"
+	})
+	handshake(strict, known, "503")
+	handshake(strict, revoked, "401")
+	if m := strictReader.publish(t, "outage", known, "0"); m.Code != "unavailable" {
+		t.Errorf("a publish on the strict node: %+v", m)
+	}
 
 	natsProcess(t, address)
 	eventually(t, "the node is ready again", func() bool {
@@ -202,6 +217,15 @@ func TestRevocationOutage(t *testing.T) {
 	handshake(closed, fresh, accepted)
 	handshake(closed, revoked, "401")
 	handshake(start("started later", "closed"), revoked, "401")
+	eventually(t, "the strict node accepts what it remembered", func() bool {
+		id := strictReader.nextID()
+		return strictReader.ask(t, id, fmt.Sprintf(`{"type":"subscribe","id":%q,"topic":"outage","token":%q}`, id, known)).Type == "ack"
+	})
+	eventually(t, "an event reaches both", func() bool {
+		strictReader.publish(t, "outage", known, "1")
+		return len(reader.events(t)) > 0 && len(strictReader.events(t)) > 0
+	})
+	handshake(strict, revoked, "401")
 }
 
 // TestFullDisk fills the disk of a node with an embedded NATS: /readyz says that nothing can be stored before anybody

@@ -68,7 +68,7 @@ type authConfig struct {
 	TicketTTL  time.Duration `help:"How long a ticket may be redeemed." default:"30s" name:"ticket-ttl"`
 
 	RevocationMaxAge time.Duration    `help:"How long without news of revocations, while NATS is away, tokens that are not remembered are still accepted." default:"30s"`
-	RevocationOutage revocationOutage `help:"After that: closed refuses them, open goes on accepting them." default:"closed"`
+	RevocationOutage revocationOutage `help:"After that: closed refuses them, strict refuses remembered tokens as well, open goes on accepting all." default:"closed"`
 }
 
 type natsConfig struct {

@@ -99,8 +99,9 @@ func (c *config) authOptions() authz.Options {
 	for _, is := range c.Auth.Issuers {
 		o.Issuers = append(o.Issuers, is.policy())
 	}
-	if c.Auth.RevocationOutage == "closed" {
+	if c.Auth.RevocationOutage != "open" {
 		o.RevocationMaxAge = c.Auth.RevocationMaxAge
+		o.RevocationStrict = c.Auth.RevocationOutage == "strict"
 	}
 	return o
 }

@@ -231,7 +231,7 @@ func TestBadFiles(t *testing.T) {
 		"format":              {"log: {format: xml}", []string{`"xml" is not a format: write console or json`}},
 		"strategy":            {"auth: {strategies: [header, cookie]}", []string{"yaml:1: auth.strategies: \"cookie\" is not a strategy: write message, "}},
 		"requirement":         {"auth: {require: all}", []string{`"all" is not a requirement: write none or connection`}},
-		"outage":              {"auth: {revocation_outage: maybe}", []string{`"maybe" is not a way to bear an outage: write closed or open`}},
+		"outage":              {"auth: {revocation_outage: maybe}", []string{`"maybe" is not a way to bear an outage: write closed, strict or open`}},
 		"origin with path":    {"origins: ['https://a.example/']", []string{`origins: "https://a.example/" is not an origin: write https://app.example.com`}},
 		"origin of no page":   {"origins: ['a.example', 'ftp://a']", []string{`:1: origins: "ftp://a" is not an origin`}},
 		"network":             {"trusted_proxies: [10.0.0.0/33]", []string{`"10.0.0.0/33" is not a network: write an address and the bits`}},
@@ -418,6 +418,11 @@ func TestOptions(t *testing.T) {
 	}
 	if age := parse(t, nil, "--auth.revocation-outage=open").authOptions().RevocationMaxAge; age != 0 {
 		t.Errorf("open, and yet %v", age)
+	}
+	for outage, want := range map[string]bool{"closed": false, "strict": true} {
+		if o := parse(t, nil, "--auth.revocation-outage", outage).authOptions(); o.RevocationMaxAge == 0 || o.RevocationStrict != want {
+			t.Errorf("%s: %v, strict %v", outage, o.RevocationMaxAge, o.RevocationStrict)
+		}
 	}
 }
 

@@ -152,12 +152,12 @@ func (r *authRequired) UnmarshalText(text []byte) error {
 	return err
 }
 
-// revocationOutage is "closed" or "open".
+// revocationOutage is "closed", "strict" or "open".
 type revocationOutage string
 
 // UnmarshalText accepts closed and open.
 func (o *revocationOutage) UnmarshalText(text []byte) error {
-	w, err := word(text, "a way to bear an outage", "closed", "open")
+	w, err := word(text, "a way to bear an outage", "closed", "strict", "open")
 	*o = revocationOutage(w)
 	return err
 }
