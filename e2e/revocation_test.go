@@ -154,7 +154,8 @@ func TestRevocationOutage(t *testing.T) {
 	t.Parallel()
 	claims := func(jti string) map[string]any {
 		return map[string]any{"sub": "user", "jti": jti, "notify": map[string]any{
-			"admin": jti == "admin", "publish": []string{"outage"}, "subscribe": []string{"outage"}}}
+			"admin": jti == "admin", "publish": []string{"outage"}, "subscribe": []string{"outage"},
+		}}
 	}
 	keys := mintWithJose(t, claims("admin"), claims("known"), claims("revoked"), claims("fresh"))["EdDSA"]
 	admin, known, revoked, fresh := keys.Tokens[0], keys.Tokens[1], keys.Tokens[2], keys.Tokens[3]

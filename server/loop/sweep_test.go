@@ -11,8 +11,10 @@ import (
 // that whatever else comes is not kept waiting by all of it, and the turns that follow do the rest, each once.
 func TestDeadlinesAreSpreadOverTurns(t *testing.T) {
 	const conns = 2*sweepActs + 10
-	opts := Options{HandshakeTimeout: 10 * time.Second, MessageTimeout: 20 * time.Second, PingInterval: 30 * time.Second,
-		IdleTimeout: 60 * time.Second, CloseTimeout: time.Second, PendingBytes: 1 << 20}
+	opts := Options{
+		HandshakeTimeout: 10 * time.Second, MessageTimeout: 20 * time.Second, PingInterval: 30 * time.Second,
+		IdleTimeout: 60 * time.Second, CloseTimeout: time.Second, PendingBytes: 1 << 20,
+	}
 	for name, test := range map[string]struct {
 		come  func(c *Conn, now uint32)
 		acted func(c *Conn, now uint32) bool
