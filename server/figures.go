@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"github.com/notifyd/notifyd/server/loop"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -27,6 +28,11 @@ type Figures struct {
 
 	TurnSeconds float64 `json:"turn_seconds"` // of all turns
 	TurnMax     float64 `json:"turn_max"`     // the longest since the last call, in seconds
+
+	// Delays counts events by the time from their arrival on the node until a loop has written them, and DelayBounds are the
+	// bounds of the counts in seconds; the last one has none.
+	Delays      [18]uint64 `json:"delays"`
+	DelayBounds []float64  `json:"delay_bounds"`
 }
 
 // Figures reads the loops' counters.
@@ -37,6 +43,7 @@ func (s *Server) Figures() Figures {
 		Accepted: st.Accepted, Published: sum.published[wire.OK], Deliveries: st.Deliveries, MemoHits: sum.memoHits,
 		BytesIn: st.BytesIn, BytesOut: st.BytesOut, Slow: st.Slow, Turns: st.Turns,
 		TurnSeconds: time.Duration(st.TurnNanos).Seconds(), TurnMax: time.Duration(st.TurnMax).Seconds(),
+		Delays: st.Delays, DelayBounds: loop.DelayBounds(),
 	}
 	for _, code := range wire.Codes() {
 		f.Refused += sum.published[code]

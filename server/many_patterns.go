@@ -30,23 +30,23 @@ func (s *Server) eventForMany(sh *shard, handles []uint32, name string, data []b
 			topics = append(topics, t)
 		}
 	}
-	s.deliverMany(topics, &wire.StoredEvent{Topic: name, Data: data})
+	s.deliverMany(sh, topics, &wire.StoredEvent{Topic: name, Data: data})
 }
 
 // deliverMany has all loops deliver an event, of which Data is not kept. One without a
 // Seq is of no stream.
-func (s *Server) deliverMany(topics []*topic, e *wire.StoredEvent) {
-	own := *e
+func (s *Server) deliverMany(sh *shard, topics []*topic, e *wire.StoredEvent) {
+	own, came := *e, s.began(sh)
 	own.Data = bytes.Clone(e.Data)
 	for _, l := range s.engine.Loops() {
-		l.DeliverBy(len(own.Data)+8*len(topics), func() { s.deliverToMany(l, topics, &own) })
+		l.DeliverBy(len(own.Data)+8*len(topics), func() { s.deliverToMany(l, topics, &own, came) })
 	}
 }
 
 // deliverToMany delivers an event to those that l has for topics. A connection whose
 // copies of it would take more than [loop.Options.PendingBytes] together is closed
 // as a slow one, whether it reads or not: nobody else is to wait for so much.
-func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, e *wire.StoredEvent) {
+func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, e *wire.StoredEvent, came int64) {
 	var scratch, id []byte
 	copies := make(map[*loop.Conn]int) // bytes
 	for _, t := range topics {
@@ -66,6 +66,7 @@ func (s *Server) deliverToMany(l *loop.Loop, topics []*topic, e *wire.StoredEven
 				continue
 			}
 			b := loop.NewBatch()
+			b.Came(came)
 			if e.Seq == 0 {
 				scratch = t.appendEvent(scratch[:0], e.Topic, e.Data)
 			} else {

@@ -46,6 +46,7 @@ var (
 	descReplayChunks  = desc("replay_chunks_total", "Chunks of such events that were sent, by source: read from the stream for it, read for another one (shared), or this node's memory.", "source")
 	descReplayPages   = desc("replay_pages_total", "Pages that were read of streams in NATS for such subscriptions.")
 	descReplayHeld    = desc("replay_bytes", "Bytes of stored events that were read and are kept for such subscriptions.")
+	descDelivery      = desc("delivery_seconds", "Time from an event's arrival on this node until a loop has written it to all subscribers of its topic or pattern there.")
 	descTurns         = desc("loop_turn_seconds", "Time that a loop's turn takes, which is what others wait for it.")
 	descTurnMax       = desc("loop_turn_max_seconds", "The longest turn since the last scrape.")
 )
@@ -86,7 +87,7 @@ func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descConnections, descSubscriptions, descTopics, descPending, descAccepted, descAcceptErrors, descHandshakes,
 		descTimeouts, descSlow, descBytes, descFrames, descWrites, descDeliveries, descPublishes, descErrors,
-		descMemo, descVerifying, descInvalid, descBatch, descTurns, descTurnMax,
+		descMemo, descVerifying, descInvalid, descBatch, descDelivery, descTurns, descTurnMax,
 		descReplaying, descReplayed, descReplayChunks, descReplayPages, descReplayHeld,
 	} {
 		ch <- d
@@ -153,6 +154,15 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		buckets[float64(uint64(2)<<i-1)] = batches
 	}
 	ch <- prometheus.MustNewConstHistogram(descBatch, batches, float64(st.BatchFrames), buckets)
+
+	delays := make(map[float64]uint64, len(st.Delays))
+	var events uint64
+	for i, bound := range loop.DelayBounds() {
+		events += st.Delays[i]
+		delays[bound] = events
+	}
+	events += st.Delays[len(st.Delays)-1]
+	ch <- prometheus.MustNewConstHistogram(descDelivery, events, time.Duration(st.DelayNanos).Seconds(), delays)
 }
 
 // sum adds up what the loops have counted.

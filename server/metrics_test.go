@@ -117,6 +117,8 @@ func TestMetrics(t *testing.T) {
 			`notifyd_verify_queue`:                            0,
 			`notifyd_invalid_events_total`:                    2, // once for a, once for *
 			`notifyd_batch_frames_sum`:                        perLoop(with, 10, 15),
+			`notifyd_delivery_seconds_count`:                  perLoop(with, 10, 15),
+			`notifyd_delivery_seconds_bucket{le="+Inf"}`:      perLoop(with, 10, 15),
 			`notifyd_token_memo_hits_total`:                   1 + 5 + 1, // p's second subscribe, q's publishes with a token
 			`notifyd_frames_total{direction="in"}`:            1 + 10 + 1 + 2 + 1 + 5 + 3,
 		}
@@ -130,6 +132,7 @@ func TestMetrics(t *testing.T) {
 		for _, name := range []string{
 			`notifyd_bytes_total{direction="in"}`, `notifyd_bytes_total{direction="out"}`, `notifyd_frames_total{direction="out"}`,
 			`notifyd_writes_total`, `notifyd_loop_turn_seconds_sum`, `notifyd_loop_turn_seconds_count`, `notifyd_loop_turn_max_seconds`,
+			`notifyd_delivery_seconds_sum`,
 			`notifyd_handshakes_total{result="http"}`, `notifyd_accepted_total`,
 		} {
 			if m[name] <= 0 {

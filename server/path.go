@@ -228,6 +228,7 @@ func (s *Server) Turn(l *loop.Loop) bool {
 // between two flushes.
 type shard struct {
 	due     []*topic
+	began   int64 // when the first event of the round came, by the loops' clock; 0: none has
 	scratch []byte
 	invalid atomic.Uint64    // events that were not JSON
 	stored  []*due           // of durable topics (stored.go)
@@ -265,6 +266,14 @@ func (s *Server) Event(number int, handles []uint32, name string, data []byte) {
 	}
 }
 
+// began is when a shard's round began: the clock is read once, for its first event.
+func (s *Server) began(sh *shard) int64 {
+	if sh.began == 0 {
+		sh.began = s.engine.Elapsed()
+	}
+	return sh.began
+}
+
 func (s *Server) validEvent(sh *shard, wild bool, name string, data []byte) bool {
 	problem := ""
 	switch {
@@ -285,6 +294,7 @@ func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 	b := t.due
 	if b == nil {
 		b = loop.NewBatch()
+		b.Came(s.began(sh))
 		t.due = b
 		sh.due = append(sh.due, t)
 	}
@@ -293,6 +303,7 @@ func (s *Server) encode(sh *shard, t *topic, name string, data []byte) {
 	if t.streams.Load() > 0 {
 		if t.dueStreams == nil {
 			t.dueStreams = loop.NewBatch()
+			t.dueStreams.Came(s.began(sh))
 		}
 		t.dueStreams.AppendEvent(nil, nil, sh.scratch)
 	}
@@ -320,6 +331,7 @@ func (s *Server) Flush(number int) {
 		sh.due[i] = nil
 	}
 	sh.due = sh.due[:0]
+	sh.began = 0
 	if len(sh.stored) > 0 {
 		s.flushStored(sh)
 	}

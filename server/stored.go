@@ -53,7 +53,7 @@ func (s *Server) Stored(number int, handles []uint32, e *wire.StoredEvent) {
 				topics = append(topics, t)
 			}
 		}
-		s.deliverMany(topics, e)
+		s.deliverMany(sh, topics, e)
 		return
 	}
 	for _, h := range handles {
@@ -99,11 +99,13 @@ func (s *Server) addStored(number int, t *topic, name []byte, seq uint64) {
 	}
 	if d.frames == nil {
 		d.frames = loop.NewBatch()
+		d.frames.Came(s.began(sh))
 	}
 	d.frames.Append(ws.OpText, sh.scratch)
 	if t.streams.Load() > 0 {
 		if d.events == nil {
 			d.events = loop.NewBatch()
+			d.events.Came(s.began(sh))
 		}
 		sh.id = t.appendPosition(sh.id[:0], seq)
 		d.events.AppendEvent(name, sh.id, sh.scratch)

@@ -14,8 +14,13 @@ import (
 type Batch struct {
 	b    []byte // finished frames, one behind another
 	n    int    // how many
+	came int64  // when the bus handed over the first one; 0: it did not
 	refs atomic.Int32
 }
+
+// Came notes when the bus handed over the first message of the batch, by
+// [Engine.Elapsed]. Its delay is counted ([Stats.Delays]), as that of no other batch is.
+func (b *Batch) Came(at int64) { b.came = at }
 
 // Append appends a message. It copies payload.
 func (b *Batch) Append(op ws.OpCode, payload []byte) {
@@ -54,7 +59,7 @@ func (b *Batch) Release() {
 	if cap(b.b) > keepBatch {
 		b.b = nil
 	}
-	b.b, b.n = b.b[:0], 0
+	b.b, b.n, b.came = b.b[:0], 0, 0
 	batches.Put(b)
 }
 
@@ -73,6 +78,7 @@ func (b *Batch) Fit() *Batch {
 		return b
 	}
 	x := exactBatch(b.b, b.n)
+	x.came = b.came
 	b.Release()
 	return x
 }

@@ -57,6 +57,10 @@ func (e *Engine) closeLoops() {
 	}
 }
 
+// Elapsed is the time since the engine was made, in nanoseconds. Setting the machine's
+// clock does not change it. Any goroutine may call it.
+func (e *Engine) Elapsed() int64 { return int64(time.Since(e.start)) }
+
 // Loops returns the loops; a handler makes its state for each before Start.
 func (e *Engine) Loops() []*Loop { return e.loops }
 

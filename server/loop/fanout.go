@@ -14,6 +14,8 @@ type fanout struct {
 	joins  []int32 // the deliveries whose batches are joined
 	joined []byte
 
+	ended []ended // since the turn began
+
 	firstBySlot []int32 // the first of a connection's deliveries, or none; all none but in list
 }
 
@@ -107,12 +109,15 @@ func (l *Loop) merge(g *Group, b *Batch) {
 	}
 	if !g.merged {
 		m := NewBatch()
-		m.b, m.n = append(m.b, g.due.b...), g.due.n
+		m.b, m.n, m.came = append(m.b, g.due.b...), g.due.n, g.due.came
 		g.due.Release()
 		g.due, g.merged = m, true
 	}
 	g.due.b = append(g.due.b, b.b...)
 	g.due.n += b.n
+	if g.due.came == 0 {
+		g.due.came = b.came
+	}
 	b.Release()
 }
 
@@ -175,6 +180,7 @@ func (l *Loop) end(r *round) {
 		b := g.writing
 		g.writing = nil
 		l.stat.batch(b.n)
+		l.fanout.noteEnd(b)
 		l.fanout.backlog -= len(b.b)
 		l.fanout.written += len(b.b)
 		b.Release()

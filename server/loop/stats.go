@@ -27,6 +27,11 @@ type Stats struct {
 	// Batches counts group batches by the number of their frames: index i is
 	// those of 2^i and more frames, up to 2^(i+1)-1.
 	Batches [12]uint64
+	// Delays counts events of batches that the bus handed over ([Batch.Came]), once for
+	// each loop and group, by the time until all of the group's members have been written
+	// to: see [DelayBounds]. DelayNanos is the sum.
+	Delays     [18]uint64
+	DelayNanos uint64
 }
 
 // reader is one of those that ask for stats: what one reads does not take the longest turn from another.
@@ -48,6 +53,7 @@ type counters struct {
 	turnMax                                                                int64 // since somebody read it
 	unread                                                                 [readers]int64
 	batches                                                                [12]uint64
+	delays                                                                 delays
 }
 
 func (s *counters) batch(frames int) {
@@ -116,6 +122,10 @@ func (e *Engine) stats(r reader) Stats {
 		for j, n := range p.batches {
 			t.Batches[j] += n
 		}
+		for j, n := range p.delays.counts {
+			t.Delays[j] += n
+		}
+		t.DelayNanos += p.delays.nanos
 	}
 	return t
 }

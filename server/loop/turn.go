@@ -76,6 +76,7 @@ func (l *Loop) run() {
 		l.reap()
 		l.readClock()
 		l.stat.turn(l.mono - began)
+		l.countDelays()
 		if f := l.eng.opts.OnTurn; f != nil {
 			f(l, int(l.stat.writes-wrote))
 		}
