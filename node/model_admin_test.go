@@ -172,7 +172,8 @@ func (w *world) withdraw(key int, by authz.Key) {
 func (w *world) killNATS() {
 	w.mu.Lock()
 	w.noteLocked("NATS is killed")
-	w.away = true
+	w.away, w.back = true, time.Now()
+	w.outages++
 	for _, e := range w.recent {
 		e.lossy = true
 	}
@@ -186,15 +187,28 @@ func (w *world) killNATS() {
 	w.noteLocked("NATS is down")
 }
 
+// awaySince reports whether NATS was away at some time since m, or may have been. mu is held.
+func (w *world) awaySince(m moment) bool { return w.away || m.sent.Before(w.back) }
+
+// connected reports whether the node has NATS and its streams.
+func (w *world) connected() bool {
+	for _, s := range w.node.Bus.Streams() {
+		if ready, _ := s.Ready(); !ready {
+			return false
+		}
+	}
+	return w.node.Bus.Connected()
+}
+
 func (w *world) startNATS() {
 	w.mu.Lock()
 	w.down = false
 	w.noteLocked("NATS starts")
 	w.mu.Unlock()
 	w.nats.Start(w.t)
-	testkit.Eventually(w.t, "the node is connected to NATS again", w.node.Bus.Connected)
+	testkit.Eventually(w.t, "the node is connected to NATS again", w.connected)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.away = false
+	w.away, w.back = false, time.Now()
 	w.noteLocked("NATS is back")
 }

@@ -3,12 +3,14 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -22,26 +24,52 @@ type modelPeer struct {
 
 	// Guarded by world.mu.
 	lastID      int
-	answers     map[string]chan wire.Message
+	asking      map[string]*question // by id
 	subs        map[string]*modelSub
+	heard       moment        // when the latest of the requests that are answered was sent
 	credentials []*modelToken // the last one counts
-	failures    int           // bad tokens in a row
+	bad         map[int]bool  // by request: its token was bad, or was not
 	asked       *modelToken   // what auth has asked for
 	leaving     bool
 }
 
+// request is one envelope of a client.
+type request struct {
+	kind        byte // p, s, u, a, or g for a ping; its id begins with it
+	token       *modelToken
+	topic       string
+	data, msgID string
+	since       wire.Since
+	hold        chan struct{} // unless nil, nothing is read behind the answer until it is closed
+}
+
+// question is a request that is not answered.
+type question struct {
+	request
+	number int
+	sent   moment
+	answer chan wire.Message
+	sub    *modelSub // of a subscribe
+	tenure *tenure
+	oldest map[string]uint64 // see reading
+}
+
 // What a connection does.
 
-// connect opens a connection, with a credential unless that is nil.
-func (w *world) connect(slot int, credential *modelToken) {
+// connect opens a connection, with a credential unless that is nil. A narrow one soon holds up what it is sent while it
+// does not read.
+func (w *world) connect(slot int, credential *modelToken, narrow bool) {
 	w.mu.Lock()
 	w.numbers++
-	p := &modelPeer{w: w, number: w.numbers, closed: make(chan struct{}), answers: map[string]chan wire.Message{}, subs: map[string]*modelSub{}}
+	p := &modelPeer{w: w, number: w.numbers, closed: make(chan struct{}), asking: map[string]*question{}, bad: map[int]bool{}, subs: map[string]*modelSub{}}
 	p.token = &modelToken{subject: fmt.Sprint("p", slot), id: fmt.Sprint("p", p.number), issued: time.Now(), publish: []string{">"}, subscribe: []string{">"}}
 	w.sign(p.token, time.Now().Add(time.Hour), false)
 	w.mu.Unlock()
 
 	var o websocket.DialOptions
+	if narrow {
+		o.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{Control: testkit.NarrowSocket}).DialContext}}
+	}
 	if credential != nil {
 		o.HTTPHeader = http.Header{"Authorization": {"Bearer " + credential.raw}}
 		p.credentials = []*modelToken{credential}
@@ -60,7 +88,7 @@ func (w *world) connect(slot int, credential *modelToken) {
 	switch {
 	case err == nil && slices.Contains(may, wire.OK):
 		p.ws = ws
-		w.peers[slot] = p
+		w.left[slot], w.peers[slot] = w.peers[slot], p
 		go p.read()
 		return
 	case err == nil:
@@ -98,42 +126,42 @@ func (p *modelPeer) drop() {
 	<-p.closed
 }
 
-// ask sends a request and waits for its answer; answered is false when the connection was closed instead. A request
-// of kind 'g' is a ping.
-func (p *modelPeer) ask(kind byte, token *modelToken, topic string) (answer wire.Message, answered bool) {
-	return p.answer(p.send(kind, token, topic, ""))
+// ask sends a request and waits for its answer; answered is false when the connection was closed instead.
+func (p *modelPeer) ask(r request) (answer wire.Message, answered bool) {
+	return p.answer(p.send(&question{request: r}))
 }
 
-func (p *modelPeer) send(kind byte, token *modelToken, topic, data string) chan wire.Message {
-	c := make(chan wire.Message, 1)
+func (p *modelPeer) send(q *question) *question {
+	q.answer = make(chan wire.Message, 1)
 	p.w.mu.Lock()
 	p.lastID++
-	id, raw := fmt.Sprintf("%c%d", kind, p.lastID), ""
-	if token != nil {
-		raw = token.raw
+	id, raw := fmt.Sprintf("%c%d", q.kind, p.lastID), ""
+	if q.token != nil {
+		raw = q.token.raw
 	}
-	p.answers[id] = c
+	q.number, q.sent = p.lastID, p.w.now()
+	p.asking[id] = q
 	p.w.mu.Unlock()
 	var frame []byte
-	switch kind {
+	switch q.kind {
 	case 'p':
-		frame = wire.AppendPublish(nil, id, topic, raw, []byte(data), "")
+		frame = wire.AppendPublish(nil, id, q.topic, raw, []byte(q.data), q.msgID)
 	case 's':
-		frame = wire.AppendSubscribe(nil, id, topic, raw)
+		frame = wire.AppendSubscribeSince(nil, id, q.topic, raw, q.since)
 	case 'u':
-		frame = wire.AppendUnsubscribe(nil, id, topic)
+		frame = wire.AppendUnsubscribe(nil, id, q.topic)
 	case 'a':
 		frame = fmt.Appendf(nil, `{"type":"auth","id":%q,"token":%q}`, id, raw)
 	case 'g':
 		frame = wire.AppendPing(nil, id)
 	}
 	_ = p.ws.Write(context.Background(), websocket.MessageText, frame) // when it is closed no answer comes
-	return c
+	return q
 }
 
-func (p *modelPeer) answer(c chan wire.Message) (m wire.Message, answered bool) {
+func (p *modelPeer) answer(q *question) (m wire.Message, answered bool) {
 	select {
-	case m = <-c:
+	case m = <-q.answer:
 		return m, true
 	case <-p.closed:
 	case <-time.After(time.Minute):
@@ -143,7 +171,7 @@ func (p *modelPeer) answer(c chan wire.Message) (m wire.Message, answered bool) 
 		return m, false
 	}
 	select {
-	case m = <-c: // it came before the end
+	case m = <-q.answer: // it came before the end
 		return m, true
 	default:
 		return m, false
@@ -153,11 +181,11 @@ func (p *modelPeer) answer(c chan wire.Message) (m wire.Message, answered bool) 
 // judge compares an answer with what it may be. mu is held.
 func (p *modelPeer) judge(what string, k *modelToken, m moment, answer wire.Message, granted bool) {
 	may := k.verdict(m, time.Now(), granted)
-	p.compare(what, answer, may)
+	p.compare(what, m, answer, may)
 }
 
-func (p *modelPeer) compare(what string, answer wire.Message, may []wire.Code) {
-	if p.w.away && slices.Contains(may, wire.OK) {
+func (p *modelPeer) compare(what string, m moment, answer wire.Message, may []wire.Code) {
+	if p.w.awaySince(m) && slices.Contains(may, wire.OK) {
 		may = append(may, wire.Unavailable)
 	}
 	if !slices.Contains(may, answer.Code) {
@@ -169,18 +197,22 @@ func permits(patterns []string, topic string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool { return wire.Covers(pattern, topic) })
 }
 
-// publish sends n events without waiting for answers in between.
-func (p *modelPeer) publish(topics []string, token *modelToken, n int) {
+// publish sends n events without waiting for answers in between, each with some bytes more. With repeats, those that
+// have been stored, or may have been, are sent a second time.
+func (p *modelPeer) publish(topics []string, token *modelToken, n, more int, repeats bool) {
 	w := p.w
-	w.note("%d publishes %d to %v, %s", p.number, n, topics, token)
-	events, answers := make([]*modelEvent, n), make([]chan wire.Message, n)
+	w.note("%d publishes %d to %v, repeats %v, %s", p.number, n, topics, repeats, token)
+	events, answers := make([]*modelEvent, n), make([]*question, n)
 	for i := range events {
 		w.mu.Lock()
 		e := &modelEvent{moment: w.now(), topic: topics[i%len(topics)], from: p.number, number: len(w.events[p.number]), lossy: w.away, down: w.down}
+		if repeats {
+			e.msgID = fmt.Sprintf("%d.%d", e.from, e.number)
+		}
 		w.events[p.number] = append(w.events[p.number], e)
 		w.recent = append(w.recent, e)
 		w.mu.Unlock()
-		events[i], answers[i] = e, p.send('p', token, e.topic, fmt.Sprintf("[%d,%d]", e.from, e.number))
+		events[i], answers[i] = e, p.send(&question{request: e.request(token, more)})
 	}
 	for i, e := range events {
 		answer, answered := p.answer(answers[i])
@@ -189,6 +221,12 @@ func (p *modelPeer) publish(topics []string, token *modelToken, n int) {
 			e.acked = answer.Code == wire.OK
 			e.refused = !e.acked && answer.Code != wire.Unavailable
 			e.lossy = e.lossy || w.away
+			if e.acked && durable(e.topic) {
+				w.stored(e, answer.Seq)
+			}
+			if answer.Duplicate || !e.acked && answer.Seq > 0 || !durable(e.topic) && answer.Seq > 0 {
+				w.wrong("%d: the publish of [%d,%d] was answered with %d, duplicate %v", p.number, e.from, e.number, answer.Seq, answer.Duplicate)
+			}
 			p.judge("publish", token, e.moment, answer, permits(token.publish, e.topic))
 			if e.acked && e.down && w.down {
 				w.wrong("%d: a publish was acked while NATS was down", p.number)
@@ -196,13 +234,20 @@ func (p *modelPeer) publish(topics []string, token *modelToken, n int) {
 		}
 		w.mu.Unlock()
 	}
+	if repeats {
+		p.repeat(events, token, more)
+	}
 }
 
 // subscribe subscribes, or gives the subscription another token; with nil it relies on the connection's credential.
-func (p *modelPeer) subscribe(pattern string, token *modelToken) {
-	w := p.w
+func (p *modelPeer) subscribe(pattern string, token *modelToken, since wire.Since) {
+	p.subscribed(p.sendSubscribe(request{kind: 's', topic: pattern, token: token, since: since}))
+}
+
+func (p *modelPeer) sendSubscribe(r request) *question {
+	w, pattern, token := p.w, r.topic, r.token
 	w.mu.Lock()
-	w.noteLocked("%d subscribes to %s, %s", p.number, pattern, token)
+	w.noteLocked("%d subscribes to %s since %d %d %s, %s", p.number, pattern, r.since.Kind, r.since.N, r.since.Epoch, token)
 	used := token
 	if n := len(p.credentials); token == nil && n > 0 {
 		used = p.credentials[n-1]
@@ -212,27 +257,37 @@ func (p *modelPeer) subscribe(pattern string, token *modelToken) {
 		s = &modelSub{pattern: pattern, got: map[int]map[int]bool{}, last: map[string]int{}}
 		p.subs[pattern] = s
 	}
-	n := &tenure{token: used, asked: w.now()}
+	n := &tenure{token: used, asked: w.now(), outages: w.outages}
 	if used != nil {
 		s.tenures = append(s.tenures, n)
 	}
+	q := &question{request: r, sub: s, tenure: n, oldest: w.oldest(r.since)}
 	w.mu.Unlock()
-	answer, answered := p.ask('s', token, pattern)
+	return p.send(q)
+}
+
+// subscribed waits for the answer to a subscribe.
+func (p *modelPeer) subscribed(q *question) {
+	answer, answered := p.answer(q)
+	w, s, n := p.w, q.sub, q.tenure
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
+	switch used := n.token; {
 	case !answered:
 	case used == nil:
-		p.compare("subscribe", answer, []wire.Code{wire.TokenMissing})
+		p.compare("subscribe", n.asked, answer, []wire.Code{wire.TokenMissing})
 	default:
-		may := used.verdict(n.asked, time.Now(), permits(used.subscribe, pattern))
+		may := used.verdict(n.asked, time.Now(), permits(used.subscribe, s.pattern))
 		if !used.alive(time.Now()) {
 			may = append(may, wire.Unavailable) // it ended before NATS had answered
 		}
-		p.compare("subscribe", answer, may)
+		p.compare("subscribe", n.asked, answer, may)
 		p.settle(s, n, answer.Code == wire.OK)
-		if answer.Code == wire.OK {
-			s.onCredential = token == nil
+		switch {
+		case answer.Code == wire.OK:
+			s.onCredential = q.token == nil
+		case q.since.Kind != wire.SinceNone:
+			s.since = time.Time{} // what there was before has ended, or not
 		}
 	}
 }
@@ -244,6 +299,7 @@ func (p *modelPeer) settle(s *modelSub, n *tenure, ok bool) {
 		s.tenures = slices.DeleteFunc(s.tenures, func(x *tenure) bool { return x == n })
 		return
 	}
+	n.acked = true
 	if !n.ended.IsZero() {
 		return // its end came just behind the answer
 	}
@@ -263,16 +319,17 @@ func (p *modelPeer) unsubscribe(pattern string) {
 	w := p.w
 	w.mu.Lock()
 	w.noteLocked("%d unsubscribes from %s", p.number, pattern)
+	m := w.now()
 	s := p.subs[pattern]
 	if s != nil {
 		s.since = time.Time{}
 	}
 	w.mu.Unlock()
-	answer, answered := p.ask('u', nil, pattern)
+	answer, answered := p.ask(request{kind: 'u', topic: pattern})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if answered {
-		p.compare("unsubscribe", answer, []wire.Code{wire.OK})
+		p.compare("unsubscribe", m, answer, []wire.Code{wire.OK})
 		if s != nil {
 			s.end(time.Now(), func(*tenure) bool { return true })
 		}
@@ -289,13 +346,13 @@ func (p *modelPeer) auth(token *modelToken) {
 	pending := map[*modelSub]*tenure{}
 	for _, s := range p.subs {
 		if s.onCredential && !s.since.IsZero() && ours && permits(token.subscribe, s.pattern) {
-			pending[s] = &tenure{token: token, asked: m}
+			pending[s] = &tenure{token: token, asked: m, outages: w.outages}
 			s.tenures = append(s.tenures, pending[s])
 		}
 	}
 	p.asked = token
 	w.mu.Unlock()
-	answer, answered := p.ask('a', token, "")
+	answer, answered := p.ask(request{kind: 'a', token: token})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !answered {
@@ -324,6 +381,7 @@ func (p *modelPeer) read() {
 	defer close(p.closed)
 	for {
 		_, frame, err := p.ws.Read(context.Background())
+		var hold chan struct{}
 		w.mu.Lock()
 		if err != nil {
 			p.judgeEnd(websocket.CloseStatus(err), err)
@@ -334,9 +392,12 @@ func (p *modelPeer) read() {
 		if err := wire.ParseMessage(frame, &m); err != nil {
 			w.wrong("%d received %q: %v", p.number, frame, err)
 		} else {
-			p.receive(m)
+			hold = p.receive(m)
 		}
 		w.mu.Unlock()
+		if hold != nil {
+			<-hold
+		}
 	}
 }
 
@@ -351,7 +412,7 @@ func (p *modelPeer) judgeEnd(status websocket.StatusCode, err error) {
 	}
 	switch {
 	case p.leaving:
-	case status == websocket.StatusCode(wire.CloseUnauthenticated) && (dead || p.failures >= modelFailures):
+	case status == websocket.StatusCode(wire.CloseUnauthenticated) && (dead || p.failures() >= modelFailures):
 	default:
 		w.wrong("the server ended connection %d: %v", p.number, err)
 	}
@@ -360,25 +421,32 @@ func (p *modelPeer) judgeEnd(status websocket.StatusCode, err error) {
 	}
 }
 
-// receive compares an envelope with the model. mu is held.
-func (p *modelPeer) receive(m wire.Message) {
+// receive compares an envelope with the model. The next one is to be read when hold is closed. mu is held.
+func (p *modelPeer) receive(m wire.Message) (hold chan struct{}) {
 	w, at := p.w, time.Now()
 	topic := string(m.Topic)
 	switch {
 	case m.Kind == wire.MessageWelcome:
 	case m.Kind == wire.MessageEvent:
-		p.event(topic, string(m.Pattern), string(m.Data))
+		p.event(topic, &m)
 	case m.ID != nil:
-		c := p.answers[string(m.ID)]
-		if c == nil {
+		q := p.asking[string(m.ID)]
+		if q == nil {
 			w.wrong("%d received a second answer to %s, or one to nothing", p.number, m.ID)
-			return
+			return nil
 		}
-		delete(p.answers, string(m.ID))
-		p.count(m)
+		delete(p.asking, string(m.ID))
+		if p.heard.sent.Before(q.sent.sent) {
+			p.heard = q.sent
+		}
+		hold = q.hold
+		p.count(q, m)
+		if q.sub != nil && m.Code == wire.OK {
+			p.begins(q, &m)
+		}
 		w.seen[fmt.Sprintf("%c %v", m.ID[0], m.Code)]++
 		m.Topic, m.Data = nil, nil
-		c <- m
+		q.answer <- m
 	case m.Kind == wire.MessageExpiring && topic == "":
 		p.warned(m.Exp, slices.Clone(p.credentials), at)
 	case m.Kind == wire.MessageExpiring:
@@ -390,22 +458,36 @@ func (p *modelPeer) receive(m wire.Message) {
 	default:
 		w.wrong("%d received %v", p.number, m.Kind)
 	}
+	return hold
 }
 
-// count keeps the number of bad tokens in a row.
-func (p *modelPeer) count(m wire.Message) {
-	switch kind := m.ID[0]; {
-	case m.Kind == wire.MessageAck && kind != 'u':
-		p.failures = 0
+// count keeps what became of a request's token. Acks of durable topics come late.
+func (p *modelPeer) count(q *question, m wire.Message) {
+	switch {
+	case m.Kind == wire.MessageAck && q.kind != 'u':
+		p.bad[q.number] = false
 	case m.Kind == wire.MessageError && m.Code != wire.Forbidden && m.Code != wire.Unavailable:
-		p.failures++
+		p.bad[q.number] = true
 	}
 }
 
-func (p *modelPeer) event(topic, pattern, data string) {
-	w := p.w
+// failures is how many of the last requests had bad tokens, in a row.
+func (p *modelPeer) failures() (n int) {
+	for i := p.lastID; i > 0; i-- {
+		switch bad, known := p.bad[i]; {
+		case bad:
+			n++
+		case known:
+			return n
+		}
+	}
+	return n
+}
+
+func (p *modelPeer) event(topic string, m *wire.Message) {
+	w, pattern, data := p.w, string(m.Pattern), string(m.Data[:min(len(m.Data), 20)])
 	var from, number int
-	if _, err := fmt.Sscanf(data, "[%d,%d]", &from, &number); err != nil || number >= len(w.events[from]) {
+	if _, err := fmt.Sscanf(data, "[%d,%d", &from, &number); err != nil || number >= len(w.events[from]) {
 		w.wrong("%d received an event that was not published: %s", p.number, data)
 		return
 	}
@@ -419,7 +501,9 @@ func (p *modelPeer) event(topic, pattern, data string) {
 	case s == nil || topic != e.topic:
 		w.wrong("%d received event %s of %s as one of %s by %s", p.number, data, e.topic, topic, name)
 		return
-	case !s.may(e):
+	case durable(topic) != (m.Seq > 0):
+		w.wrong("%d: %s received event %s of %s with seq %d", p.number, name, data, topic, m.Seq)
+	case !s.may(e, p.heard):
 		w.wrong("%d: %s received event %s, which was sent at %s, and must not", p.number, name, data, e.sent.Format("05.000000"))
 	case s.got[from][number]:
 		w.wrong("%d: %s received event %s twice", p.number, name, data)
@@ -428,11 +512,17 @@ func (p *modelPeer) event(topic, pattern, data string) {
 		s.got[from] = map[int]bool{}
 	}
 	s.got[from][number] = true
+	if m.Seq > 0 {
+		w.stored(e, m.Seq)
+		p.storedEvent(s, m)
+	}
 	flow := fmt.Sprint(from, topic)
-	if last, ok := s.last[flow]; ok && number < last {
+	if last, ok := s.last[flow]; ok && number < last && !e.again {
 		w.wrong("%d: %s received event %s after [%d,%d]", p.number, name, data, from, last)
 	}
-	s.last[flow] = number
+	if !e.again {
+		s.last[flow] = number
+	}
 	w.seen["event"]++
 }
 
@@ -463,8 +553,11 @@ func (p *modelPeer) subEnds(pattern string, code wire.Code) {
 	s, ended := p.subs[pattern], 0
 	if s != nil {
 		ended = s.end(at, func(n *tenure) bool {
-			if code == wire.Forbidden {
+			switch code {
+			case wire.Forbidden:
 				return s.onCredential && p.asked != nil && !permits(p.asked.subscribe, pattern)
+			case wire.Unavailable: // the stream did not answer
+				return s.reading != nil && n.acked && (p.w.away || p.w.outages > n.outages)
 			}
 			return slices.ContainsFunc(n.token.causes, func(c *cause) bool { return c.code == code && !at.Before(c.maybe) })
 		})

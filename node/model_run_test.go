@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/notifyd/notifyd/authz"
+	"github.com/notifyd/notifyd/bus"
 	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/node"
 	"github.com/notifyd/notifyd/server/loop"
@@ -63,8 +64,8 @@ const (
 )
 
 var (
-	modelTopics   = []string{"a.1", "a.2", "b.1", "b.1.x"}
-	modelPatterns = []string{"a.1", "a.2", "b.1", "a.*", "b.>", "*.1", ">"}
+	modelTopics   = []string{"a.1", "a.2", "b.1", "b.1.x", "d.1"}
+	modelPatterns = []string{"a.1", "a.2", "b.1", "a.*", "b.>", "*.1", ">", "d.1", "d.>"}
 )
 
 // world is a node, its clients, and what the model knows of them.
@@ -82,11 +83,17 @@ type world struct {
 	tokens  []*modelToken
 	revoked []revokedSubject
 	peers   [slots]*modelPeer
+	left    [slots]*modelPeer // those before them
 	numbers int
 	events  map[int][]*modelEvent // by publisher; number is the place
 	recent  []*modelEvent         // since the last look at what has to arrive
 	away    bool                  // NATS is away, or may be
 	down    bool                  // it certainly is
+	outages int                   // how often it has been
+	back    time.Time             // when it was away last
+	log     []*modelEvent         // the stream by seq from 1 on; nil: not known
+	epoch   string                // of the stream
+	filled  bool                  // the stream has more than sockets take; of the test's goroutine
 	seen    map[string]int        // what happened how often
 }
 
@@ -107,6 +114,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	o.Server.Loop = loop.Options{Loops: len(w.turns), OnTurn: func(l *loop.Loop, _ int) {
 		w.turns[l.Index()].Store(time.Now().UnixNano())
 	}}
+	o.Bus.Streams = []bus.StreamOptions{{Name: "kept", Topics: []string{"d.>"}, MaxAge: time.Hour}}
 	o.Bus.Linger = []time.Duration{-1, 50 * time.Millisecond, 0}[w.rng.IntN(3)]
 	if w.rng.IntN(2) == 0 {
 		w.nats = testkit.StartJetStream(t)
@@ -130,12 +138,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 			t.Error(err)
 		}
 	})
-	testkit.Eventually(t, "the node is connected to NATS", w.node.Bus.Connected)
+	testkit.Eventually(t, "the node is connected to NATS", w.connected)
 	if w.admin, err = authz.Sign(w.keys[0], authz.Claims{Expires: time.Now().Add(time.Hour), Admin: true}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range w.peers {
-		w.connect(i, nil)
+		w.connect(i, nil, false)
 	}
 	return w
 }
@@ -189,9 +197,12 @@ func (w *world) await(what string, ok func() bool) {
 
 // step has some connections do one thing each, side by side; an administrator or NATS may do something meanwhile.
 func (w *world) step() {
-	if w.rng.IntN(5) == 0 {
+	switch w.rng.IntN(10) {
+	case 0, 1:
 		w.outliveToken()
-	} else {
+	case 2:
+		w.heldUp()
+	default:
 		var all sync.WaitGroup
 		for _, i := range w.rng.Perm(slots)[:1+w.rng.IntN(slots-1)] {
 			all.Go(w.action(i))
@@ -222,7 +233,10 @@ func (w *world) action(slot int) func() {
 		if !bare {
 			token = nil
 		}
-		return func() { w.connect(slot, token) }
+		return func() { w.connect(slot, token, false) }
+	}
+	if w.rng.IntN(3) == 0 {
+		return w.durableAction(slot)
 	}
 	// Most publishes may be accepted, and most subscriptions end.
 	if luck == 0 || luck == 1 && n < 9 {
@@ -230,12 +244,12 @@ func (w *world) action(slot int) func() {
 	}
 	switch {
 	case n < 9:
-		return func() { p.publish(topics, token, events) }
+		return func() { p.publish(topics, token, events, 0, false) }
 	case n < 15:
 		if bare {
 			token = nil
 		}
-		return func() { p.subscribe(pattern, token) }
+		return func() { p.subscribe(pattern, token, wire.Since{}) }
 	case n < 17:
 		return func() { p.unsubscribe(pattern) }
 	case n < 19:
@@ -286,19 +300,17 @@ func (w *world) outliveToken() {
 		return
 	}
 	w.note("waits until a token of a subscription to %s expires", pattern)
-	time.Sleep(time.Until(first))
-	w.each(func(p *modelPeer) { p.ask('g', nil, "") }) // has each loop look at the clock
-	testkit.Eventually(w.t, "the loops look at the clock", func() bool { return !w.now().clock.Before(first) })
-	topics := slices.DeleteFunc(slices.Clone(modelTopics), func(topic string) bool { return !wire.Covers(pattern, topic) })
+	w.expire(first, nil)
+	topics := slices.DeleteFunc(slices.Concat(modelTopics, durableTopics), func(topic string) bool { return !wire.Covers(pattern, topic) })
 	if alone { // what is due for one topic alone goes another way than what is due for several
 		for _, p := range w.peers {
 			if !p.ended() {
-				p.publish(topics[:1], p.token, 1)
+				p.publish(topics[:1], p.token, 1, 0, false)
 				return
 			}
 		}
 	}
-	w.each(func(p *modelPeer) { p.publish(topics, p.token, 5) })
+	w.each(func(p *modelPeer) { p.publish(topics, p.token, 5, 0, false) })
 }
 
 // each calls f for every open connection, side by side.
@@ -325,6 +337,10 @@ func (w *world) awaitEvents() {
 		at := time.Now()
 		for _, p := range w.peers {
 			for _, s := range p.subs {
+				if e := p.missing(s, at); e != nil {
+					missing = fmt.Sprintf("event %d, [%d,%d], on %s for %d: %s", e.seq, e.from, e.number, e.topic, p.number, s.pattern)
+					return false
+				}
 				for _, e := range w.recent {
 					if !p.ended() && s.must(e, at) && !s.got[e.from][e.number] {
 						missing = fmt.Sprintf("event [%d,%d] on %s for %d: %s", e.from, e.number, e.topic, p.number, s.pattern)
@@ -363,7 +379,7 @@ func (w *world) awaitEnds() {
 			}
 			for _, s := range p.subs {
 				for _, n := range s.tenures {
-					if n.ended.IsZero() && dead(n.token) {
+					if !s.since.IsZero() && n.ended.IsZero() && dead(n.token) {
 						left = fmt.Sprintf("%d: %s", p.number, s.pattern)
 						return false
 					}
@@ -378,6 +394,9 @@ func (w *world) awaitEnds() {
 func (w *world) end() {
 	if !w.t.Failed() && w.away {
 		w.startNATS()
+	}
+	if !w.t.Failed() {
+		w.awaitEvents()
 	}
 	w.each(func(p *modelPeer) { p.drop() })
 	w.t.Log(w.seen)

@@ -98,6 +98,9 @@ type modelEvent struct {
 	moment
 	topic        string
 	from, number int
+	msgID        string
+	seq          uint64 // in its stream; 0: none, or not known yet
+	again        bool   // sent once more after nobody knew
 	acked        bool
 	refused      bool // with a code that says that it was not published
 	lossy        bool // NATS was away, or may have been
@@ -106,9 +109,11 @@ type modelEvent struct {
 
 // tenure is the time for which a subscription relies on one token.
 type tenure struct {
-	token *modelToken
-	asked moment
-	ended time.Time // zero: goes on
+	token   *modelToken
+	asked   moment
+	outages int       // how often NATS had been away by then
+	acked   bool      // its answer has come
+	ended   time.Time // zero: goes on
 }
 
 // covers reports whether an event that was sent at m may be delivered during the tenure.
@@ -129,17 +134,19 @@ type modelSub struct {
 	since        time.Time            // acked, and without a gap since then; zero: is none
 	got          map[int]map[int]bool // by publisher and number
 	last         map[string]int       // the number that came last, by publisher and topic
+	reading      *reading             // of durable topics alone
 }
 
-// may reports whether the event may reach the subscription.
-func (s *modelSub) may(e *modelEvent) bool {
+// may reports whether the event may reach the subscription. It was sent to it after both moments.
+func (s *modelSub) may(e *modelEvent, heard moment) bool {
 	return !e.refused && wire.Covers(s.pattern, e.topic) &&
-		slices.ContainsFunc(s.tenures, func(n *tenure) bool { return n.covers(e.moment) })
+		slices.ContainsFunc(s.tenures, func(n *tenure) bool { return n.covers(e.moment) && n.covers(heard) })
 }
 
-// must reports whether the event has to reach the subscription, as seen at that time.
+// must reports whether the event has to reach the subscription, as seen at that time. What is due of durable topics is
+// the reading's to say.
 func (s *modelSub) must(e *modelEvent, at time.Time) bool {
-	return e.acked && !e.lossy && wire.Covers(s.pattern, e.topic) && s.live(at) && s.since.Before(e.sent)
+	return s.reading == nil && e.acked && !e.lossy && wire.Covers(s.pattern, e.topic) && s.live(at) && s.since.Before(e.sent)
 }
 
 // expires is when the token that it relies on expires.
