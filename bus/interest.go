@@ -20,6 +20,10 @@ const confirmTimeout = 5 * time.Second
 // ends at once: clients that subscribe to ever new topics and leave them must not fill memory.
 const maxLingering = 4 << 10
 
+// maxReaped is how many subscriptions end at once, each some microseconds of NATS's time. What is published meanwhile
+// waits for them, and those that take up a subscription for the tables.
+const maxReaped = 256
+
 // interest is the set of NATS subscriptions: one for each topic and pattern.
 type interest struct {
 	patterns patterns // those with wildcards
@@ -301,7 +305,8 @@ func (b *Bus) awaitFeeds(w waiter, streams []*Stream) {
 	})
 }
 
-// reap runs for the life of the bus and unsubscribes what lingered long enough.
+// reap runs for the life of the bus and unsubscribes what lingered long enough. Very many may end together: before it
+// goes on with the next, NATS has answered that it is done with these.
 func (b *Bus) reap() {
 	in := &b.interest
 	timer := time.NewTimer(0)
@@ -317,13 +322,17 @@ func (b *Bus) reap() {
 		if len(gone) > 0 {
 			b.drop(gone)
 		}
+		if len(gone) == maxReaped {
+			_ = b.flush(context.Background()) // without an answer all end soon anyway
+		}
 		if next > 0 {
 			timer.Reset(next)
 		}
 	}
 }
 
-// lingered takes away what lingered long enough, and says how long the next one has to wait; 0: there is none.
+// lingered takes away what lingered long enough, maxReaped at most, and says how long the next one has to wait; 0: there
+// is none.
 func (b *Bus) lingered() (gone []*subscription, next time.Duration) {
 	in := &b.interest
 	in.mu.Lock()
@@ -332,6 +341,9 @@ func (b *Bus) lingered() (gone []*subscription, next time.Duration) {
 		head := in.lingering[0]
 		if wait := time.Until(head.until); wait > 0 && len(in.lingering) <= maxLingering {
 			return gone, wait
+		}
+		if len(gone) == maxReaped {
+			return gone, 1 // at once
 		}
 		in.lingering = in.lingering[1:]
 		if head.sub.owner == head.owner {
