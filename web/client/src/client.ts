@@ -6,7 +6,7 @@ import type { Message } from './connection.js'
 import { credential } from './credential.js'
 import type { Credential } from './credential.js'
 import type { Position, SubscribeOptions } from './durable.js'
-import { ClosedError, RefusedError, Refusals } from './errors.js'
+import { ClosedError, RefusedError, Refusals, retryAfter } from './errors.js'
 import { EventQueue } from './events.js'
 import type { Options, SocketClass, State, TokenRequest } from './options.js'
 import { overlapLag } from './overlap.js'
@@ -318,20 +318,21 @@ export class Client {
 
   async #token(request: TokenRequest): Promise<string> {
     const token = await this.#options.token(request)
-    if (!token) throw new RefusedError('token_missing', 'none was given', request.topic)
+    if (!token) throw new RefusedError('token_missing', 'none given', request.topic)
     return token
   }
 
   // What the server sends on its own account.
   #notice(connection: Connection, message: Message): void {
-    const subscription = this.#subscriptions.get(message.pattern ?? message.topic!)
-    if (message.type === 'gap') return void subscription?.durable?.take(connection, message)
-    if (message.type === 'event') return subscription?.deliver(connection, message)
+    const { type, topic, exp } = message
+    const subscription = this.#subscriptions.get(message.pattern ?? topic!)
+    if (type === 'gap') return void subscription?.durable?.take(connection, message)
+    if (type === 'event') return subscription?.deliver(connection, message)
     if (connection !== this.#connection) return // it is about to be given up
-    if (message.type === 'expiring') {
-      if (message.topic === undefined) void this.#replaceCredential(connection, message.exp!)
-      else subscription?.expiring(message.exp!, connection)
-    } else if (message.type === 'expired' || message.type === 'error') {
+    if (type === 'expiring') {
+      if (topic === undefined) void this.#replaceCredential(connection, exp!)
+      else subscription?.expiring(exp!, connection)
+    } else if (type === 'expired' || type === 'error') {
       if (message.code) this.#report(refusal(message))
       void subscription?.start(connection, true) // the next token may do
     }
@@ -351,8 +352,8 @@ export class Client {
       } catch (error) {
         if (this.#closed) return
         this.#report(error)
+        wait = retryAfter(error) + pause(attempt, this.#backoff)
       }
-      wait = pause(attempt, this.#backoff)
     }
   }
 
@@ -411,11 +412,6 @@ function asError(error: unknown): Error {
 /** The code of a RefusedError or a ClosedError. */
 function codeOf(error: unknown): string | number | undefined {
   return (error as RefusedError | ClosedError | undefined)?.code
-}
-
-/** How long the server asks to wait, in milliseconds. */
-function retryAfter(error: unknown): number {
-  return (error as RefusedError | undefined)?.retryAfter ?? 0
 }
 
 /** Whether cause forbids to connect again. */

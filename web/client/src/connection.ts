@@ -17,13 +17,15 @@ export interface Request {
 /** What the server sends; docs/protocol.md, section 4. */
 export interface Message {
   type: string
-  id?: string
+  id?: string | undefined
   topic?: string
   pattern?: string
   data?: unknown
   exp?: number
   code?: string
   message?: string
+  /** Of an error that came over HTTP: how long to wait, in milliseconds. */
+  retryAfter?: number | undefined
   node?: string
   ping_interval?: number
   max_message_bytes?: number
@@ -46,7 +48,7 @@ export interface Socket {
   send(data: string): void
   close(code?: number): void
   onmessage: ((event: { data: any }) => void) | null
-  onclose: ((event: { code: number; reason: string }) => void) | null
+  onclose: ((event: { code: number; reason: string; error?: ClosedError }) => void) | null
   onerror: ((event: any) => void) | null
 }
 
@@ -107,7 +109,7 @@ export class Connection {
     })
     void sleep(timeout, this.signal).then(() => this.node ?? this.close(new UnansweredError('no answer in time')))
     socket.onmessage = ({ data }) => this.#receive(data)
-    socket.onclose = ({ code, reason }) => this.#finish(new ClosedError(code, reason))
+    socket.onclose = ({ code, reason, error = new ClosedError(code, reason) }) => this.#finish(error)
     socket.onerror = () => {} // a close event follows
   }
 
@@ -115,13 +117,13 @@ export class Connection {
    * Sends a request and waits for its answer; rejects with a RefusedError, or an UnansweredError. acked is called with an
    * ack before the next message is read.
    */
-  request({ data, ...request }: Request, acked?: (ack: Message) => void): Promise<Message> {
-    if (this.over) return Promise.reject(lost(this.signal.reason))
+  async request({ data, ...request }: Request, acked?: (ack: Message) => void): Promise<Message> {
+    if (this.over) throw lost(this.signal.reason)
     const id = (++this.#lastID).toString(36)
     let frame = JSON.stringify({ ...request, id })
     if (data !== undefined) frame = `${frame.slice(0, -1)},"data":${data}}`
     // The server would close the connection (1009).
-    if (new TextEncoder().encode(frame).length > this.#most) return Promise.reject(new RefusedError('too_large', `over ${this.#most} bytes`, request.topic))
+    if (new TextEncoder().encode(frame).length > this.#most) throw new RefusedError('too_large', `over ${this.#most} bytes`, request.topic)
     let call!: Pick<Call, 'resolve' | 'reject'>
     const answer = new Promise<Message>((resolve, reject) => {
       call = {
@@ -216,7 +218,7 @@ export class Connection {
 
 /** The error that an error envelope stands for. */
 export function refusal(message: Message): RefusedError {
-  return new RefusedError(message.code!, message.message!, message.topic)
+  return new RefusedError(message.code!, message.message!, message.topic, message.retryAfter)
 }
 
 function lost(cause: Error): UnansweredError {

@@ -32,6 +32,8 @@ export class RefusedError extends Error {
 /** The connection was closed, or never opened (code 1006, as browsers tell every refused handshake). */
 export class ClosedError extends Error {
   override name = 'ClosedError'
+  /** How long the server asks to wait, in milliseconds, if it does. */
+  declare readonly retryAfter?: number | undefined
   constructor(
     /** The close code (docs/protocol.md, section 6). */
     readonly code: number,
@@ -51,8 +53,10 @@ export class UnansweredError extends Error {
   override name = 'UnansweredError'
 }
 
-/** How often in a row tokens must be refused, at least, before a client, or a subscription, gives up. */
-const tokenAttempts = 3
+/** How long the server asks to wait, in milliseconds. */
+export function retryAfter(error: unknown): number {
+  return (error as RefusedError | ClosedError | undefined)?.retryAfter ?? 0
+}
 
 /** Refused tokens of a row. */
 export class Refusals {
@@ -69,10 +73,11 @@ export class Refusals {
   }
 
   /**
-   * Whether they are enough to stop. A server may refuse good tokens for a while, such as when it still has the issuer's
-   * keys of before a rotation, so that a number alone does not say that no token will do.
+   * Whether they are enough for a client, or a subscription, to give up: three at least. A server may refuse good tokens for a
+   * while, such as when it still has the issuer's keys of before a rotation, so that a number alone does not say that no token
+   * will do.
    */
   enough(longestPause: number): boolean {
-    return this.#count >= tokenAttempts && Date.now() - this.#since >= 2 * longestPause
+    return this.#count > 2 && Date.now() - this.#since >= 2 * longestPause
   }
 }

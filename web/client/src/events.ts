@@ -20,9 +20,9 @@ export class EventQueue<T> implements AsyncIterableIterator<T, void, void> {
   }
 
   /** No more events come, since the subscription has ended. What waits can still be taken. */
-  end(error: Error): void {
+  end(error?: Error): void {
     this.#ended = true
-    if ((error as ClosedError).code !== 1000) this.#error = error
+    if ((error as ClosedError | undefined)?.code !== 1000) this.#error = error
     this.#change.ring()
   }
 
@@ -36,9 +36,7 @@ export class EventQueue<T> implements AsyncIterableIterator<T, void, void> {
   return(): Promise<IteratorResult<T, void>> {
     this.leave()
     this.#events = []
-    this.#error = undefined
-    this.#ended = true
-    this.#change.ring()
+    this.end()
     return this.next()
   }
 

@@ -1,4 +1,4 @@
-import type { Connection, Message } from './connection.js'
+import type { Message } from './connection.js'
 
 /** How far one node may be behind another, in milliseconds. Two equal events that two connections bring within it are one. */
 export const overlapLag = 500
@@ -13,23 +13,23 @@ interface Arrival {
 }
 
 /**
- * The time in which two connections bring the events of one subscription: that of a node which restarts, and the one that
- * takes its place. What the new one brings is held back until the old one brings no more, and goes on then without what
+ * The time in which two connections, or two requests for Server-Sent Events, bring the events of one subscription: that of a
+ * node which restarts or of a token that ends, and the one that takes its place. What the new one brings is held back until the old one brings no more, and goes on then without what
  * the old one has brought. So each event is delivered once, in order. Events have no names, so their topics and data are
  * compared.
  */
-export class Overlap {
+export class Overlap<From extends object> {
   #brought: Arrival[] = [] // over the old connection and not yet over the new one; in order of time
   #held: Arrival[] = []
-  #next: Connection | undefined // that has brought what is held
+  #next: From | undefined // that has brought what is held
   #over = false
 
   constructor(
-    readonly old: Connection,
+    readonly old: From,
     private readonly deliver: (message: Message) => void,
   ) {}
 
-  push(from: Connection, message: Message): void {
+  push(from: From, message: Message): void {
     const arrival = { key: `${message.topic} ${JSON.stringify(message.data)}`, at: Date.now(), message }
     if (from === this.old) {
       if (this.#over) return

@@ -1,7 +1,10 @@
+import { pause, sleep } from './backoff.js'
+import type { Backoff } from './backoff.js'
 import type { Message, Request, Socket } from './connection.js'
 import type { Position, Since } from './durable.js'
-import { ClosedError } from './errors.js'
+import { ClosedError, RefusedError } from './errors.js'
 import type { Options, SocketClass } from './options.js'
+import { Overlap, overlapLag } from './overlap.js'
 import { refusal } from './ticket.js'
 
 /** What a client needs of this module. */
@@ -26,20 +29,29 @@ interface Topic {
   /** What brings its events, and what will. */
   stream?: Stream | undefined
   opening?: Stream | undefined
+  /** What is opening, when it has confirmed the topic: for a while both bring it. */
+  confirmed?: Stream | undefined
+  /** Without a position: puts together what two streams bring. before: what the one of them is that two others brought. */
+  overlap?: Overlap<Stream> | undefined
+  before?: Overlap<Stream> | undefined
 }
 
 /** A request for events. */
 interface Stream {
   topics: Set<Topic>
   over: AbortController
+  node?: string | undefined
 }
 
 /** Where the calls over HTTP are, beside the WebSocket's. */
 const call = (url: string, name: string) => new URL(name, url.replace('ws', 'http'))
 
-/** Whether the server answers over HTTP. */
+/** Whether the server answers over HTTP, and how long it asks to wait if not. */
 const answers = (url: string, signal?: AbortSignal) =>
-  fetch(call(url, 'openapi.json'), { method: 'HEAD', cache: 'no-store', signal: signal ?? null }).then(({ ok }) => ok, () => false)
+  fetch(call(url, 'openapi.json'), { method: 'HEAD', cache: 'no-store', signal: signal ?? null }).then(
+    (response) => ({ ok: response.ok, retryAfter: refusal(response).retryAfter }),
+    () => ({ ok: false, retryAfter: 0 }),
+  )
 
 /** What looks like a WebSocket, and is requests over HTTP. The connection sends it envelopes, and gets envelopes. */
 class EventsSocket implements Socket {
@@ -49,8 +61,10 @@ class EventsSocket implements Socket {
   onerror: Socket['onerror'] = null
 
   #token: string | undefined // the connection's; undefined: each subscribe has its own
+  #auth: { id: string; token: string } | undefined // that is to replace it
   #topics = new Map<string, Topic>()
   #changed = new Set<Topic>() // to be asked for
+  #leaving = new Set<string>() // nodes that restart
   #lines: string[] = [] // publishes that have not left
   #busy = false // some have
   #welcomed = false
@@ -61,10 +75,11 @@ class EventsSocket implements Socket {
     private readonly url: string,
     protocols: string[],
     private readonly timeout: number,
+    private readonly backoff: Backoff,
     private readonly ended: (worked: boolean, code: number, reason: string) => void,
   ) {
     this.#token = protocols.find((item) => item.startsWith('bearer.'))?.slice(7)
-    void answers(url, this.#over.signal).then((ok) => (ok ? this.#say({ type: 'welcome' }) : this.#end(1006)))
+    void answers(url, this.#over.signal).then(({ ok, retryAfter }) => (ok ? this.#say({ type: 'welcome' }) : this.#end(1006, '', retryAfter)))
   }
 
   send(frame: string): void {
@@ -72,24 +87,25 @@ class EventsSocket implements Socket {
     const topic = this.#topics.get(pattern!)
     if (type === 'publish') {
       this.#lines.push(frame)
-      return this.#publish()
+      this.#proceed()
     } else if (type === 'subscribe') {
-      this.#subscribe(pattern!, topic, id, token ?? this.#token, since)
+      this.#subscribe(pattern!, topic, id, token ?? this.#auth?.token ?? this.#token, since)
     } else if (type === 'ping') {
       // A stream that has been silent may be dead: another one in its place is the proof.
       const all = [...this.#topics.values()]
       if (all.some(({ opening }) => opening)) return
       this.#open(...all)
-      if (all.length === 0) void answers(this.url, this.#over.signal).then((ok) => ok && this.#say({ type: 'pong', id }))
-      return
+      if (all.length === 0) void answers(this.url, this.#over.signal).then(({ ok }) => ok && this.#say({ type: 'pong', id }))
     } else if (type === 'auth') {
-      this.#token = token
+      // Answered when all topics have it.
+      this.#auth = { id, token: token! }
       for (const topic of this.#topics.values()) topic.next = token
       this.#open(...this.#topics.values())
-    } else if (topic) {
-      this.#forget(topic)
+      this.#proceed()
+    } else {
+      if (topic) this.#forget(topic)
+      this.#say({ type: 'ack', id })
     }
-    if (type !== 'subscribe') this.#say({ type: 'ack', id })
   }
 
   close(): void {
@@ -100,11 +116,17 @@ class EventsSocket implements Socket {
     if (!this.#over.signal.aborted) this.onmessage?.({ data: JSON.stringify(message) })
   }
 
-  #end(code: number, reason = ''): void {
+  #end(code: number, reason = '', retryAfter?: number): void {
     if (this.#over.signal.aborted) return
     this.close()
     this.ended(this.#worked, code, reason)
-    this.onclose?.({ code, reason })
+    this.onclose?.({ code, reason, error: Object.assign(new ClosedError(code, reason), { retryAfter }) })
+  }
+
+  // Does something after so many milliseconds, unless all is over by then.
+  #after(time: number, act: () => void): void {
+    const { signal } = this.#over
+    void sleep(time, signal).then(() => signal.aborted || act())
   }
 
   #subscribe(pattern: string, topic: Topic | undefined, id: string, token: string | undefined, since: Since | undefined): void {
@@ -112,12 +134,12 @@ class EventsSocket implements Socket {
       this.#forget(topic)
       topic = undefined
     }
-    if (!topic) this.#topics.set(pattern, (topic = { pattern, token: undefined, since: textOf(since), seq: (since as Position | undefined)?.epoch ? (since as Position).seq : 0 }))
+    if (!topic) this.#topics.set(pattern, (topic = { pattern, token: undefined, since: queryOf(since), seq: (since as Position | undefined)?.epoch ? (since as Position).seq : 0 }))
     topic.id = id
     topic.next = token
     this.#open(topic)
     const its = topic
-    setTimeout(() => its.id === id && this.#refuse(its, 'unavailable', 'no answer in time'), this.timeout)
+    this.#after(this.timeout, () => its.id === id && this.#refuse(its, unanswered))
   }
 
   // Asks for topics, together with what else changes now. Those that have no position share a request, which is made anew
@@ -142,8 +164,10 @@ class EventsSocket implements Socket {
     const [{ token, next, since }] = group as [Topic]
     const stream: Stream = { topics: new Set(group), over: new AbortController() }
     for (const topic of group) {
+      if (topic.confirmed) this.#arrive(topic)
       if (topic.opening) leave(topic, topic.opening)
       topic.opening = stream
+      this.#note(topic)
     }
     this.#over.signal.addEventListener('abort', () => stream.over.abort(), { signal: stream.over.signal })
     const query = new URLSearchParams(group.map(({ pattern }) => ['topic', pattern]))
@@ -166,7 +190,15 @@ class EventsSocket implements Socket {
     } catch {
       // It is over, as if it had ended.
     }
-    if (stream.topics.size > 0) this.#end(1006)
+    this.#lose(stream, 1006)
+  }
+
+  // A stream is over. Topics that another one has confirmed go on there, and those that it was to bring, where they are.
+  #lose(stream: Stream, code: number, reason?: string): void {
+    for (const topic of stream.topics) if (topic.stream === stream && topic.confirmed) this.#arrive(topic)
+    const rest = [...stream.topics]
+    if (rest.every((topic) => topic.stream && topic.stream !== stream && topic.confirmed !== stream)) this.#refuseAll(stream, unanswered)
+    else this.#end(code, reason)
   }
 
   // Takes one event of a stream: an envelope of the server.
@@ -175,26 +207,35 @@ class EventsSocket implements Socket {
     const data = field('data:')
     if (!data) return this.#say({ type: 'pong' }) // a comment: the server is alive
     const message = JSON.parse(data) as Message & { reason: string }
-    const { type, seq, id } = message
+    const { type, seq, id, node, code } = message
     if (field('event:') === 'close') {
-      if (stream.topics.size > 0) this.#end(+message.code!, message.reason)
+      return this.#lose(stream, +code!, message.reason)
     } else if (type === 'welcome') {
       if (!this.#welcomed) this.#say({ ...message, ping_interval: 2 * message.ping_interval! })
       this.#welcomed = this.#worked = true
+      // The node that restarts still accepts: what nobody waits for tries again to reach another one.
+      if (this.#leaving.has((stream.node = node!)) && ![...stream.topics].some(asked)) this.#refuseAll(stream, unanswered)
+    } else if (type === 'restart') {
+      void this.#leaveNode(stream.node!, message.within!)
     }
     const topic = this.#topics.get((type === 'ack' ? id : message.pattern ?? message.topic)!)
     if (type === 'ack' && topic?.opening === stream) return this.#acked(topic, message)
-    if (topic?.stream !== stream) return
+    if (!topic || (topic.stream !== stream && topic.confirmed !== stream)) return
+    const { overlap, before, confirmed = topic.stream } = topic
+    if (type === 'event' && !topic.since) {
+      if (overlap) (before && stream === overlap.old ? before : overlap).push(stream, message)
+      else this.#say(message)
+      return
+    }
+    if (confirmed !== stream) return
     if (type === 'event') {
-      if (seq) {
-        if (seq <= topic.seq) return // the stream before has brought it
-        topic.seq = seq
-        topic.since = field('id:')
-      }
+      if (seq! <= topic.seq) return // the stream before has brought it
+      topic.seq = seq!
+      topic.since = field('id:')
     } else if (type === 'gap') {
       topic.seq = message.first! - 1
       topic.since = `${message.epoch ?? topic.since!.split('.')[0]}.${topic.seq}`
-    } else if (this.#token) {
+    } else if (this.#token && (type !== 'error' || code!.startsWith('token_'))) {
       if (type === 'expiring') this.#say({ type, exp: message.exp! })
       return // the word about the connection's credential is close
     } else if (type !== 'expiring') {
@@ -204,13 +245,13 @@ class EventsSocket implements Socket {
   }
 
   #acked(topic: Topic, { id: _, ...ack }: Message): void {
-    const { stream, id } = topic
+    const { stream, opening, id } = topic
     const { epoch, seq, complete, first, recovered, exp } = ack
-    if (stream) leave(topic, stream)
-    topic.stream = topic.opening
-    topic.opening = undefined
+    topic.confirmed = opening
     topic.token = topic.next ?? topic.token
     topic.id = topic.next = undefined
+    if (stream && !topic.since) this.#after(overlapLag, () => topic.confirmed === opening && this.#arrive(topic))
+    else this.#arrive(topic)
     const [before] = topic.since?.split('.') ?? []
     const after = topic.seq
     const anew = epoch !== undefined && after > 0 && epoch !== before
@@ -223,60 +264,145 @@ class EventsSocket implements Socket {
     if (id) this.#say({ ...(stream ? { type: 'ack', exp: exp! } : ack), id })
     else this.#say({ type: 'pong' })
     if (stream && complete === false) this.#say({ type: 'gap', topic: topic.pattern, after, first: first!, ...(anew && { epoch }) })
-    this.#publish()
+    this.#proceed()
   }
 
-  #refuseAll({ topics }: Stream, { code, message }: { code: string; message: string }): void {
-    const fresh = [...topics].filter(({ stream }) => !stream)
+  // The request that has confirmed a topic brings it alone from now on.
+  #arrive(topic: Topic): void {
+    const { stream, overlap } = topic
+    if (stream) leave(topic, stream)
+    topic.stream = topic.confirmed
+    topic.opening = topic.confirmed = topic.before = undefined
+    if (!overlap) return
+    overlap.end()
+    this.#after(overlapLag, () => topic.overlap === overlap && (topic.overlap = undefined))
+  }
+
+  // Notes from now on what a topic's stream brings, since another one is going to bring it too. A position needs no notes.
+  #note(topic: Topic): void {
+    const { stream, since, overlap } = topic
+    if (!stream || since || overlap?.old === stream) return
+    topic.before = overlap
+    const its: Overlap<Stream> = new Overlap(stream, (message) => {
+      const { overlap } = topic
+      if (overlap && overlap !== its) overlap.push(overlap.old, message)
+      else this.#say(message)
+    })
+    topic.overlap = its
+  }
+
+  // Opens what a node brings that restarts, until another node answers; what it brings goes on until then.
+  async #leaveNode(node: string, within: number): Promise<void> {
+    if (this.#leaving.has(node)) return
+    this.#leaving.add(node)
+    const { signal } = this.#over
+    const here = () => [...this.#topics.values()].filter(({ stream }) => stream?.node === node)
+    for (const topic of here()) this.#note(topic)
+    // The server tells all its clients at once: they spread themselves, and leave time for the move.
+    await sleep(overlapLag + Math.random() * within * 500, signal)
+    const end = Date.now() + within * 2000
+    for (let attempt = 0; Date.now() < end && !signal.aborted; attempt++) {
+      const rest = here().filter(({ opening }) => !opening)
+      if (rest.length > 0) this.#open(...rest)
+      else attempt = 0
+      await sleep(pause(attempt, this.backoff), signal)
+    }
+    this.#leaving.delete(node)
+  }
+
+  // A request was refused. Topics that only came along stay where they are.
+  #refuseAll(stream: Stream, error: RefusedError): void {
+    const topics = [...stream.topics]
     for (const topic of topics) {
       topic.opening = undefined
-      if (this.#token && code.startsWith('token_')) this.#end(4401, message)
-      // Which of them it was is not said.
-      else if (topics.size > 1 && !topic.stream && !/^(unavailable|rate_limited)$/.test(code)) {
+      leave(topic, stream)
+    }
+    const those = topics.filter(asked)
+    const ofToken = error.code.startsWith('token_')
+    const auth = this.#auth
+    if (auth && (ofToken || error.heals) && those.some(({ next }) => next === auth.token)) return this.#refuseAuth(auth, error)
+    if (this.#token && ofToken && !error.heals) {
+      if (those.length > 0) this.#end(4401, textOf(error))
+      return
+    }
+    for (const topic of those) {
+      if (topics.length > 1 && !ofToken && !error.heals) {
+        // Which of them it was is not said.
         topic.alone = true
         this.#open(topic)
-      } else if (topic.id) this.#refuse(topic, code, message)
-      else if (fresh.length === 0) this.#end(1006, message)
+      } else this.#refuse(topic, error)
     }
   }
 
-  #refuse(topic: Topic, code: string, message: string): void {
+  #refuse(topic: Topic, error: RefusedError): void {
     const { id, stream, pattern } = topic
-    if (!stream) this.#forget(topic)
+    if (!stream || !id) this.#forget(topic)
     topic.id = topic.next = undefined
-    this.#say({ type: 'error', id: id!, topic: pattern, code, message })
-    this.#publish()
+    this.#say({ ...envelopeOf(error), id, topic: pattern })
+    this.#proceed()
+  }
+
+  // The token of before stays.
+  #refuseAuth({ id, token }: { id: string; token: string }, error: RefusedError): void {
+    this.#auth = undefined
+    for (const topic of this.#topics.values()) {
+      if (topic.next !== token) continue
+      if (topic.opening) leave(topic, topic.opening)
+      topic.opening = undefined
+      topic.next = topic.id && this.#token
+      if (topic.id) this.#open(topic)
+    }
+    this.#say({ ...envelopeOf(error), id })
   }
 
   #forget(topic: Topic): void {
     this.#topics.delete(topic.pattern)
     for (const stream of [topic.stream, topic.opening]) if (stream) leave(topic, stream)
-    topic.id = topic.stream = topic.opening = undefined
-    this.#publish()
+    topic.id = topic.next = topic.stream = topic.opening = topic.confirmed = undefined
+    this.#proceed()
   }
 
-  // Publishes what waits, in the order in which it came, when all subscribes before it are answered.
-  #publish(): void {
-    if (this.#busy || this.#lines.length === 0 || [...this.#topics.values()].some(({ id }) => id)) return
+  // Does what has waited for answers: the end of an auth, and publishes, in the order in which they came, when all subscribes
+  // before them are answered.
+  #proceed(): void {
+    const topics = [...this.#topics.values()]
+    const auth = this.#auth
+    if (auth && topics.every(({ next }) => next !== auth.token)) {
+      this.#token = auth.token
+      this.#auth = undefined
+      this.#say({ type: 'ack', id: auth.id })
+    }
+    if (this.#busy || this.#lines.length === 0 || topics.some(({ id }) => id)) return
     this.#busy = true
     const lines = this.#lines.splice(0, mostLines)
     const request = { method: 'POST', headers: { 'Content-Type': 'application/x-ndjson' }, body: lines.join('\n') + '\n', signal: this.#over.signal }
     fetch(call(this.url, 'publish'), request)
       .then(async (response) => {
         this.#worked ||= response.ok
-        const results = response.ok ? (await response.text()).split('\n') : []
-        const { code, message } = response.ok ? { code: '', message: '' } : refusal(response, await response.json().catch(() => undefined))
+        const refused = response.ok ? undefined : envelopeOf(refusal(response, await response.json().catch(() => undefined)))
+        const results = refused ? [] : (await response.text()).split('\n')
         lines.forEach((line, i) => {
           const { id, topic } = JSON.parse(line)
-          const result = code ? { ok: false, code, message } : JSON.parse(results[i]!)
+          const result = refused ?? JSON.parse(results[i]!)
           this.#say({ ...result, id, topic, type: result.ok ? 'ack' : 'error' })
         })
         this.#busy = false
-        this.#publish()
+        this.#proceed()
       })
       .catch(() => this.#end(1006))
   }
 }
+
+/** Whether the client waits for a topic's answer, or has given it another token. */
+const asked = ({ id, next }: Topic) => id || next
+
+const unanswered = new RefusedError('unavailable', 'no answer')
+
+/** The message of an error without its code. */
+const textOf = ({ code, message }: RefusedError) => message.slice(code.length + 2)
+
+/** As the server would say it. */
+const envelopeOf = (error: RefusedError) => ({ type: 'error', code: error.code, message: textOf(error), retryAfter: error.retryAfter })
 
 function leave(topic: Topic, { topics, over }: Stream): void {
   topics.delete(topic)
@@ -284,14 +410,14 @@ function leave(topic: Topic, { topics, over }: Stream): void {
 }
 
 /** since as the query has it. */
-function textOf(since: Since | undefined): string | undefined {
+function queryOf(since: Since | undefined): string | undefined {
   if (!since) return
   if ('seq' in since) return since.epoch ? `${since.epoch}.${since.seq}` : String(since.seq)
   return 'last' in since ? `last:${since.last}` : since.time
 }
 
 /** For {@link Options.sse}. */
-export const sse: ServerSentEvents = ({ transport = 'auto', onTransport, timeout = 10_000 }, WebSocket) => {
+export const sse: ServerSentEvents = ({ transport = 'auto', onTransport, timeout = 10_000, backoff }, WebSocket) => {
   if (transport === 'websocket') return WebSocket
   let http = transport === 'sse' || !WebSocket
   let blocked = 0 // WebSockets in a row
@@ -303,13 +429,13 @@ export const sse: ServerSentEvents = ({ transport = 'auto', onTransport, timeout
   function Transport(url: string, protocols: string[]) {
     let opened = false
     if (http) {
-      return new EventsSocket(url, protocols, timeout, (worked, code, reason) => worked || !WebSocket || transport === 'sse' || change(false, code, reason))
+      return new EventsSocket(url, protocols, timeout, { min: 250, max: 30_000, ...backoff }, (worked, code, reason) => worked || !WebSocket || transport === 'sse' || change(false, code, reason))
     }
     const socket = new WebSocket!(url, protocols) as Socket & EventTarget
     socket.addEventListener('message', () => (opened = true), { once: true })
     socket.addEventListener('close', async ({ code, reason }: any) => {
       // Where the server answers otherwise, something on the way does not let a WebSocket pass. Or it has come back just now.
-      blocked = !opened && code !== 1000 && (await answers(url)) ? blocked + 1 : 0
+      blocked = !opened && code !== 1000 && (await answers(url)).ok ? blocked + 1 : 0
       if (blocked > 1 && !http) change(true, code, reason)
     })
     return socket

@@ -3,7 +3,7 @@ import type { Backoff } from './backoff.js'
 import type { Connection, Message } from './connection.js'
 import type { Credential } from './credential.js'
 import type { Chain, DurableTopics, SubscribeOptions } from './durable.js'
-import { RefusedError, Refusals } from './errors.js'
+import { RefusedError, Refusals, retryAfter } from './errors.js'
 import { Overlap, overlapLag } from './overlap.js'
 
 /** What a subscriber receives. */
@@ -55,7 +55,7 @@ export class Subscription {
   #reject!: (error: Error) => void
   #round = new AbortController() // on one connection
   #connection: Connection | undefined // of this round
-  #overlap: Overlap | undefined // while it moves to another connection
+  #overlap: Overlap<Connection> | undefined // while it moves to another connection
   #refused = new Refusals()
   #attempt = 0
   #confirmed = 0 // when the server has accepted it last; 0: never
@@ -101,8 +101,8 @@ export class Subscription {
       sent()
       await answer
     }
-    for (let wait = dropped; ; wait = true) {
-      if (wait) await sleep(pause(this.#attempt++, this.host.backoff), signal)
+    for (let wait = dropped ? 0 : -1; ; ) {
+      if (wait >= 0) await sleep(wait + pause(this.#attempt++, this.host.backoff), signal)
       if (signal.aborted || connection.over) return
       try {
         await (this.token ? this.token(subscribe) : subscribe())
@@ -116,6 +116,7 @@ export class Subscription {
         if (signal.aborted) return
         if (this.#final(error)) return this.end(error as Error)
         this.host.report(error)
+        wait = retryAfter(error)
       }
     }
   }

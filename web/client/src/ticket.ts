@@ -1,8 +1,5 @@
 import { RefusedError } from './errors.js'
 
-/** The longest Retry-After that is believed, in milliseconds. */
-const maxRetryAfter = 300_000
-
 /** Asks the server at url, such as wss://host/v1/ws, for a ticket that stands for the token (docs/protocol.md, section 7). */
 export async function askTicket(url: string, token: string, timeout: number, signal: AbortSignal): Promise<string> {
   const place = new URL('tickets', url.replace('ws', 'http'))
@@ -22,21 +19,16 @@ export async function askTicket(url: string, token: string, timeout: number, sig
   }
 }
 
-/** The error that an answer stands for. */
+/** The error that an answer stands for. One without a code is a proxy's. */
 export function refusal(response: Response, body?: { code?: string; message?: string }): RefusedError {
-  const message = body?.message ?? `status ${response.status}`
-  return new RefusedError(body?.code ?? codeOf(response.status), message, undefined, readRetryAfter(response))
+  const { status } = response
+  const code = status === 401 ? 'token_invalid' : status >= 500 || status === 429 ? 'unavailable' : 'unknown'
+  return new RefusedError(body?.code ?? code, body?.message ?? `status ${status}`, undefined, readRetryAfter(response))
 }
 
-/** The code of an answer that has none, such as a proxy's. */
-function codeOf(status: number): string {
-  if (status === 401) return 'token_invalid'
-  return status >= 500 || status === 429 ? 'unavailable' : 'unknown'
-}
-
-/** Retry-After in milliseconds: seconds or a date (RFC 9110 §10.2.3). What is neither is 0. */
+/** Retry-After in milliseconds: seconds or a date (RFC 9110 §10.2.3). What is neither is 0, and five minutes are the most that is believed. */
 function readRetryAfter({ headers }: Response): number {
   const text = headers.get('Retry-After') ?? ''
-  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now()
-  return Math.min(Math.max(ms || 0, 0), maxRetryAfter)
+  const ms = /^\d+$/.test(text) ? +text * 1000 : Date.parse(text) - Date.now()
+  return Math.min(Math.max(ms || 0, 0), 300_000)
 }

@@ -15,11 +15,11 @@ async function serveEvents(on = {}) {
     const { pathname, searchParams: query } = new URL(request.url, 'http://host')
     requests.push(`${request.method} ${pathname}`)
     if (on.down?.()) return response.destroy()
-    const problem = (status, code) => {
-      response.writeHead(status, { 'Content-Type': 'application/problem+json' })
+    const problem = (status, code, wait) => {
+      response.writeHead(status, { 'Content-Type': 'application/problem+json', ...(wait && { 'Retry-After': wait }) })
       response.end(JSON.stringify({ title: '', status, code, message: 'for a test' }))
     }
-    if (pathname === '/v1/openapi.json') return response.end()
+    if (pathname === '/v1/openapi.json') return on.full?.() ? problem(503, 'unavailable', 1) : response.end()
     if (pathname === '/v1/tickets') return response.end('{"ticket":"t"}')
     if (pathname === '/v1/publish') {
       let body = ''
@@ -43,7 +43,8 @@ async function serveEvents(on = {}) {
       },
       event: (topic, data, rest, pattern) => stream.say({ type: 'event', topic, ...(pattern && { pattern }), data, ...rest }, rest?.seq && `e.${rest.seq}`),
       ack: (topic, rest) => stream.say({ type: 'ack', id: topic, exp: 2e9, ...rest }),
-      begin: () => response.writeHead(200, { 'Content-Type': 'text/event-stream' }) && stream.say({ type: 'welcome', node: 'n', ping_interval: 25, max_message_bytes: 65536, ...on.welcome }),
+      begin: (rest) => response.writeHead(200, { 'Content-Type': 'text/event-stream' }) && stream.say({ type: 'welcome', node: 'n', ping_interval: 25, max_message_bytes: 65536, ...on.welcome, ...rest }),
+      at: Date.now(),
       comment: () => response.write(':\n\n'),
       cut: () => response.destroy(),
     }
@@ -322,4 +323,297 @@ test('unsubscribe ends the request of the last topic, and close ends all', limit
   await client.subscribe('c', () => {}).ready
   client.close()
   await until(() => server.streams[1].over)
+})
+
+test('Retry-After is heeded: of a request for events, of a publish, and of a server that takes no more connections', limit, async () => {
+  let full = true
+  const tries = []
+  const on = {
+    full: () => tries.push(Date.now()) && full,
+    events: ({ problem }) => server.streams.length === 1 && (problem(503, 'unavailable', 1), true),
+    refuse: [429, 'rate_limited', 2],
+  }
+  const server = await serveEvents(on)
+  const client = over(server)
+  await until(() => tries.length === 1)
+  full = false
+  await until(() => client.state === 'connected')
+  assert.ok(tries[1] - tries[0] > 950, `${tries}`)
+  assert.deepEqual(client.states.map(([state, error]) => [state, error?.retryAfter])[0], ['waiting', 1000])
+  await client.subscribe('a', () => {}).ready
+  assert.ok(server.streams[1].at - server.streams[0].at > 950)
+  assert.deepEqual(client.errors.map(({ code, message, retryAfter }) => [code, message, retryAfter]), [['unavailable', 'unavailable: for a test', 1000]])
+  await assert.rejects(client.publish('a', 1), { code: 'rate_limited', heals: true, retryAfter: 2000 })
+})
+
+const datum = ({ data }) => data
+
+test('a new request takes the place of another, and no event is lost or doubled', limit, async () => {
+  const server = await serveEvents({ events: () => server.streams.length > 1 })
+  const client = over(server)
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  const [first] = server.streams
+  first.say({ type: 'expiring', topic: 'a', exp: 1 })
+  await until(() => server.streams.length === 2)
+  const second = server.streams[1]
+  first.event('a', 1)
+  await until(() => got.length === 1)
+  second.begin()
+  second.ack('a')
+  second.event('a', 1) // both have it
+  second.event('a', 3)
+  await sleep(50)
+  first.event('a', 2) // the second one began behind it
+  first.event('a', 3)
+  await until(() => first.over)
+  second.event('a', 4)
+  second.event('a', 4) // two events with equal data are two
+  await until(() => got.length >= 5)
+  assert.deepEqual(got, [1, 2, 3, 4, 4])
+  assert.deepEqual(client.errors, [])
+})
+
+test('several requests in a row take the place of one another', limit, async () => {
+  const server = await serveEvents()
+  const client = over(server)
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  // Each subscribe makes the request anew with all topics, at once and a while later.
+  for (const [i, topic] of ['b', 'c', 'd', 'e'].entries()) {
+    await client.subscribe(topic, () => {}).ready
+    await until(() => server.streams.length === i + 2)
+    const both = server.streams.slice(-2)
+    for (const stream of both) stream.over || stream.event('a', i)
+    await sleep(i * 300)
+  }
+  await until(() => server.streams.filter((stream) => !stream.over).length === 1)
+  const last = server.streams.at(-1)
+  last.event('a', 4)
+  await until(() => got.includes(4))
+  assert.deepEqual(got, [0, 1, 2, 3, 4])
+})
+
+test('a request that takes the place of another which has just done so loses nothing either', limit, async () => {
+  const server = await serveEvents()
+  const client = over(server)
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  const next = async (i) => {
+    server.streams[i].say({ type: 'expiring', topic: 'a', exp: i + 1 })
+    await until(() => server.streams.length === i + 2)
+    await sleep(20)
+  }
+  await next(0)
+  server.streams[0].event('a', 1)
+  await until(() => server.streams[0].over)
+  await next(1)
+  server.streams[1].event('a', 2) // the third one began behind it
+  await sleep(20)
+  server.streams[2].event('a', 3)
+  server.streams[1].event('a', 3)
+  await until(() => server.streams[1].over)
+  server.streams[2].event('a', 4)
+  await until(() => got.includes(4))
+  assert.deepEqual(got, [1, 2, 3, 4])
+})
+
+test('a request that ends after another has confirmed its topics takes nothing with it', limit, async () => {
+  const server = await serveEvents()
+  const client = over(server)
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  server.streams[0].say({ type: 'expiring', topic: 'a', exp: 1 })
+  await until(() => server.streams.length === 2)
+  await sleep(50)
+  server.streams[1].event('a', 1)
+  server.streams[0].say({ code: 4401, reason: 'expired' })
+  await until(() => got.length === 1)
+  server.streams[1].event('a', 2)
+  await until(() => got.length === 2)
+  assert.deepEqual(got, [1, 2])
+  assert.deepEqual(client.states.map(([state]) => state), ['connected'])
+})
+
+test('a pattern over several streams and other topics gets the events of all', limit, async () => {
+  const server = await serveEvents()
+  const client = over(server)
+  const got = []
+  await client.subscribe('>', (event) => got.push(datum(event))).ready
+  const [first] = server.streams
+  const event = (stream, n, rest) => stream.event(`t.${n}`, n, rest, '>')
+  event(first, 1, { seq: 50, prev: 0 })
+  event(first, 2, { seq: 3, prev: 0 })
+  event(first, 3)
+  await until(() => got.length === 3)
+  first.say({ type: 'expiring', topic: '>', exp: 1 })
+  await until(() => first.over)
+  assert.equal(server.streams[1].since, null)
+  event(server.streams[1], 4, { seq: 51, prev: 50 })
+  await until(() => got.length === 4)
+  assert.deepEqual(got, [1, 2, 3, 4])
+})
+
+test('a node that restarts says so, and its topics are opened at another one before it ends', limit, async () => {
+  const nodes = { 1: 'one', 2: 'one', 3: 'one' }
+  const server = await serveEvents({
+    events: (stream) => {
+      stream.node = nodes[server.streams.length] ?? 'two'
+      stream.begin({ node: stream.node })
+      if (server.streams.length > 2 && stream.node === 'one') return true // it is given up before it has confirmed anything
+      for (const topic of stream.topics) stream.ack(topic, topic === 'o' ? { stream: 'o', epoch: 'e', seq: 5, recovered: 0, complete: true } : {})
+      return true
+    },
+  })
+  const client = over(server, { durable })
+  const got = []
+  const orders = client.subscribe('o', ({ seq }) => got.push(`o${seq}`), undefined, { since: { seq: 5, epoch: 'e' } })
+  await Promise.all([orders.ready, client.subscribe('a', (event) => got.push(datum(event))).ready])
+  const old = server.streams.slice()
+  const of = (streams, topic) => streams.find(({ topics }) => topics[0] === topic)
+  for (const stream of old) stream.say({ type: 'restart', within: 1 })
+  of(old, 'a').event('a', 1)
+  of(old, 'o').event('o', 6, { seq: 6, prev: 5 })
+  await until(() => got.length === 2)
+  const moved = () => server.streams.filter(({ node }) => node === 'two')
+  await until(() => moved().length === 2)
+  assert.equal(server.streams[2].over || server.streams[2].node === 'two', true)
+  assert.equal(of(moved(), 'o').since, 'e.6')
+  of(moved(), 'a').event('a', 2)
+  of(old, 'a').event('a', 2)
+  of(moved(), 'o').event('o', 7, { seq: 7, prev: 6 })
+  await until(() => got.length === 4 && old.every((stream) => stream.over))
+  of(moved(), 'a').event('a', 3)
+  await until(() => got.length === 5)
+  assert.deepEqual(got.filter((one) => one > 0), [1, 2, 3])
+  assert.deepEqual(got.filter((one) => !(one > 0)), ['o6', 'o7'])
+  assert.deepEqual(client.states.map(([state]) => state), ['connected'])
+  assert.deepEqual(client.errors, [])
+})
+
+test('where there is no other node, the one that restarts serves to its end, and the client waits for the next', limit, async () => {
+  const server = await serveEvents({ events: ({ begin }) => server.streams.length > 1 && server.streams.length < 4 && (begin(), true) })
+  const client = over(server)
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  const [first] = server.streams
+  first.say({ type: 'restart', within: 1 })
+  await until(() => server.streams.length === 3)
+  await until(() => server.streams[1].over)
+  assert.equal(first.over, false)
+  first.event('a', 1)
+  await until(() => got.length === 1)
+  first.say({ code: 1012, reason: 'restart' })
+  await until(() => client.states.some(([state, error]) => state === 'waiting' && error.code === 1012))
+  await until(() => client.state === 'connected')
+  await until(() => server.streams.at(-1).topics[0] === 'a' && !server.streams.at(-1).over)
+  await sleep(50)
+  server.streams.at(-1).event('a', 2)
+  await until(() => got.length === 2)
+})
+
+for (const [status, code] of [[503, 'unavailable'], [429, 'rate_limited'], [401, 'token_not_yet_valid']]) {
+  test(`a refresh that is refused with ${code} is made again, and the old token goes on`, limit, async () => {
+    let refuse = false
+    const server = await serveEvents({ events: ({ problem }) => refuse && (problem(status, code), true) })
+    let given = 0
+    const client = over(server, { token: () => `token ${++given}` })
+    const got = []
+    await client.subscribe('a', (event) => got.push(datum(event)), (error) => got.push(error)).ready
+    const [first] = server.streams
+    refuse = true
+    first.say({ type: 'expiring', topic: 'a', exp: 1 })
+    await until(() => client.errors.length >= 3)
+    first.event('a', 1)
+    await until(() => got.length === 1)
+    refuse = false
+    await until(() => first.over)
+    server.streams.at(-1).event('a', 2)
+    await until(() => got.length === 2)
+    assert.deepEqual(got, [1, 2])
+    assert.ok(client.errors.every((error) => error.code === code))
+    // One that is too early is presented again; each other refusal asks for another.
+    assert.equal(given === 2, code === 'token_not_yet_valid')
+    assert.deepEqual(client.states.map(([state]) => state), ['connected'])
+  })
+
+  test(`a new token of the connection that is refused with ${code} changes nothing, and is followed by another`, limit, async () => {
+    let refuse = false
+    const server = await serveEvents({ events: ({ problem }) => refuse && (problem(status, code), true) })
+    let given = 0
+    const client = over(server, { strategy: 'first-message', token: () => `token ${++given}` })
+    const got = []
+    await Promise.all(['a', 'b'].map((topic) => client.subscribe(topic, (event) => got.push(datum(event)), (error) => got.push(error)).ready))
+    const [first] = server.streams
+    refuse = true
+    first.say({ type: 'expiring', topic: 'a', exp: 1 })
+    await until(() => client.errors.length >= 3)
+    first.event('a', 1)
+    await until(() => got.length === 1)
+    refuse = false
+    await until(() => first.over)
+    const last = server.streams.at(-1)
+    assert.notEqual(last.token, first.token)
+    last.event('a', 2)
+    last.event('b', 3)
+    await until(() => got.length === 3)
+    assert.deepEqual(got, [1, 2, 3])
+    assert.deepEqual(client.states.map(([state]) => state), ['connected'])
+    // A later subscribe has it too.
+    await client.subscribe('c', () => {}).ready
+    assert.equal(server.streams.at(-1).token, last.token)
+  })
+}
+
+test('a new token of the connection that is refused for good changes nothing either', limit, async () => {
+  const server = await serveEvents({ events: ({ token, problem }) => token === 'token 2' && (problem(401, 'token_invalid'), true) })
+  let given = 0
+  const client = over(server, { strategy: 'first-message', token: () => `token ${++given}` })
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  const [first] = server.streams
+  first.say({ type: 'expiring', topic: 'a', exp: 1 })
+  await until(() => server.streams.length === 3 && first.over)
+  assert.deepEqual(server.streams.map(({ token }) => token), ['token 1', 'token 2', 'token 3'])
+  assert.deepEqual(client.errors.map(({ code }) => code), ['token_invalid'])
+  assert.deepEqual(client.states.map(([state]) => state), ['connected'])
+})
+
+test('a new token of the connection that permits less ends what it does not permit', limit, async () => {
+  const server = await serveEvents({ events: ({ token, topics, problem }) => token === 'token 2' && topics.includes('b') && (problem(403, 'forbidden'), true) })
+  let given = 0
+  const client = over(server, { strategy: 'first-message', token: () => `token ${++given}` })
+  const ended = []
+  await Promise.all(['a', 'b'].map((topic) => client.subscribe(topic, () => {}, (error) => ended.push([topic, error.code])).ready))
+  server.streams[0].say({ type: 'expiring', topic: 'a', exp: 1 })
+  await until(() => ended.length === 1 && server.streams[0].over)
+  assert.deepEqual(ended, [['b', 'forbidden']])
+  assert.ok(server.streams.some(({ token, topics, over }) => !over && token === 'token 2' && topics.join() === 'a'))
+  assert.deepEqual(client.states.map(([state]) => state), ['connected'])
+})
+
+test('topics whose new token permits only some of them: the others go on', limit, async () => {
+  let token = 'one'
+  const server = await serveEvents({ events: ({ token, topics, problem }) => token === 'two' && topics.includes('b') && (problem(403, 'forbidden'), true) })
+  const client = over(server, { token: () => token })
+  const ended = []
+  await Promise.all(['a', 'b'].map((topic) => client.subscribe(topic, () => {}, (error) => ended.push([topic, error.code])).ready))
+  token = 'two'
+  for (const topic of ['a', 'b']) server.streams[0].say({ type: 'expiring', topic, exp: 1 })
+  await until(() => ended.length > 0)
+  assert.deepEqual(ended, [['b', 'forbidden']])
+  await until(() => server.streams.some(({ token, topics, over }) => !over && token === 'two' && topics.join() === 'a'))
+})
+
+test('a topic that the server ends by itself is asked for again, under the token of the connection too', limit, async () => {
+  const server = await serveEvents()
+  const client = over(server, { strategy: 'first-message' })
+  const got = []
+  await Promise.all(['a', 'b'].map((topic) => client.subscribe(topic, (event) => got.push(datum(event))).ready))
+  server.streams[0].say({ type: 'error', topic: 'a', code: 'unavailable', message: '' })
+  await until(() => server.streams.some(({ topics, over }, i) => i > 0 && !over && topics.includes('a')))
+  await until(() => server.streams[0].over)
+  server.streams.at(-1).event('a', 1)
+  await until(() => got.length === 1)
+  assert.equal(client.errors[0].code, 'unavailable')
 })
