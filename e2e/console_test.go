@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/notifyd/notifyd/internal/testkit"
@@ -38,7 +39,11 @@ func TestConsoleExamples(t *testing.T) {
 		t.Fatalf("the first example is %q", line)
 	}
 	node := serve(t, "notifyd", nil, "--dev")
-	shows(strings.TrimSuffix(consolePage(node), "/console/"))
+	base, secret, _ := strings.Cut(consolePage(t, node), "/console/#mint=")
+	shows(base)
+	if len(secret) < 26 {
+		t.Errorf("the secret at the end of the address is %q", secret)
+	}
 
 	keys := newIssuer(t)
 	config := filepath.Join(t.TempDir(), "notifyd.yaml")
@@ -68,9 +73,7 @@ func (task consoleTask) run(t *testing.T) {
 	if _, err := exec.LookPath("node"); err != nil {
 		leftOut(t, "no Node.js here (20 or later), so no browser")
 	}
-	if _, err := os.Stat("../web/console/node_modules"); err != nil {
-		leftOut(t, "npm packages are not installed: (cd web/console && npm ci --ignore-scripts)")
-	}
+	needConsolePackages(t)
 	task.Chromium, task.Shots = chromium(t), os.Getenv("E2E_SHOTS")
 	text, err := json.Marshal(task)
 	if err != nil {
@@ -91,6 +94,13 @@ func (task consoleTask) run(t *testing.T) {
 	}
 }
 
+func needConsolePackages(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("../web/console/node_modules"); err != nil {
+		leftOut(t, "npm packages are not installed: (cd web/console && npm ci --ignore-scripts)")
+	}
+}
+
 // memoryStream is a stream that tests of the console write to.
 const memoryStream = `--streams=[{"name":"orders","topics":["orders.>"],"max_age":"1h","storage":"memory"}]`
 
@@ -98,7 +108,7 @@ const memoryStream = `--streams=[{"name":"orders","topics":["orders.>"],"max_age
 func TestConsoleJourney(t *testing.T) {
 	t.Parallel()
 	node := serve(t, "notifyd", nil, "--dev", memoryStream, "--auth.strategies=message,first-message,header,subprotocol,ticket,query")
-	task := consoleTask{Name: "tryOut", Page: consolePage(node), Foreign: newIssuer(t).tokenFor(t, `{"sub":"eve","notify":{"subscribe":[">"]}}`)}
+	task := consoleTask{Name: "tryOut", Page: consolePage(t, node), Foreign: newIssuer(t).tokenFor(t, `{"sub":"eve","notify":{"subscribe":[">"]}}`)}
 	for _, code := range wire.Codes() {
 		task.Codes = append(task.Codes, code.String())
 	}
@@ -109,12 +119,13 @@ func TestConsoleJourney(t *testing.T) {
 // window. E2E_SHOTS names a folder for pictures.
 func TestConsoleLooks(t *testing.T) {
 	t.Parallel()
-	consoleTask{Name: "look", Page: consolePage(serve(t, "notifyd", nil, "--dev", memoryStream))}.run(t)
+	consoleTask{Name: "look", Page: consolePage(t, serve(t, "notifyd", nil, "--dev", memoryStream))}.run(t)
 }
 
-// consolePage is the page that "serve --dev" has for clients.
-func consolePage(node *server) string {
-	return strings.TrimSuffix(node.call(""), "v1/") + "console/"
+// consolePage is the address of the console that "serve --dev" prints.
+func consolePage(t *testing.T, node *server) string {
+	t.Helper()
+	return strings.TrimSpace(node.output.await(t, "address of the console", 0, func(line string) bool { return strings.Contains(line, "/console/#mint=") }))
 }
 
 // The console of the admin listener, while its server is killed and started again: the page comes back by itself, and misses
@@ -146,4 +157,28 @@ func TestConsoleResumes(t *testing.T) {
 	control := httptest.NewServer(mux)
 	t.Cleanup(control.Close)
 	consoleTask{Name: "resume", Page: node.admin + "/console/", Token: token, Control: control.URL}.run(t)
+}
+
+// A console whose node loses NATS: first nats-server is silent, as when a network ends, then it is killed and started again. The
+// page says so and what it means, and events come again by themselves.
+func TestConsoleWithoutNATS(t *testing.T) {
+	t.Parallel()
+	keys := newIssuer(t)
+	nats, address := natsProcess(t, ownHost()+":0")
+	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--console.enabled", "--nats.url=nats://"+address,
+		`--streams=[{"name":"orders","topics":["orders.>"],"max_age":"1h"}]`)
+	signal := func(s syscall.Signal) {
+		if err := nats.cmd.Process.Signal(s); err != nil {
+			t.Error(err)
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /stop", func(http.ResponseWriter, *http.Request) { signal(syscall.SIGSTOP) })
+	mux.HandleFunc("POST /continue", func(http.ResponseWriter, *http.Request) { signal(syscall.SIGCONT) })
+	mux.HandleFunc("POST /kill", func(http.ResponseWriter, *http.Request) { nats.kill() })
+	mux.HandleFunc("POST /start", func(http.ResponseWriter, *http.Request) { nats, _ = natsProcess(t, address) })
+	control := httptest.NewServer(mux)
+	t.Cleanup(control.Close)
+	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":[">"],"subscribe":[">"]}}`)
+	consoleTask{Name: "withoutNATS", Page: node.admin + "/console/", Token: token, Control: control.URL}.run(t)
 }

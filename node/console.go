@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,13 +80,6 @@ func isAddress(host string) bool {
 	return err == nil || name == "localhost"
 }
 
-// isLoopback says whether host, with a port or without, is this machine.
-func isLoopback(host string) bool {
-	name := hostname(host)
-	addr, err := netip.ParseAddr(name)
-	return err == nil && addr.Unmap().IsLoopback() || name == "localhost"
-}
-
 func hostname(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -98,7 +93,7 @@ type aboutNode struct {
 	Version      string   `json:"version"`
 	Strategies   []string `json:"strategies"`
 	Require      bool     `json:"require"` // a connection needs a credential
-	Mint         bool     `json:"mint"`
+	Mint         string   `json:"mint"`    // no, locked: to those that know the secret, or yes: to this one
 	MessageBytes int      `json:"message_bytes"`
 	Streams      []string `json:"streams"`
 }
@@ -108,7 +103,13 @@ func (c *consolePage) nodeHandler(public bool) http.HandlerFunc {
 		o := &c.options.Server
 		about := aboutNode{
 			Node: o.Node, Version: c.options.Version, Strategies: o.Strategies.Names(), Require: o.RequireConnection,
-			Mint: public && mayMint(r), MessageBytes: o.Loop.MessageBytes, Streams: []string{},
+			Mint: "no", MessageBytes: o.Loop.MessageBytes, Streams: []string{},
+		}
+		if public {
+			about.Mint = "locked"
+			if c.mayMint(r) {
+				about.Mint = "yes"
+			}
 		}
 		for _, s := range c.node.Bus.Streams() {
 			about.Streams = append(about.Streams, s.Name())
@@ -117,15 +118,11 @@ func (c *consolePage) nodeHandler(public bool) http.HandlerFunc {
 	}
 }
 
-// mayMint says whether a request for a token comes from this machine, and from a page that was opened there: whoever else
-// reaches the port must not get one.
-func mayMint(r *http.Request) bool {
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
-		if len(r.Header.Values(name)) > 0 {
-			return false // a proxy on this machine, which many send with the host of what is behind it
-		}
-	}
-	return isLoopback(r.RemoteAddr) && isLoopback(r.Host)
+// mayMint says whether a request comes from a page that was opened by the address that the program has printed. Where a
+// request comes from does not say so: whoever reaches a proxy on this machine seems to be on it, too.
+func (c *consolePage) mayMint(r *http.Request) bool {
+	shown := []byte(r.Header.Get("Authorization"))
+	return subtle.ConstantTimeCompare(shown, []byte("Bearer "+c.node.mintSecret)) == 1
 }
 
 // maxMinted is how long a token from the console may last.
@@ -133,8 +130,8 @@ const maxMinted = 24 * time.Hour
 
 // tokenHandler makes a token.
 func (c *consolePage) tokenHandler(w http.ResponseWriter, r *http.Request) {
-	if !mayMint(r) {
-		refuse(w, http.StatusForbidden, "tokens are made for pages on the machine of the server alone: paste one that it has printed")
+	if !c.mayMint(r) {
+		refuse(w, http.StatusForbidden, "tokens are made for a page that was opened by the address which the server has printed at its start, with #mint= at its end")
 		return
 	}
 	var wanted struct {
@@ -144,6 +141,7 @@ func (c *consolePage) tokenHandler(w http.ResponseWriter, r *http.Request) {
 		Seconds            int
 		History            string
 		Admin, Once        bool
+		Message            *struct{ Topic, Data string } // the one that the token is for; Data is its JSON text
 	}
 	if err := readJSON(w, r, &wanted); err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())
@@ -155,10 +153,17 @@ func (c *consolePage) tokenHandler(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := time.Now()
-	token, err := c.options.Mint(authz.Claims{
+	claims := authz.Claims{
 		Subject: wanted.Subject, ID: wanted.ID, IssuedAt: now, Expires: now.Add(lasts), Publish: wanted.Publish, Subscribe: wanted.Subscribe,
 		History: wanted.History, Admin: wanted.Admin, Once: wanted.Once,
-	})
+	}
+	if claims.Once && claims.ID == "" {
+		claims.ID = rand.Text()
+	}
+	if m := wanted.Message; m != nil {
+		claims.Digest = authz.DigestOf(m.Topic, []byte(m.Data))
+	}
+	token, err := c.options.Mint(claims)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return

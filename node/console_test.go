@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,12 +47,20 @@ var jsonBody = []string{"Content-Type", "application/json"}
 // consoles starts a node with the console on both listeners, and gives their addresses.
 func consoles(t *testing.T, o node.Options) (key authz.Key, public, admin string) {
 	t.Helper()
+	key, n := nodeWithConsoles(t, o)
+	return key, "http://" + n.Addr().String() + o.Server.PathPrefix, "http://" + n.AdminAddr()
+}
+
+func nodeWithConsoles(t *testing.T, o node.Options) (key authz.Key, n *node.Node) {
+	t.Helper()
 	key, o.Auth = trusted(t)
 	o.AdminListen, o.Console = "127.0.0.1:0", true
 	o.Mint = func(claims authz.Claims) (string, error) { return authz.Sign(key, claims) }
-	n := start(t, o)
-	return key, "http://" + n.Addr().String() + o.Server.PathPrefix, "http://" + n.AdminAddr()
+	return key, start(t, o)
 }
+
+// secretOf is the header with which a page that was opened by the printed address asks.
+func secretOf(n *node.Node) []string { return []string{"Authorization", "Bearer " + n.MintSecret()} }
 
 // The console is where the options say, and nowhere else; above all, nobody gets a token where there is no Mint.
 func TestConsoleIsOnlyWhereItIsEnabled(t *testing.T) {
@@ -79,10 +88,11 @@ func TestConsoleIsOnlyWhereItIsEnabled(t *testing.T) {
 				}
 			}
 			const wanted = `{"sub":"ann","subscribe":[">"],"seconds":60}`
-			if status, body, _ := call(t, "POST", public+"/console/token", wanted, jsonBody...); status != c.minted {
+			asks := append(secretOf(n), jsonBody...)
+			if status, body, _ := call(t, "POST", public+"/console/token", wanted, asks...); status != c.minted {
 				t.Errorf("a token for clients: %d %s", status, body)
 			}
-			if status, body, _ := call(t, "POST", admin+"/console/token", wanted, jsonBody...); status == http.StatusOK {
+			if status, body, _ := call(t, "POST", admin+"/console/token", wanted, asks...); status == http.StatusOK {
 				t.Errorf("a token for operators: %d %s", status, body)
 			}
 			if status, _, _ := call(t, "GET", admin+"/v1/history?topic=a", ""); (status == http.StatusUnauthorized) != (c.admin == http.StatusOK) {
@@ -132,12 +142,14 @@ func TestConsoleAnswersItsOwnPageAlone(t *testing.T) {
 	}
 }
 
-// A token is made for pages on this machine, lasts as long as was asked for, and is good here.
+// A token is made for pages that have the secret, lasts as long as was asked for, and is good here.
 func TestConsoleMints(t *testing.T) {
-	_, public, _ := consoles(t, node.Options{Server: server.Options{PathPrefix: "/push"}})
+	_, n := nodeWithConsoles(t, node.Options{Server: server.Options{PathPrefix: "/push"}})
+	public := "http://" + n.Addr().String() + "/push"
 	mint := func(body string, headers ...string) (int, string) {
 		t.Helper()
-		status, text, h := call(t, "POST", public+"/console/token", body, append(headers, jsonBody...)...)
+		headers = slices.Concat(secretOf(n), jsonBody, headers)
+		status, text, h := call(t, "POST", public+"/console/token", body, headers...)
 		if h.Get("Cache-Control") != "no-store" {
 			t.Errorf("a token may be kept by caches: %v", h)
 		}
@@ -170,16 +182,72 @@ func TestConsoleMints(t *testing.T) {
 			t.Errorf("%s: %d %s", body, status, text)
 		}
 	}
-	if status, text := mint(`{"seconds":5}`, "Host", "10.0.0.1:8080"); status != http.StatusForbidden {
-		t.Errorf("for a page that was opened at the address of a network: %d %s", status, text)
+	if status, text := mint(`{"seconds":5}`, "Content-Type", "text/plain"); status != http.StatusBadRequest {
+		t.Errorf("what a form could send: %d %s", status, text)
 	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"} {
-		if status, text := mint(`{"seconds":5}`, name, "198.51.100.7"); status != http.StatusForbidden {
-			t.Errorf("for somebody behind a proxy on this machine (%s): %d %s", name, status, text)
+}
+
+// Without the secret nobody gets a token, also not on this machine, where a proxy may stand that says nothing of whom it is
+// for; nor with that of another node. The page is told which of these it is.
+func TestConsoleMintsForItsSecretAlone(t *testing.T) {
+	_, n := nodeWithConsoles(t, node.Options{})
+	_, other := nodeWithConsoles(t, node.Options{})
+	public := "http://" + n.Addr().String()
+	for name, c := range map[string]struct {
+		headers []string
+		want    int
+	}{
+		"the secret":             {secretOf(n), http.StatusOK},
+		"through a proxy":        {append(secretOf(n), "X-Forwarded-For", "198.51.100.7", "Host", "10.0.0.1:8080"), http.StatusOK},
+		"none":                   {nil, http.StatusForbidden},
+		"an empty one":           {[]string{"Authorization", "Bearer "}, http.StatusForbidden},
+		"that of another node":   {secretOf(other), http.StatusForbidden},
+		"its beginning":          {[]string{"Authorization", "Bearer " + n.MintSecret()[:25]}, http.StatusForbidden},
+		"with more behind":       {[]string{"Authorization", "Bearer " + n.MintSecret() + "A"}, http.StatusForbidden},
+		"in other letters":       {[]string{"Authorization", "Bearer " + strings.ToLower(n.MintSecret())}, http.StatusForbidden},
+		"without its scheme":     {[]string{"Authorization", n.MintSecret()}, http.StatusForbidden},
+		"the secret, other page": {append(secretOf(n), "Origin", "http://evil.example"), http.StatusForbidden},
+	} {
+		status, text, _ := call(t, "POST", public+"/console/token", `{"seconds":5}`, append(c.headers, jsonBody...)...)
+		if status != c.want || strings.Contains(text, n.MintSecret()) {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
+		if name == "the secret, other page" {
+			continue
+		}
+		want := map[int]string{http.StatusOK: `"mint":"yes"`, http.StatusForbidden: `"mint":"locked"`}[c.want]
+		if _, text, _ := call(t, "GET", public+"/console/node", "", c.headers...); !strings.Contains(text, want) || strings.Contains(text, n.MintSecret()) {
+			t.Errorf("%s: the page is told %s, want %s", name, text, want)
 		}
 	}
-	if status, text, _ := call(t, "POST", public+"/console/token", `{"seconds":5}`, "Content-Type", "text/plain"); status != http.StatusBadRequest {
-		t.Errorf("what a form could send: %d %s", status, text)
+	if _, text, _ := call(t, "GET", "http://"+n.AdminAddr()+"/console/node", "", secretOf(n)...); !strings.Contains(text, `"mint":"no"`) {
+		t.Errorf("the page for operators is told %s", text)
+	}
+	if len(n.MintSecret()) < 26 || n.MintSecret() == other.MintSecret() {
+		t.Errorf("the secrets are %q and %q", n.MintSecret(), other.MintSecret())
+	}
+}
+
+// A token may be made for one message: it is good for that, once, and for nothing else.
+func TestConsoleMintsForOneMessage(t *testing.T) {
+	_, n := nodeWithConsoles(t, node.Options{})
+	public := "http://" + n.Addr().String()
+	status, text, _ := call(t, "POST", public+"/console/token",
+		`{"sub":"ann","publish":["a"],"seconds":60,"once":true,"message":{"topic":"a","data":"{\"n\": 1}"}}`, append(secretOf(n), jsonBody...)...)
+	var answer struct{ Token string }
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || status != http.StatusOK {
+		t.Fatalf("%v: %d %s", err, status, text)
+	}
+	for _, step := range []struct{ body, want string }{
+		{`{"topic":"a","data":{"n":1}}`, "digest_mismatch"}, // other bytes
+		{`{"topic":"b","data":{"n": 1}}`, "forbidden"},
+		{`{"topic":"a","data":{"n": 1}}`, ""},
+		{`{"topic":"a","data":{"n": 1}}`, "token_replayed"},
+	} {
+		status, text, _ := call(t, "POST", public+"/v1/publish", step.body, append([]string{"Authorization", "Bearer " + answer.Token}, jsonBody...)...)
+		if (step.want == "") != (status == http.StatusOK) || !strings.Contains(text, step.want) {
+			t.Errorf("%s: %d %s, want %q", step.body, status, text, step.want)
+		}
 	}
 }
 

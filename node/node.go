@@ -56,7 +56,7 @@ type Options struct {
 	// Console has the listener for operators serve /console, and pass on what its page asks of /v1.
 	Console bool
 	// Mint signs tokens for the console, which is on the listener for clients then: for trying things out, with a key that
-	// nothing else trusts. Nil: no.
+	// nothing else trusts. It is asked by a page that has [Node.MintSecret] alone. Nil: no.
 	Mint func(authz.Claims) (string, error)
 	// DrainDelay is how long Close goes on as ever, with a /readyz that says no, before it sends clients away: a load
 	// balancer that has not seen that yet sends new ones here.
@@ -105,6 +105,7 @@ type Node struct {
 	Verifier *authz.Verifier
 
 	id               string
+	mintSecret       string
 	log              *zap.Logger
 	revocationMaxAge time.Duration
 	drainDelay       time.Duration
@@ -128,6 +129,7 @@ func Start(ctx context.Context, o Options, log *zap.Logger) (_ *Node, err error)
 	id := strings.ToLower(rand.Text()[:8])
 	n := &Node{
 		id:               id,
+		mintSecret:       rand.Text(),
 		log:              log.With(zap.String("node", id)),
 		revocationMaxAge: o.Auth.RevocationMaxAge,
 		drainDelay:       o.DrainDelay,
@@ -248,6 +250,10 @@ func (n *Node) Addr() net.Addr { return n.listener.Addr() }
 
 // Reachable is where this machine reaches the listener for clients.
 func (n *Node) Reachable() string { return reachable(n.Addr()) }
+
+// MintSecret is what a page of the console presents to have tokens made. It is made for each node, and goes to the person
+// who starts it: whoever has it may do everything with [Options.Mint].
+func (n *Node) MintSecret() string { return n.mintSecret }
 
 // reachable is the address to dial: a listener on every interface is reached on this machine's own.
 func reachable(addr net.Addr) string {

@@ -78,7 +78,7 @@ func (c *serveCmd) serve(p *process, hup <-chan os.Signal) error {
 		return err
 	}
 	if c.Dev {
-		if err := c.greet(p, dev[0], n.Reachable()); err != nil {
+		if err := c.greet(p, dev[0], n.Reachable(), n.MintSecret()); err != nil {
 			return errors.Join(err, n.Close())
 		}
 	}

@@ -13,8 +13,9 @@ import (
 // devTTL is how long the tokens of --dev last.
 const devTTL = 24 * time.Hour
 
-// greet prints what --dev promises: two lines to paste. The tokens go to standard output, and never to the log.
-func (c *serveCmd) greet(p *process, key authz.Key, addr string) error {
+// greet prints what --dev promises: an address to open and two lines to paste. The tokens, and the secret with which the
+// page has others made, go to standard output, and never to the log.
+func (c *serveCmd) greet(p *process, key authz.Key, addr, mintSecret string) error {
 	publisher, err := c.devToken(key, authz.Claims{Subject: "dev-publisher", Publish: []string{">"}})
 	if err != nil {
 		return err
@@ -28,7 +29,7 @@ func (c *serveCmd) greet(p *process, key authz.Key, addr string) error {
 
 See it work, in a browser:
 
-  http://%s%s/console/
+  http://%s%s/console/#mint=%s
 
 Subscribe, in a second terminal:
 
@@ -39,7 +40,7 @@ Publish, in a third:
   %s pub --url %s --token %s demo.hello '{"text":"hello"}'
 
 The tokens are good for every topic and for %d hours, as long as this process runs: its key is nowhere else.
-`, url, addr, c.PathPrefix, program, url, subscriber, program, url, publisher, devTTL/time.Hour)
+`, url, addr, c.PathPrefix, mintSecret, program, url, subscriber, program, url, publisher, devTTL/time.Hour)
 	return err
 }
 

@@ -126,9 +126,18 @@ func TestServeDev(t *testing.T) {
 		}
 		return len(tokens) == 2
 	})
-	page := regexp.MustCompile(`http://\S+/console/`).FindString(r.stdout.String())
+	page, secret, _ := strings.Cut(regexp.MustCompile(`http://\S+/console/#mint=\S+`).FindString(r.stdout.String()), "#mint=")
 	if status, body := testkit.Get(t, page); status != http.StatusOK || !strings.Contains(body, "<title>notifyd console</title>") {
 		t.Errorf("the console at %q: %d %s", page, status, body)
+	}
+	for header, want := range map[string]int{"Bearer " + secret: http.StatusOK, "": http.StatusForbidden} {
+		resp, body := testkit.Call(t, http.MethodPost, page+"token", map[string]string{"Authorization": header, "Content-Type": "application/json"}, `{"seconds":60}`)
+		if resp.StatusCode != want {
+			t.Errorf("a token for %q: %s %s", header, resp.Status, body)
+		}
+	}
+	if secret == "" || strings.Contains(r.log.String(), secret) {
+		t.Errorf("the secret is %q, or in the log", secret)
 	}
 	publisher, subscriber := map[string]string{"NOTIFYD_TOKEN": tokens["pub"]}, map[string]string{"NOTIFYD_TOKEN": tokens["sub"]}
 

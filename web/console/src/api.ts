@@ -4,7 +4,8 @@ export interface About {
   version: string
   strategies: string[]
   require: boolean
-  mint: boolean
+  /** Whether it makes tokens: not at all, for pages that have the secret, or for this one. */
+  mint: 'no' | 'locked' | 'yes'
   message_bytes: number
   streams: string[]
 }
@@ -47,6 +48,9 @@ export interface Figures {
     turns: number
     turn_seconds: number
     turn_max: number
+    /** Events by the time until they were written, and the bounds of these counts in seconds; the last one has none. */
+    delays: number[]
+    delay_bounds: number[]
   }
   tokens: { hits: number; misses: number; verified: number; refused: number; entries: number }
   nats: { connected: boolean; in: number; out: number; dropped: number; reconnects: number; subscriptions: number; pending: number }
@@ -83,6 +87,9 @@ export interface Wanted {
   subscribe: string[]
   seconds: number
   history?: string
+  once?: boolean
+  /** The one that the token is for, with its data as JSON text. */
+  message?: { topic: string; data: string }
 }
 
 /** Where the page's own files are, such as /push/console/. */
@@ -91,18 +98,32 @@ const here = new URL('.', location.href)
 /** The address of a call of the protocol, such as /v1/history. */
 export const callURL = (path: string) => new URL(`../v1/${path}`, here)
 
-async function ask<T>(path: string, body?: unknown): Promise<T> {
-  const request = body === undefined ? {} : { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
-  const response = await fetch(new URL(path, here), request)
+/** With which a server of --dev makes tokens for this page: from the address that it printed, and in memory alone. */
+let secret = ''
+
+/** Takes the secret out of the address, if it is there: nobody is to copy it from there, or to see it. */
+export function takeSecret(): boolean {
+  const [, found] = /^#mint=(\w+)$/.exec(location.hash) ?? []
+  if (!found) return false
+  secret = found
+  globalThis.history.replaceState(null, '', location.pathname + location.search)
+  return true
+}
+
+async function ask<T>(path: string, { body, authorization }: { body?: unknown; authorization?: string } = {}): Promise<T> {
+  const headers = { ...(body !== undefined && { 'Content-Type': 'application/json' }), ...(authorization && { Authorization: authorization }) }
+  const response = await fetch(new URL(path, here), body === undefined ? { headers } : { method: 'POST', headers, body: JSON.stringify(body) })
   const answer = await response.json().catch(() => undefined)
   if (!response.ok) throw new Error(answer?.message ?? `status ${response.status}`)
   return answer
 }
 
-export const askNode = () => ask<About>('node')
+const withSecret = () => (secret ? { authorization: `Bearer ${secret}` } : {})
+
+export const askNode = () => ask<About>('node', withSecret())
 export const askFigures = () => ask<Figures>('figures')
-export const inspect = (token: string) => ask<Inspection>('inspect', { token })
-export const mint = async (wanted: Wanted) => (await ask<{ token: string }>('token', wanted)).token
+export const inspect = (token: string) => ask<Inspection>('inspect', { body: { token } })
+export const mint = async (wanted: Wanted) => (await ask<{ token: string }>('token', { body: wanted, ...withSecret() })).token
 
 /** A page of stored events, or an error of the protocol. */
 export interface HistoryPage {

@@ -14,13 +14,19 @@ export interface Sample {
   turnMax: number
   pending: number
   roundTrip: number
+  /** The p99 of the last seconds' events, in milliseconds. */
+  delay: number
 }
+
+/** Over how many seconds the p99 of events is taken: in one there may be few. */
+const delaySeconds = 10
 
 /** Reads the node's figures each second while the page is in view. */
 export class Watch {
   latest: Figures | undefined
   samples: Sample[] = []
   problem = ''
+  #delays: number[][] = []
 
   constructor(
     private readonly roundTrips: () => number[],
@@ -36,8 +42,14 @@ export class Watch {
       const before = this.latest
       this.latest = next
       this.problem = ''
-      if (before?.node !== next.node) this.samples = []
-      else if (next.at > before.at) this.samples = [...this.samples, sample(before, next, this.roundTrips())].slice(-most)
+      if (before?.node !== next.node) {
+        this.samples = []
+        this.#delays = []
+      } else if (next.at > before.at) {
+        const delay = delayQuantile(this.#delays[0]!, next.server.delays, next.server.delay_bounds, 0.99) * 1000
+        this.samples = [...this.samples, { ...sample(before, next, this.roundTrips()), delay }].slice(-most)
+      }
+      this.#delays = [...this.#delays, next.server.delays].slice(-delaySeconds)
     } catch (error) {
       this.problem = (error as Error).message
       this.latest = undefined
@@ -46,7 +58,7 @@ export class Watch {
   }
 }
 
-function sample(a: Figures, b: Figures, roundTrips: number[]): Sample {
+function sample(a: Figures, b: Figures, roundTrips: number[]): Omit<Sample, 'delay'> {
   const seconds = b.at - a.at
   const lookups = b.tokens.hits - a.tokens.hits + (b.server.memo_hits - a.server.memo_hits)
   const all = lookups + (b.tokens.misses - a.tokens.misses)
@@ -61,6 +73,20 @@ function sample(a: Figures, b: Figures, roundTrips: number[]): Sample {
     pending: b.server.pending_bytes,
     roundTrip: quantile(roundTrips.slice(-60), 0.99),
   }
+}
+
+/** The delay in seconds that so large a part of the events between two readings was not above; NaN without any. */
+function delayQuantile(before: number[], after: number[], bounds: number[], part: number): number {
+  const counts = after.map((n, i) => n - before[i]!)
+  let rank = part * counts.reduce((sum, n) => sum + n, 0)
+  for (const [i, n] of counts.entries()) {
+    if (n > 0 && rank <= n) {
+      const from = i > 0 ? bounds[i - 1]! : 0
+      return from + ((bounds[i] ?? from) - from) * (rank / n)
+    }
+    rank -= n
+  }
+  return NaN
 }
 
 /** The least value that so large a part of values is not above; NaN without any. */

@@ -1,5 +1,6 @@
 import { render } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
+import { takeSecret } from './api.js'
 import { Watch } from './figures.js'
 import { SessionContext, useSession } from './hooks.js'
 import { Session } from './session.js'
@@ -13,6 +14,7 @@ import { Dot } from './views/parts.js'
 import { Publish } from './views/publish.js'
 import { Subscribe } from './views/subscribe.js'
 
+takeSecret()
 const session = new Session()
 const watch = new Watch(
   () => session.roundTrips,
@@ -24,10 +26,27 @@ type View = keyof typeof views
 
 const viewOf = (hash: string): View => (hash.slice(1) in views ? (hash.slice(1) as View) : 'live')
 
+function NATSAway() {
+  return (
+    <p class="note bad" role="alert">
+      NATS is unreachable. The node answers publishes with <code>unavailable</code>, and no events come. Connections and subscriptions stay, and go on by
+      themselves when NATS is back; what was published elsewhere meanwhile then reaches subscriptions to durable topics, and no others. Does nats-server run,
+      and does the node reach it at <code>nats.url</code>? The node’s log says what it has tried.
+    </p>
+  )
+}
+
 function App() {
   const { about, said } = useSession()
   const [view, setView] = useState(viewOf(location.hash))
-  useEffect(() => addEventListener('hashchange', () => setView(viewOf(location.hash))), [])
+  useEffect(
+    () =>
+      addEventListener('hashchange', () => {
+        if (takeSecret()) void session.askAbout()
+        setView(viewOf(location.hash))
+      }),
+    [],
+  )
   useEffect(() => void (document.title = `${views[view]} – notifyd console`), [view])
   const { latest } = watch
   return (
@@ -48,6 +67,7 @@ function App() {
         </span>
       </header>
       <main>
+        {latest && !latest.nats.connected && <NATSAway />}
         {view === 'live' && (
           <div class="live">
             <div>

@@ -47,6 +47,8 @@ export interface Publish {
   topic: string
   data: unknown
   token?: string
+  /** Has a token made for this message, instead. */
+  bound?: boolean
   msgId?: string
   ttl?: number
 }
@@ -67,6 +69,9 @@ const messageOf = (error: Error) => error.message.replace(/^[a-z_]+: /, '')
 
 /** The token that is minted for a person who connects without one. */
 const everything: Wanted = { sub: 'console', publish: ['>'], subscribe: ['>'], seconds: 3600 }
+
+/** A token that is good for one message, once. */
+const boundTo = (topic: string, data: string): Wanted => ({ sub: 'console', publish: [topic], subscribe: [], seconds: 60, once: true, message: { topic, data } })
 
 /** Everything that the page knows; views show it, and are told when it has changed. */
 export class Session {
@@ -100,6 +105,7 @@ export class Session {
   /** Tokens that are no use on this connection any more, and why. */
   #spent = new Map<string, 'expiring' | 'refused'>()
   #publishToken: string | undefined
+  #bound = false
   #listeners = new Set<() => void>()
   #n = 0
   #came = 0
@@ -190,7 +196,7 @@ export class Session {
 
   /** Connects at a person's wish, with a token: where the node mints them, nobody needs to have one. */
   async start(): Promise<void> {
-    if (!this.token && this.about?.mint) await this.mint(everything)
+    if (!this.token && this.about?.mint === 'yes') await this.mint(everything)
     this.connect()
   }
 
@@ -313,7 +319,7 @@ export class Session {
     this.changed()
   }
 
-  async publish({ topic, data, token, msgId, ttl }: Publish): Promise<void> {
+  async publish({ topic, data, token, bound, msgId, ttl }: Publish): Promise<void> {
     const entry: Published = { n: ++this.#n, at: Date.now(), topic }
     this.published = [entry, ...this.published].slice(0, 20)
     this.changed()
@@ -324,10 +330,11 @@ export class Session {
     const began = performance.now()
     try {
       this.#publishToken = token
+      this.#bound = bound ?? false
       const stored = await this.#client.publish(topic, data, { ...(msgId && { msgId }), ...(ttl && { ttl }) })
       Object.assign(entry, stored, { took: performance.now() - began })
     } catch (error) {
-      Object.assign(entry, { code: codeOf(error as Error), message: messageOf(error as Error) })
+      Object.assign(entry, { code: codeOf(error as Error) || 'not sent', message: messageOf(error as Error) })
     }
     this.changed()
   }
@@ -351,6 +358,7 @@ export class Session {
   // A token that the server has called expiring, or has refused, is not presented again: what wants one waits for another.
   #provide(request: TokenRequest): string | Promise<string> {
     if (request.action === 'publish') {
+      if (this.#bound) return mint(boundTo(request.topic!, request.data!))
       const token = this.#publishToken ?? this.token?.text
       if (!token) throw new RefusedError('token_missing', 'there is no token to publish with', request.topic)
       return token

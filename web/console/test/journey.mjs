@@ -77,6 +77,8 @@ async function accessible(page, name) {
 /** What a person does who has just started a server, and a token's end. */
 async function tryOut() {
   const page = await open()
+  const sent = []
+  page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => payload.includes('"ping') || sent.push(JSON.parse(payload))))
   const events = panel(page, 'Events')
   await shows(panel(page, 'Connection'), 'Connect mints one')
   await button(page, 'Connect').click() // three buttons to the first event
@@ -89,6 +91,29 @@ async function tryOut() {
   await shows(panel(page, 'Publish'), /^ack/)
   await shows(events, '{"text":"by message"}')
 
+  // The secret with which it has tokens made stands nowhere.
+  const [, secret] = task.page.split('#mint=')
+  const seen = () => page.evaluate(() => JSON.stringify([location.href, { ...localStorage }, { ...sessionStorage }, document.cookie, document.body.innerHTML]))
+  if ((await seen()).includes(secret)) wrong.push('the page shows or keeps the secret')
+
+  // A token for each message, which is good for that alone and once.
+  const part = panel(page, 'Publish')
+  await part.getByText('Token, ttl, msg_id').click()
+  await part.getByLabel('Mint a token for each message').check()
+  for (const text of ['under its own', 'under another one']) {
+    await publish(page, 'demo.hello', { text })
+    await shows(events, `{"text":"${text}"}`)
+    const { type, token } = sent.at(-1)
+    const { notify } = JSON.parse(atob(token.split('.')[1].replaceAll('-', '+').replaceAll('_', '/')))
+    if (type !== 'publish' || !notify.once || !notify.digest || String(notify.publish) !== 'demo.hello' || notify.subscribe) wrong.push(`the ${type} is under ${JSON.stringify(notify)}`)
+  }
+  await part.getByLabel('Mint a token for each message').uncheck()
+  await part.getByText('Token, ttl, msg_id').click()
+
+  await view(page, 'Node')
+  await page.locator('figure', { hasText: 'Delivery, p99' }).locator('b').filter({ hasText: /^\d/ }).waitFor()
+  await view(page, 'Live')
+
   for (const strategy of ['first-message', 'subprotocol', 'ticket', 'query']) {
     await connect(page, strategy)
     await shows(panel(page, 'Subscriptions'), 'live')
@@ -98,7 +123,7 @@ async function tryOut() {
 
   // A filter, a pause, and the keyboard alone.
   await events.getByLabel('Filter').fill('ticket')
-  await shows(events, /^1 of 6 shown/)
+  await shows(events, /^1 of 8 shown/)
   await events.getByLabel('Filter').fill('')
   await button(events, 'Pause').click()
   await publish(page, 'demo.hello', { text: 'while paused' })
@@ -108,8 +133,7 @@ async function tryOut() {
   await shows(events, '{"text":"while paused"}')
   await events.getByRole('listbox').focus()
   await page.keyboard.press('Home')
-  await page.keyboard.press('ArrowDown')
-  await page.keyboard.press('ArrowDown')
+  for (let i = 0; i < 4; i++) await page.keyboard.press('ArrowDown')
   await shows(events.getByRole('group'), /by first-message/)
 
   // Refusals say what they mean.
@@ -171,6 +195,13 @@ async function tryOut() {
   if (!(await kept()).includes('eyJ')) wrong.push('the token is not kept')
   await page.reload()
   await shows(panel(page, 'Connection'), 'Token of')
+
+  // A page that was loaded again has the secret no more, until it is given the address again.
+  await shows(panel(page, 'Connection'), 'To have tokens made here')
+  await page.evaluate((hash) => (location.hash = hash), `mint=${secret}`)
+  await shows(panel(page, 'Connection'), 'Mint a token')
+  await page.evaluate(() => (location.hash = 'mint=wrong'))
+  await shows(panel(page, 'Connection'), 'To have tokens made here')
   await page.getByLabel('Keep it in this browser').uncheck()
   if ((await kept()).includes('eyJ')) wrong.push('the token is still kept')
 
@@ -225,14 +256,15 @@ async function look() {
   }
 }
 
+async function control(what) {
+  const response = await fetch(`${task.control}/${what}`, { method: 'POST' })
+  if (!response.ok) wrong.push(`${what}: ${await response.text()}`)
+}
+
 /** The server is killed and comes back, and nothing is missing; nor after a time without a connection. */
 async function resume() {
   const page = await open()
   const events = panel(page, 'Events')
-  const control = async (what) => {
-    const response = await fetch(`${task.control}/${what}`, { method: 'POST' })
-    if (!response.ok) wrong.push(`${what}: ${await response.text()}`)
-  }
   await control('publish')
   await use(page, task.token)
   await connect(page, 'first-message')
@@ -264,8 +296,46 @@ async function resume() {
   await shows(page, /1 events/)
 }
 
+/** NATS is away under the node, and comes back: the page says so, the connection stays, and events come again. */
+async function withoutNATS() {
+  const page = await open()
+  const events = panel(page, 'Events')
+  await use(page, task.token)
+  await connect(page, 'first-message')
+  await subscribe(page, 'demo.>', 'now')
+  await subscribe(page, 'orders.>', 'all')
+  let n = 0
+  const publishes = async () => {
+    for (const topic of ['demo.hello', 'orders.7']) {
+      await publish(page, topic, { n: ++n })
+      await shows(events, `{"n":${n}}`)
+    }
+  }
+  await publishes()
+  for (const [away, back] of [['stop', 'continue'], ['kill', 'start']]) {
+    await control(away)
+    const alert = page.getByRole('alert').filter({ hasText: 'NATS is unreachable' })
+    await shows(alert, 'Does nats-server run')
+    await shows(page.getByRole('banner'), 'not ready')
+    await publish(page, 'demo.hello', 'lost')
+    await shows(panel(page, 'Publish'), 'are out of reach, so that nobody can say now')
+    await shows(panel(page, 'Connection'), /connected to/)
+    await view(page, 'Node')
+    await shows(panel(page, 'Node'), 'NATS unreachable')
+    await alert.waitFor()
+    await view(page, 'Live')
+    await control(back)
+    await alert.waitFor({ state: 'detached' })
+    await shows(page.getByRole('banner'), 'node ready')
+    await publishes()
+    await shows(panel(page, 'Connection'), /connected to/)
+  }
+  const seqs = (await events.getByRole('option').locator('.seq').allInnerTexts()).filter(Boolean).join()
+  if (seqs !== '1,2,3') wrong.push(`the events of the stream are ${seqs}`)
+}
+
 try {
-  await { tryOut, look, resume }[task.name]()
+  await { tryOut, look, resume, withoutNATS }[task.name]()
 } catch (error) {
   wrong.push(`${error.stack}`)
   const page = browser.contexts().at(-1)?.pages().at(-1)

@@ -33,7 +33,7 @@ export function Connect() {
           <button class={state === 'off' || state === 'closed' ? 'primary' : ''}>{state === 'off' || state === 'closed' ? 'Connect' : 'Disconnect'}</button>
         </div>
       </form>
-      {!session.token && about?.mint && <p class="empty">Without a token of yours, Connect mints one for everything.</p>}
+      {!session.token && about?.mint === 'yes' && <p class="empty">Without a token of yours, Connect mints one for everything.</p>}
       {session.cause && state !== 'connected' && <Trouble {...session.cause} />}
       <TokenBox session={session} />
     </Panel>
@@ -59,10 +59,16 @@ function TokenBox({ session }: { session: Session }) {
           <button disabled={!pasted.trim()}>Use</button>
         </div>
       </form>
-      {session.about?.mint && <Mint session={session} />}
+      {session.about?.mint === 'yes' && <Mint session={session} />}
+      {session.about?.mint === 'locked' && (
+        <p class="empty">
+          To have tokens made here, open the address that the server printed when it started, with <code>#mint=</code> at its end. Or paste a token that it
+          printed.
+        </p>
+      )}
       {(session.needsToken || session.ending) && (
         <p class="note warn" role="alert">
-          Another token is needed: paste{session.about?.mint && ' or mint'} one.{' '}
+          Another token is needed: paste{session.about?.mint === 'yes' && ' or mint'} one.{' '}
           {session.ending === 'expiring' ? 'Until this one has expired, events go on, and none is lost.' : 'Until then nothing is delivered.'}
         </p>
       )}

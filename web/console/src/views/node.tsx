@@ -54,6 +54,7 @@ export function NodeView({ watch }: { watch: Watch }) {
           {chart('Connections', '', (s) => s.connections, number)}
           {chart('Events published', '/s', (s) => s.published, number)}
           {chart('Deliveries', '/s', (s) => s.deliveries, number)}
+          {chart('Delivery, p99', 'ms', (s) => s.delay, (v) => number(v, 2), undefined, 'from an event’s arrival on the node to its last subscriber there, in the last 10 s')}
           {chart('Round trip, p99', 'ms', (s) => s.roundTrip, (v) => number(v, 1), undefined, 'of this page’s pings in the last minute')}
           {chart('Loop turn, mean', 'ms', (s) => s.turn, (v) => number(v, 3))}
           {chart('Loop turn, longest', 'ms', (s) => s.turnMax, (v) => number(v, 2), undefined, 'what a message may wait for its loop')}

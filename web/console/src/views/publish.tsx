@@ -5,9 +5,11 @@ import { Field, Panel, Trouble, submitted, valueOf } from './parts.js'
 
 export function Publish() {
   const session = useSession()
+  const mints = session.about?.mint === 'yes'
   const [topic, setTopic] = useState('demo.hello')
   const [text, setText] = useState('{"text": "hello"}')
   const [token, setToken] = useState('')
+  const [bound, setBound] = useState(false)
   const [msgId, setMsgId] = useState('')
   const [ttl, setTTL] = useState('')
   const [wrong, setWrong] = useState('')
@@ -19,7 +21,7 @@ export function Publish() {
       return setWrong((error as Error).message)
     }
     setWrong('')
-    void session.publish({ topic: topic.trim(), data, ...(token && { token: readToken(token).text }), ...(msgId && { msgId }), ...(ttl && { ttl: Number(ttl) }) })
+    void session.publish({ topic: topic.trim(), data, bound: bound && mints, ...(token && { token: readToken(token).text }), ...(msgId && { msgId }), ...(ttl && { ttl: Number(ttl) }) })
   }
   return (
     <Panel title="Publish" id="publish">
@@ -33,8 +35,13 @@ export function Publish() {
         {wrong && <p class="note bad">{wrong}</p>}
         <details>
           <summary>Token, ttl, msg_id</summary>
+          {mints && (
+            <label class="tick">
+              <input type="checkbox" checked={bound} onChange={(e) => setBound(e.currentTarget.checked)} /> Mint a token for each message, good for it alone and once
+            </label>
+          )}
           <Field label="Token for this message" hint="Empty: that of the connection.">
-            <input value={token} onInput={(e) => setToken(valueOf(e))} autocomplete="off" spellcheck={false} />
+            <input value={token} onInput={(e) => setToken(valueOf(e))} autocomplete="off" spellcheck={false} disabled={bound && mints} />
           </Field>
           <div class="grid2">
             <Field label="ttl, in seconds">
