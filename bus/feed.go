@@ -48,6 +48,9 @@ type feed struct {
 	gone     uint64
 	goneSure bool
 
+	// lost: the stream has gone back in this epoch. Another epoch of the same stream says that, and nothing new.
+	lost bool
+
 	healed, gaps, renewals uint64 // counters
 }
 
@@ -234,6 +237,10 @@ func (f *feed) looked(number uint64, info *streamInfo) {
 			return // it has ended meanwhile
 		}
 		f.start(info)
+	case info.Epoch != f.epoch && f.lost && madeOf(info.Epoch) == madeOf(f.epoch):
+		f.epoch, f.lost = info.Epoch, false
+		f.out.gap(f.epoch, 0, f.position+1)
+		f.look()
 	case info.Epoch != f.epoch:
 		f.renew(info.Epoch, info.First, info.Last)
 	case f.back > 0 && (f.backSure || info.Last < f.position):
@@ -258,7 +265,7 @@ func (f *feed) looked(number uint64, info *streamInfo) {
 // and read if it lies behind that.
 func (f *feed) start(info *streamInfo) {
 	f.restart(info.Last, info.Last)
-	f.epoch, f.time = info.Epoch, info.LastTime
+	f.epoch, f.time, f.lost = info.Epoch, info.LastTime, false
 	f.look()
 }
 
@@ -266,7 +273,7 @@ func (f *feed) start(info *streamInfo) {
 func (f *feed) renew(epoch string, first, last uint64) {
 	f.renewals++
 	f.restart(first-1, last)
-	if epoch != "" {
+	if f.lost = epoch == ""; !f.lost {
 		f.epoch = epoch
 	}
 	f.gap(f.epoch, 0, first)

@@ -3,7 +3,9 @@ package bus
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -295,6 +297,55 @@ func TestFeedOfAStreamThatWentBack(t *testing.T) {
 				t.Errorf("%v", r.log)
 			}
 		})
+	}
+}
+
+// A stream that went back gets another epoch. The feed tells that, and hands over nothing again. An epoch that comes for
+// another reason is that of another stream.
+func TestFeedOfALossThatIsTold(t *testing.T) {
+	r := &feedRecorder{}
+	var f feed
+	f.source, f.out = r, r
+	info := func(epoch string, last uint64) *streamInfo {
+		i := &streamInfo{LastTime: 1000}
+		i.Epoch, i.First, i.Last = epoch, 1, last
+		return i
+	}
+	stored := func(seq uint64, at int64) wire.StoredEvent { return wire.StoredEvent{Topic: "a", Seq: seq, Time: at} }
+	f.begin()
+	f.looked(r.asked, info("e", 9))
+	back := stored(6, 2000)
+	f.passed(&back)
+	f.looked(r.asked, info("e", 6))
+	f.read(r.life, &wire.StreamPage{End: true, Events: []wire.StoredEvent{back}})
+	for _, epoch := range []string{"e-2", "e-2", "e-3"} {
+		f.look()
+		f.looked(r.asked, info(epoch, 6))
+	}
+	f.read(r.life, &wire.StreamPage{End: true, Events: []wire.StoredEvent{stored(1, 1), back}})
+	if want := []string{"gap e 0 6", "6", "gap e-2 0 7", "gap e-3 0 1", "1", "gap  1 6", "6"}; !slices.Equal(r.log, want) {
+		t.Errorf("%q", r.log)
+	}
+}
+
+// Parts of an epoch that others have put into the metadata of a stream are bounded, and have no dot.
+func TestEpochOf(t *testing.T) {
+	made := time.UnixMicro(36 * 36)
+	for want, metadata := range map[string]map[string]string{
+		"100":                       nil,
+		"100-2":                     {epochDeclared: "2"},
+		"100-2-k3x9":                {epochDeclared: "2", epochLost: "k3x9"},
+		"100-k3x9":                  {epochLost: "k3x9", epochDeclared: "a.b"},
+		"100-0123456789":            {epochDeclared: "0123456789", epochLost: "0123456789a"},
+		"100-0123456789-0123456789": {epochDeclared: "0123456789", epochLost: "0123456789"},
+	} {
+		if got := epochOf(made, metadata); got != want || madeOf(got) != "100" {
+			t.Errorf("%v: %s, want %s", metadata, got, want)
+		}
+	}
+	far := time.Date(2080, 1, 1, 0, 0, 0, 0, time.UTC)
+	if longest := epochOf(far, epochMetadata(formatMicros(far), formatMicros(far))); len(longest) > wire.MaxEpochBytes || strings.Count(longest, "-") != 2 {
+		t.Errorf("%s", longest)
 	}
 }
 

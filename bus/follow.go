@@ -299,6 +299,9 @@ func (f *follower) looked(number uint64, info *streamInfo) {
 		f.s.bus.log.Error("a stream begins anew: it was removed and made again, or NATS has lost what it had stored",
 			zap.String("stream", f.s.Name()), zap.String("epoch_before", epoch), zap.String("epoch", f.feed.epoch),
 			zap.Uint64("position_before", position), zap.Uint64("first", info.First), zap.Uint64("last", info.Last))
+		if f.feed.lost {
+			f.s.lose(epoch)
+		}
 	}
 }
 
@@ -335,8 +338,10 @@ func (f *follower) event(e *wire.StoredEvent) {
 
 // gap implements feedOut.
 func (f *follower) gap(epoch string, after, first uint64) {
-	f.s.bus.log.Warn("events are gone from a stream that were not delivered", zap.String("stream", f.s.Name()),
-		zap.Uint64("after", after), zap.Uint64("first", first))
+	if epoch == "" { // else looked has said more
+		f.s.bus.log.Warn("events are gone from a stream that were not delivered", zap.String("stream", f.s.Name()),
+			zap.Uint64("after", after), zap.Uint64("first", first))
+	}
 	if f.handles = f.subs.all(f.handles[:0]); len(f.handles) > 0 {
 		f.dirty = true
 		f.sink.Gap(f.shard, f.handles, epoch, after, first)

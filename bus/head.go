@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,16 +113,13 @@ func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 		s.heed(&a.Config)
 	}
 	info := &streamInfo{Bytes: a.State.Bytes, Events: a.State.Messages, Created: a.Created, LastTime: a.State.LastTime.UnixNano()}
-	info.Epoch = epochOf(a.Created)
+	info.Epoch = epochOf(a.Created, a.Config.Metadata)
 	info.First, info.Last = a.State.FirstSeq, a.State.LastSeq
 	if info.Events == 0 {
 		info.First = info.Last + 1
 	}
 	return info, nil
 }
-
-// epochOf names the life of a stream after the moment of its making.
-func epochOf(created time.Time) string { return strconv.FormatInt(created.UnixMicro(), 36) }
 
 // ask sends a question about the stream to JetStream, whose answer is JSON.
 func (s *Stream) ask(ctx context.Context, what string, question []byte, answer any) error {

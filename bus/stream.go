@@ -30,6 +30,7 @@ type Stream struct {
 	again    atomic.Bool            // look again: the connection is new
 	differs  atomic.Pointer[string] // what heed has said last
 	problem  atomic.Pointer[error]
+	lost     atomic.Pointer[string] // the epoch in which NATS has lost what it had stored; nil: it has not
 
 	republished string // prefix of the subjects under which what was stored is passed on
 	follower    *follower
@@ -193,6 +194,11 @@ func (b *Bus) keepStreams() {
 		if err := b.makeStreams(b.sc.ctx); err != nil && b.errors.allow() {
 			b.log.Error("streams are not there as declared; their topics may not be published to", zap.Error(err))
 		}
+		for _, s := range b.streams {
+			if err := s.renewEpoch(b.sc.ctx); err != nil && b.errors.allow() {
+				b.log.Error("a stream cannot be given another epoch, though NATS has lost what it had stored: clients that are away do not learn of it", zap.Error(err))
+			}
+		}
 	}
 }
 
@@ -244,7 +250,9 @@ func (s *Stream) makeNow(ctx context.Context) error {
 	if len(differs) == 0 {
 		return nil
 	}
-	if _, err = js.UpdateStream(ctx, s.want); err == nil {
+	want := s.want
+	want.Metadata = epochMetadata(s.opts.Epoch, has.Metadata[epochLost])
+	if _, err = js.UpdateStream(ctx, want); err == nil {
 		s.bus.log.Warn("changed a stream, which was declared otherwise: all nodes need the same configuration of streams",
 			zap.String("stream", s.Name()), zap.Strings("differences", differs))
 	}
@@ -298,6 +306,12 @@ func (s *Stream) differences(has *jetstream.StreamConfig) (list []string) {
 		}
 		return n
 	}
+	part := func(metadata map[string]string) any {
+		if p := metadata[epochDeclared]; p != "" {
+			return p
+		}
+		return bound(0)
+	}
 	add("topics", topics(has.Subjects), topics(w.Subjects))
 	add("max_age", has.MaxAge, w.MaxAge)
 	add("max_per_topic", bound(has.MaxMsgsPerSubject), bound(w.MaxMsgsPerSubject))
@@ -305,6 +319,7 @@ func (s *Stream) differences(has *jetstream.StreamConfig) (list []string) {
 	add("replicas", has.Replicas, w.Replicas)
 	add("duplicate_window", has.Duplicates, w.Duplicates)
 	add("ttl", has.AllowMsgTTL, w.AllowMsgTTL)
+	add("epoch", part(has.Metadata), part(w.Metadata))
 	add("JetStream's allow_direct", has.AllowDirect, w.AllowDirect)
 	there := "not set"
 	if has.RePublish != nil {

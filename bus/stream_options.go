@@ -34,6 +34,9 @@ type StreamOptions struct {
 	// TTL lets a publish say how long its event lives. It cannot be switched off once the stream is there (ADR-43 of
 	// NATS).
 	TTL bool
+	// Epoch, if not empty, is up to 10 of a-z, A-Z, 0-9, - and _, and a part of the stream's epoch: with another one than
+	// before, clients learn that positions of before mean nothing. It is for a store that was put back to an older copy.
+	Epoch string
 }
 
 const (
@@ -126,6 +129,9 @@ func (o *StreamOptions) check(p *problems, field func(string) string) {
 	if o.Storage != "" && o.Storage != StorageFile && o.Storage != StorageMemory {
 		p.add(field("Storage"), o.Storage, errors.New("no such storage"), "use file or memory")
 	}
+	if o.Epoch != "" && (len(o.Epoch) > maxEpochPart || !validStreamName(o.Epoch)) {
+		p.add(field("Epoch"), o.Epoch, errors.New("not a part of an epoch"), fmt.Sprintf("use up to %d of a-z, A-Z, 0-9, - and _", maxEpochPart))
+	}
 	if o.Replicas < 0 || o.Replicas > maxReplicas {
 		p.add(field("Replicas"), strconv.Itoa(o.Replicas), errors.New("out of range"), fmt.Sprintf("use 1 to %d", maxReplicas))
 	}
@@ -181,6 +187,7 @@ func (o *StreamOptions) config(prefix string) jetstream.StreamConfig {
 		Duplicates:        o.DuplicateWindow,
 		AllowDirect:       true,
 		AllowMsgTTL:       o.TTL,
+		Metadata:          epochMetadata(o.Epoch, ""),
 		RePublish:         &jetstream.RePublish{Source: ">", Destination: republished(prefix, o.Name) + ">"},
 	}
 	for _, t := range o.Topics {

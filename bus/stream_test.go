@@ -55,6 +55,8 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		{"negative bytes", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.MaxBytes = -1 })}, "Streams[0].MaxBytes", "out of range", bus.Embedded{}},
 		{"storage", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.Storage = "tape" })}, "Streams[0].Storage", "no such storage", bus.Embedded{}},
 		{"replicas", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.Replicas = 6 })}, "Streams[0].Replicas", "out of range", cluster},
+		{"epoch with a dot", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.Epoch = "a.b" })}, "Streams[0].Epoch", "not a part", bus.Embedded{}},
+		{"long epoch", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.Epoch = strings.Repeat("a", 11) })}, "Streams[0].Epoch", "not a part", bus.Embedded{}},
 		{"replicas of one server", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.Replicas = 3 })}, "Streams[0].Replicas", "one server", bus.Embedded{}},
 		{"replicas of two servers", []bus.StreamOptions{streamWith(func(o *bus.StreamOptions) { o.Replicas = 3 })}, "Streams[0].Replicas", "2 members at most", cluster},
 	} {
@@ -283,11 +285,11 @@ func TestStreamsThatNodesDeclareDifferently(t *testing.T) {
 	}
 	one, saidByOne := begin(orders())
 	bustest.Subscribe(t, one, 1, "orders.>") // so that it follows the stream
-	_, saidByTwo := begin(streamWith(func(o *bus.StreamOptions) { o.MaxAge, o.MaxPerTopic = 2*time.Hour, 5 }))
-	if got := saidByTwo("changed a stream"); !slices.Equal(got, []string{"warn [max_age is 1h0m0s, and 2h0m0s here max_per_topic is not set, and 5 here]"}) {
+	_, saidByTwo := begin(streamWith(func(o *bus.StreamOptions) { o.MaxAge, o.MaxPerTopic, o.Epoch = 2*time.Hour, 5, "b" }))
+	if got := saidByTwo("changed a stream"); !slices.Equal(got, []string{"warn [max_age is 1h0m0s, and 2h0m0s here max_per_topic is not set, and 5 here epoch is not set, and b here]"}) {
 		t.Errorf("%q", got)
 	}
-	want := []string{"warn [max_age is 2h0m0s, and 1h0m0s here max_per_topic is 5, and not set here]"}
+	want := []string{"warn [max_age is 2h0m0s, and 1h0m0s here max_per_topic is 5, and not set here epoch is b, and not set here]"}
 	testkit.Eventually(t, "the first node says it", func() bool { return len(saidByOne("left as it is")) > 0 })
 	nats.Kill(t)
 	nats.Start(t)
@@ -297,6 +299,7 @@ func TestStreamsThatNodesDeclareDifferently(t *testing.T) {
 	if got := saidByOne("left as it is"); !slices.Equal(got, want) { // once
 		t.Errorf("%q", got)
 	}
+	testkit.Eventually(t, "the other connection is there again", one.Connected)
 	if c := configOfOrders(t, jetStream(t, one)); c.MaxAge != 2*time.Hour || c.MaxMsgsPerSubject != 5 {
 		t.Errorf("it was changed back: %+v", c)
 	}

@@ -16,10 +16,10 @@ import (
 )
 
 // onNATS starts a node with the stream orders in an embedded NATS whose files are in dir.
-func onNATS(t *testing.T, dir string, key setup, log *zap.Logger) *node {
+func onNATS(t *testing.T, dir, epoch string, key setup, log *zap.Logger) *node {
 	t.Helper()
 	key.log = log
-	key.bus = bus.Options{DataDir: dir, Streams: []bus.StreamOptions{{Name: "orders", Topics: []string{"d.>"}, MaxBytes: 64 << 20}}}
+	key.bus = bus.Options{DataDir: dir, Streams: []bus.StreamOptions{{Name: "orders", Topics: []string{"d.>"}, MaxBytes: 64 << 20, Epoch: epoch}}}
 	n := start(t, key)
 	eventually(t, "the stream is there", func() bool { ready, _ := n.bus.Streams()[0].Ready(); return ready })
 	return n
@@ -38,7 +38,7 @@ func (p *peer) store(token string, first, last int) {
 // stored in it, and so does a client that comes back from the old one. The log has an error.
 func TestStreamIsMadeAnewOnNATS(t *testing.T) {
 	log, seen := testkit.Log()
-	n := onNATS(t, t.TempDir(), setup{}, log)
+	n := onNATS(t, t.TempDir(), "", setup{}, log)
 	token := n.all(t)
 	live, pub := n.dial(t), n.dial(t)
 	old := live.resume("d.*", token, "")
@@ -84,12 +84,13 @@ func TestStreamIsMadeAnewOnNATS(t *testing.T) {
 }
 
 // A store that was put back to an older copy keeps its epoch. A client that is further than the stream is told that its
-// answer is not complete; one that was not further misses nothing.
+// answer is not complete; one that was not further misses nothing. When the operator says what was done, by another
+// epoch, clients are told also after the stream has grown beyond their position.
 func TestStoreIsPutBackOnNATS(t *testing.T) {
 	dir, copied := t.TempDir(), t.TempDir()
 	with := setup{key: newKey(t, "EdDSA")}
-	run := func(f func(dial func() *peer, token string)) {
-		n := onNATS(t, dir, with, zap.NewNop())
+	run := func(declared string, f func(dial func() *peer, token string)) {
+		n := onNATS(t, dir, declared, with, zap.NewNop())
 		var peers []*peer
 		f(func() *peer {
 			p := n.dial(t)
@@ -102,21 +103,21 @@ func TestStoreIsPutBackOnNATS(t *testing.T) {
 		n.stop()
 	}
 	epoch := ""
-	run(func(dial func() *peer, token string) {
+	run("", func(dial func() *peer, token string) {
 		dial().store(token, 1, 5)
 		epoch = dial().resume("d.a", token, "").Epoch
 	})
 	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
-	run(func(dial func() *peer, token string) { dial().store(token, 6, 9) })
+	run("", func(dial func() *peer, token string) { dial().store(token, 6, 9) })
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.CopyFS(dir, os.DirFS(copied)); err != nil {
 		t.Fatal(err)
 	}
-	run(func(dial func() *peer, token string) {
+	run("", func(dial func() *peer, token string) {
 		for after, complete := range map[int]bool{9: false, 6: false, 5: true, 3: true} {
 			p := dial()
 			r := p.resume("d.a", token, fmt.Sprintf(`{"seq":%d,"epoch":%q}`, after, epoch))
@@ -131,6 +132,17 @@ func TestStoreIsPutBackOnNATS(t *testing.T) {
 			p.fence()
 		}
 	})
+	for _, declared := range []string{"2", "2", "3"} {
+		was := epoch
+		run(declared, func(dial func() *peer, token string) {
+			dial().store(token, 10, 19)
+			r := dial().resume("d.a", token, fmt.Sprintf(`{"seq":4,"epoch":%q}`, was))
+			if same := strings.HasSuffix(was, "-"+declared); *r.Complete != same || (r.Epoch == was) != same || !strings.HasSuffix(r.Epoch, "-"+declared) {
+				t.Errorf("epoch %s declared, the one before was %s: %+v, complete %v", declared, was, r, *r.Complete)
+			}
+			epoch = r.Epoch
+		})
+	}
 }
 
 // The same while the feed is open: NATS comes back with an older copy of its store, and goes on from there.
@@ -143,7 +155,7 @@ func TestStoreIsPutBackUnderAnOpenFeed(t *testing.T) {
 	eventually(t, "the stream is there", func() bool { ready, _ := n.bus.Streams()[0].Ready(); return ready })
 	token := n.all(t)
 	live, pub := n.dial(t), n.dial(t)
-	live.resume("d.*", token, "")
+	old := live.resume("d.*", token, "").Epoch
 	pub.store(token, 1, 5)
 	nats.Kill(t)
 	copied := t.TempDir()
@@ -184,14 +196,32 @@ func TestStoreIsPutBackUnderAnOpenFeed(t *testing.T) {
 	ready()
 	again(100) // at a position that was told already
 	var gap got
-	if m := live.next(); json.Unmarshal([]byte(m), &gap) != nil || gap.Type != "gap" || gap.After != 0 || gap.Epoch == "" {
+	if m := live.next(); json.Unmarshal([]byte(m), &gap) != nil || gap.Type != "gap" || gap.After != 0 || gap.Epoch != old {
 		t.Fatalf("got %s", m)
 	}
+	last := uint64(0)
 	for {
 		e := live.events(1)[0]
-		if string(e.Data) == "100" {
+		if last = e.Seq; string(e.Data) == "100" {
 			break
 		}
+	}
+	// The stream gets another epoch, so that clients which are away learn of it, also when it has grown beyond where they
+	// were. What was delivered is not delivered again.
+	if m := live.next(); json.Unmarshal([]byte(m), &gap) != nil || gap.Type != "gap" || gap.After != 0 || gap.Epoch == old || gap.First != last+1 {
+		t.Fatalf("got %s", m)
+	}
+	for i := 101; i <= 110; i++ {
+		again(i)
+	}
+	for i, e := range live.events(10) {
+		if string(e.Data) != fmt.Sprint(101+i) || e.Seq != last+1+uint64(i) {
+			t.Errorf("%+v", e)
+		}
+	}
+	p := n.dial(t)
+	if r := p.resume("d.a", token, fmt.Sprintf(`{"seq":9,"epoch":%q}`, old)); *r.Complete || r.Epoch != gap.Epoch || r.First != 1 {
+		t.Errorf("%+v, complete %v", r, *r.Complete)
 	}
 	if errs := seen.FilterLevelExact(zap.ErrorLevel).FilterMessageSnippet("begins anew"); errs.Len() != 1 {
 		t.Errorf("%d errors in the log", errs.Len())

@@ -77,6 +77,7 @@ streams:
     replicas: 3                           # copies in a NATS cluster, 1 to 5; left out: 1
     duplicate_window: 2m                  # how long a msg_id is remembered; left out: 2m, or max_age if that is shorter
     ttl: true                             # a publish may say how long its event lives; cannot be switched off later
+    epoch: "2"                            # another one after the store was put back to an older copy: streams.md says why
 ` + "```" + `
 `
 

@@ -18,6 +18,7 @@ type streamConfig struct {
 	Replicas        int           `yaml:"replicas"`         // 1 (the default) to 5
 	DuplicateWindow time.Duration `yaml:"duplicate_window"` // how long a msg_id is remembered; 0: 2m, or max_age
 	TTL             bool          `yaml:"ttl"`              // a publish may say how long its event lives
+	Epoch           string        `yaml:"epoch"`            // another one after the store was put back to an older copy
 }
 
 // streamList is written as YAML, of which JSON is a part: in the file as it stands, elsewhere as text.
@@ -34,7 +35,7 @@ func (l streamList) options() (all []node.StreamOptions) {
 	for _, s := range l {
 		all = append(all, node.StreamOptions{
 			Name: s.Name, Topics: s.Topics, MaxAge: s.MaxAge, MaxPerTopic: s.MaxPerTopic, MaxBytes: int64(s.MaxBytes),
-			Storage: s.Storage, Replicas: s.Replicas, DuplicateWindow: s.DuplicateWindow, TTL: s.TTL,
+			Storage: s.Storage, Replicas: s.Replicas, DuplicateWindow: s.DuplicateWindow, TTL: s.TTL, Epoch: s.Epoch,
 		})
 	}
 	return all
