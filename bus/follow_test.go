@@ -27,8 +27,13 @@ func openKept(t *testing.T, change func(*StreamOptions)) (*Stream, *bustest.Reco
 // openStream opens a bus with a stream, which is ready.
 func openStream(t *testing.T, o Options) (*Stream, *bustest.Recorder) {
 	t.Helper()
+	return openLogged(t, o, zap.NewNop())
+}
+
+func openLogged(t *testing.T, o Options, log *zap.Logger) (*Stream, *bustest.Recorder) {
+	t.Helper()
 	sink := bustest.NewRecorder()
-	b, err := Open(t.Context(), o, sink, zap.NewNop())
+	b, err := Open(t.Context(), o, sink, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,6 +323,10 @@ func TestSubscribeWithoutTheStream(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "notify-kept"); err != nil {
 		t.Fatal(err)
 	}
+	other := jetstream.StreamConfig{Name: "other", Subjects: s.want.Subjects[:1]} // so that it is not made again
+	if _, err := js.CreateStream(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
 	answers := make(chan wire.Code, 3)
 	for i, pattern := range []string{"kept.a", "kept.>", ">"} {
 		s.bus.Subscribe(uint32(i), pattern, func(c wire.Code) { answers <- c })
@@ -330,12 +339,67 @@ func TestSubscribeWithoutTheStream(t *testing.T) {
 	if n := s.follower.wanted.Load(); n != 0 {
 		t.Errorf("%d are left", n)
 	}
-	if _, err := js.CreateStream(t.Context(), s.want); err != nil {
+	if err := js.DeleteStream(t.Context(), other.Name); err != nil {
 		t.Fatal(err)
 	}
+	testkit.Eventually(t, "it is made again", func() bool {
+		_, err := s.Head(t.Context())
+		return err == nil
+	})
 	bustest.Subscribe(t, s.bus, 1, "kept.a")
 	bustest.MustStore(t, s, "kept.a", "1")
 	sink.StoredFor(t, 1, 1)
+}
+
+// A stream that was removed while nodes run is made again, whether somebody follows it or an event for it finds nobody.
+// Subscribers are told of another life, and the log has an error.
+func TestStreamRemovedIsMadeAgain(t *testing.T) {
+	for _, followed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("followed %v", followed), func(t *testing.T) {
+			log, seen := testkit.Log()
+			s, sink := openLogged(t, Options{Streams: []StreamOptions{{Name: "kept", Topics: []string{"kept.>"}, MaxAge: time.Hour}}}, log)
+			if followed {
+				bustest.Subscribe(t, s.bus, 1, "kept.>")
+			}
+			bustest.MustStore(t, s, "kept.a", "1")
+			before, err := s.Head(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			js, err := jetstream.New(s.bus.conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := js.DeleteStream(t.Context(), "notify-kept"); err != nil {
+				t.Fatal(err)
+			}
+			if !followed {
+				if a := bustest.Store(t, s, &wire.ToStore{Topic: []byte("kept.a"), Data: []byte("lost")}); a.Code != wire.Unavailable {
+					t.Fatalf("stored in a stream that is not there: %+v", a)
+				}
+			}
+			testkit.Eventually(t, "it is made again", func() bool {
+				there, err := js.Stream(t.Context(), "notify-kept")
+				return err == nil && len(s.differences(&there.CachedInfo().Config)) == 0
+			})
+			if seq := bustest.MustStore(t, s, "kept.a", "2"); seq != 1 {
+				t.Errorf("seq %d", seq)
+			}
+			after, err := s.Head(t.Context())
+			if err != nil || after.Epoch == before.Epoch {
+				t.Errorf("%+v, before %+v, %v", after, before, err)
+			}
+			if followed {
+				got := sink.StoredFor(t, 1, 3)
+				if gap := got[1]; gap.Epoch != after.Epoch || gap.First != 1 || got[2].Data != "2" {
+					t.Errorf("%+v", got)
+				}
+			}
+			if seen.FilterMessageSnippet("was removed while this node runs").Len() != 1 {
+				t.Errorf("%v", seen.All())
+			}
+		})
+	}
 }
 
 // A bus that closes answers all who wait.

@@ -107,6 +107,9 @@ func (s *Stream) askLeader(ctx context.Context) (*streamInfo, error) {
 		return nil, err
 	}
 	if a.Error != nil {
+		if a.Error.ErrCode == errStreamNotFound {
+			s.again.Store(true) // keepStreams makes it again
+		}
 		return nil, s.apiError(a.Error)
 	}
 	if s.made.Load() && s.declared.Load() {

@@ -268,6 +268,7 @@ func (sc *streamConn) answered(m *nats.Msg) {
 		return // it came too late
 	}
 	if len(m.Data) == 0 { // NATS says that nobody listens: JetStream is away, or the stream
+		s.unheard.Store(true)
 		s.counters.refused.Add(1)
 		r.Stored(0, false, wire.Unavailable)
 		return

@@ -27,7 +27,8 @@ type Stream struct {
 	// made says that JetStream has the stream, as it is to be, since this node looked; problem, if not nil, why not.
 	made     atomic.Bool
 	declared atomic.Bool            // it has been, at some time since the start
-	again    atomic.Bool            // look again: the connection is new
+	again    atomic.Bool            // look again: the connection is new, or the stream was not there
+	unheard  atomic.Bool            // nobody has listened to an event for it
 	differs  atomic.Pointer[string] // what heed has said last
 	problem  atomic.Pointer[error]
 	lost     atomic.Pointer[string] // the epoch in which NATS has lost what it had stored; nil: it has not
@@ -175,8 +176,8 @@ func (b *Bus) makeStreams(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// keepStreams runs for the life of the bus, if it has streams: it makes what could not be made at the start, and looks
-// again after each new connection.
+// keepStreams runs for the life of the bus, if it has streams: it makes what could not be made at the start or was removed
+// since, and looks again after each new connection.
 func (b *Bus) keepStreams() {
 	timer := time.NewTimer(streamRetry)
 	defer timer.Stop()
@@ -190,6 +191,11 @@ func (b *Bus) keepStreams() {
 		timer.Reset(streamRetry)
 		if !b.connected.Load() {
 			continue
+		}
+		for _, s := range b.streams {
+			if s.unheard.Swap(false) && s.made.Load() {
+				_, _ = s.info(b.sc.ctx) // says whether it is still there
+			}
 		}
 		if err := b.makeStreams(b.sc.ctx); err != nil && b.errors.allow() {
 			b.log.Error("streams are not there as declared; their topics may not be published to", zap.Error(err))
@@ -231,7 +237,10 @@ func (s *Stream) makeNow(ctx context.Context) error {
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return err // another node has just made it, a little different: look again
 		}
-		if err == nil {
+		switch {
+		case err == nil && s.declared.Load():
+			s.bus.log.Error("a stream was removed while this node runs; it is made again, and empty", zap.String("stream", s.Name()))
+		case err == nil:
 			s.bus.log.Info("made a stream", zap.String("stream", s.Name()), zap.Strings("topics", s.opts.Topics))
 		}
 		return s.explain(err)
@@ -336,6 +345,7 @@ const (
 	errSubjectOverlap       = 10065
 	errStorageExceeded      = 10047
 	errMemoryExceeded       = 10028
+	errStreamNotFound       = 10059
 	errNotEnabled           = 10076
 	errNotEnabledForAccount = 10039
 	errMaxBytesRequired     = 10113
