@@ -140,3 +140,39 @@ func TestOnTurnReportsWrites(t *testing.T) {
 		t.Errorf("%d writes, want %d", got, members)
 	}
 }
+
+// A turn in which much takes long reads only some of the sockets that are ready, so that what was delivered meanwhile does
+// not wait for all.
+func TestTurnsReadForAWhile(t *testing.T) {
+	const clients, each = 200, readTime / 5
+	ready := make(chan struct{})
+	handled, most, all := 0, 0, 0 // the loop's
+	done := make(chan int, 1)
+	h := &hooks{
+		message: func(*Conn, ws.OpCode, []byte) {
+			time.Sleep(each)
+			handled++
+		},
+		turn: func(*Loop) bool {
+			most = max(most, handled)
+			if all += handled; handled > 0 && all == clients {
+				done <- most
+			}
+			handled = 0
+			return false
+		},
+	}
+	s := start(t, Options{Loops: 1}, h)
+	var peers []*client
+	for range clients {
+		peers = append(peers, s.dial())
+	}
+	go s.Do(func(*Loop) { <-ready })
+	for _, c := range peers {
+		c.send(text("x"))
+	}
+	close(ready)
+	if got := <-done; got > int(readTime/each)+timeEvery {
+		t.Errorf("%d messages of %v each in one turn", got, each)
+	}
+}

@@ -1,11 +1,15 @@
 package loop
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
 
 // A turn of a loop, which is all that its goroutine does, again and again:
 //
 //	wait     until a socket or the inbox has something; not at all while groups or deadlines are due
-//	read     readySockets sockets at most, readBytes of each: messages are handled
+//	read     readySockets sockets at most, readBytes of each, for readTime: messages are
+//	         handled
 //	take     what the inbox holds: batches join what their groups are due, calls are made
 //	publish  [Handler.Turn]: what was published leaves for NATS, which works on it meanwhile
 //	answer   acks and pongs leave that are still held back
@@ -29,6 +33,11 @@ import "runtime"
 const (
 	// readySockets is how many sockets are read in a turn, some microseconds each.
 	readySockets = 512
+	// readTime is how long a turn goes on reading. Handshakes, subscribes and refusals take
+	// many times what a message takes: thousands that come back at once would hold
+	// up those that are there. The clock is read every timeEvery sockets.
+	readTime  = 5 * time.Millisecond
+	timeEvery = 16
 	// urgentSlice is how many writes the first lane has in a turn: as many as there may be
 	// messages that asked for them.
 	urgentSlice = readySockets
@@ -55,8 +64,11 @@ func (l *Loop) run() {
 			wrote = l.stat.writes
 		}
 		for i := range events[:n] {
-			if i%clockEvery == clockEvery-1 {
+			if i%timeEvery == timeEvery-1 {
 				l.readClock() // a token may expire within a long turn
+				if l.mono-began > int64(readTime) {
+					break // what is left is ready in the next turn, behind what has come before it
+				}
 			}
 			l.event(&events[i])
 		}
