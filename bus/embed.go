@@ -22,6 +22,7 @@ type embedded struct {
 	started        chan struct{} // closed when server.Start has returned
 	dir            *dataDir
 	user, password string // of our own connection
+	maxPayload     int
 }
 
 func (b *Bus) openEmbedded(ctx context.Context, o *Options) error {
@@ -124,6 +125,7 @@ func (e *embedded) options(o *Options) (*server.Options, error) {
 		// Check bounds it. JetStream's own requests and answers must fit too.
 		MaxPayload: max(int32(o.MaxPayload), DefaultMaxPayload),
 	}
+	e.maxPayload = int(opts.MaxPayload)
 	// As the server does with sync_interval: always in its file.
 	opts.SyncInterval, opts.SyncAlways = max(o.Embedded.SyncInterval, 0), o.Embedded.SyncInterval < 0
 	var err error

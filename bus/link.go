@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"sync"
@@ -82,31 +83,11 @@ func (b *Bus) openLink(dial func() (net.Conn, error), user, password string) (*l
 
 // connect logs in to the server and makes the subscriptions that there are.
 func (l *link) connect() error {
-	conn, err := l.dial()
+	// Without headers: the server cuts off those of others.
+	conn, err := logIn(l.dial, map[string]any{"name": "notifyd events", "user": l.user, "pass": l.password, "headers": false})
 	if err != nil {
 		return err
 	}
-	options, err := json.Marshal(map[string]any{
-		"verbose": false, "pedantic": false, "echo": true, "protocol": 1, "lang": "go", "version": "1", "name": "notifyd events",
-		"user": l.user, "pass": l.password,
-		"headers": false, // the server cuts off those of others
-	})
-	if err != nil {
-		return err
-	}
-	// The server says INFO, and PONG or why not.
-	_ = conn.SetDeadline(time.Now().Add(dialTimeout))
-	buf := make([]byte, 32<<10)
-	if _, err = conn.Read(buf); err == nil {
-		if _, err = fmt.Fprintf(conn, "CONNECT %s\r\nPING\r\n", options); err == nil {
-			err = awaitPong(conn, buf)
-		}
-	}
-	if err != nil {
-		_ = conn.Close()
-		return fmt.Errorf("embedded NATS: %w", err)
-	}
-	_ = conn.SetDeadline(time.Time{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -122,6 +103,33 @@ func (l *link) connect() error {
 	l.some.Signal()
 	l.up.Store(true)
 	return nil
+}
+
+// logIn connects to the embedded server, with options beside those that all connections have.
+func logIn(dial func() (net.Conn, error), options map[string]any) (net.Conn, error) {
+	conn, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(options, map[string]any{"verbose": false, "pedantic": false, "echo": true, "protocol": 1, "lang": "go", "version": "1"})
+	text, err := json.Marshal(options)
+	if err != nil {
+		return nil, err
+	}
+	// The server says INFO, and PONG or why not.
+	_ = conn.SetDeadline(time.Now().Add(dialTimeout))
+	buf := make([]byte, 32<<10)
+	if _, err = conn.Read(buf); err == nil {
+		if _, err = fmt.Fprintf(conn, "CONNECT %s\r\nPING\r\n", text); err == nil {
+			err = awaitPong(conn, buf)
+		}
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("embedded NATS: %w", err)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	return conn, nil
 }
 
 func awaitPong(conn net.Conn, buf []byte) error {
@@ -296,13 +304,19 @@ func (l *link) read() error {
 	if conn == nil {
 		return errLink
 	}
+	return readConn(conn, l.readOperations)
+}
+
+// readConn calls act with what has come until the connection ends. act says how much of that it has used, and how much
+// the next operation needs, as far as known.
+func readConn(conn net.Conn, act func(p []byte) (used, need int, err error)) error {
 	buf, have := make([]byte, 2*linkRead), 0
 	for {
 		n, err := conn.Read(buf[have:])
 		if have += n; err != nil {
 			return err
 		}
-		used, need, err := l.readOperations(buf[:have])
+		used, need, err := act(buf[:have])
 		if err != nil {
 			return err
 		}

@@ -47,10 +47,27 @@ func (s *script) write(t *testing.T, text string) {
 // newLink connects a link to a server that the test plays. Each connection comes out of the channel, greeted.
 func newLink(t *testing.T, sink Sink) (*link, <-chan *script) {
 	t.Helper()
-	conns := make(chan *script, 10)
 	b := &Bus{log: zap.NewNop(), sink: sink, subject: "notify.ev.", group: "node", quit: make(chan struct{})}
 	b.interest.init()
-	dial := func() (net.Conn, error) {
+	dial, conns := scripted()
+	l, err := b.openLink(dial, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.events = l
+	l.run()
+	t.Cleanup(func() {
+		close(b.quit)
+		l.close()
+		b.running.Wait()
+	})
+	return l, conns
+}
+
+// scripted dials a server that a test plays. Each connection comes out of the channel, greeted.
+func scripted() (dial func() (net.Conn, error), conns chan *script) {
+	conns = make(chan *script, 10)
+	return func() (net.Conn, error) {
 		here, there := net.Pipe()
 		go func() {
 			s := &script{there, bufio.NewReader(there)}
@@ -65,19 +82,7 @@ func newLink(t *testing.T, sink Sink) (*link, <-chan *script) {
 			conns <- s
 		}()
 		return here, nil
-	}
-	l, err := b.openLink(dial, "", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.events = l
-	l.run()
-	t.Cleanup(func() {
-		close(b.quit)
-		l.close()
-		b.running.Wait()
-	})
-	return l, conns
+	}, conns
 }
 
 func newSub(t *testing.T, l *link, handle uint64, pattern string) {

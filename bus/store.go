@@ -3,6 +3,7 @@ package bus
 import (
 	"encoding/json"
 	"errors"
+	"iter"
 	"strconv"
 	"strings"
 	"sync"
@@ -170,6 +171,9 @@ func (s *Stream) Store(m *wire.ToStore, r wire.Receipt) wire.Code {
 }
 
 func (sc *streamConn) send(m *wire.ToStore, number uint64) error {
+	if sc.store != nil {
+		return sc.store.send(m, number)
+	}
 	var buf [MaxPrefixBytes + len(".ev.") + wire.MaxTopicBytes]byte
 	subject := append(append(buf[:0], sc.b.subject...), m.Topic...)
 	var replyBuf [64]byte
@@ -185,9 +189,6 @@ func (sc *streamConn) send(m *wire.ToStore, number uint64) error {
 }
 
 // headerOf gives the headers that an event is stored with, nil: none.
-//
-// JetStream looks for a message id in all of a stream. The topic in it keeps a publisher of one topic from using up an
-// id that another topic's publisher is about to use.
 func headerOf(m *wire.ToStore) nats.Header {
 	if len(m.MsgID) == 0 && m.TTL == 0 && m.From == "" && m.JTI == "" {
 		return nil
@@ -195,24 +196,25 @@ func headerOf(m *wire.ToStore) nats.Header {
 	var values [4]string
 	n := 0
 	h := make(nats.Header, len(values))
-	add := func(key, v string) {
+	for key, v := range headersOf(m) {
 		values[n] = v
 		h[key] = values[n : n+1 : n+1]
 		n++
 	}
-	if len(m.MsgID) > 0 {
-		add(headerMsgID, escape(string(m.Topic)+" "+string(m.MsgID)))
-	}
-	if m.TTL > 0 {
-		add(headerTTL, strconv.FormatUint(uint64(m.TTL), 10))
-	}
-	if m.From != "" {
-		add(headerFrom, escape(m.From))
-	}
-	if m.JTI != "" {
-		add(headerJTI, escape(m.JTI))
-	}
 	return h
+}
+
+// headersOf are the headers that an event is stored with, names and values, escaped.
+//
+// JetStream looks for a message id in all of a stream. The topic in it keeps a publisher of one topic from using up an
+// id that another topic's publisher is about to use.
+func headersOf(m *wire.ToStore) iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		_ = (len(m.MsgID) == 0 || yield(headerMsgID, escape(string(m.Topic)+" "+string(m.MsgID)))) &&
+			(m.TTL == 0 || yield(headerTTL, strconv.FormatUint(uint64(m.TTL), 10))) &&
+			(m.From == "" || yield(headerFrom, escape(m.From))) &&
+			(m.JTI == "" || yield(headerJTI, escape(m.JTI)))
+	}
 }
 
 // escape writes bytes that a header cannot hold, or would lose, as %XX.
@@ -259,7 +261,12 @@ func unescape(s string) string {
 
 // answered is called by nats.go for each answer of JetStream.
 func (sc *streamConn) answered(m *nats.Msg) {
-	number, err := strconv.ParseUint(m.Subject[min(len(sc.inbox)+len("a."), len(m.Subject)):], 36, 64)
+	sc.answeredBy(m.Subject, m.Data)
+}
+
+// answeredBy takes an answer of JetStream, and keeps nothing of it.
+func (sc *streamConn) answeredBy(subject string, data []byte) {
+	number, err := strconv.ParseUint(subject[min(len(sc.inbox)+len("a."), len(subject)):], 36, 64)
 	if err != nil {
 		return
 	}
@@ -267,13 +274,13 @@ func (sc *streamConn) answered(m *nats.Msg) {
 	if r == nil {
 		return // it came too late
 	}
-	if len(m.Data) == 0 { // NATS says that nobody listens: JetStream is away, or the stream
+	if len(data) == 0 { // NATS says that nobody listens: JetStream is away, or the stream
 		s.unheard.Store(true)
 		s.counters.refused.Add(1)
 		r.Stored(0, false, wire.Unavailable)
 		return
 	}
-	if seq, duplicate, ok := parsePubAck(m.Data); ok {
+	if seq, duplicate, ok := parsePubAck(data); ok {
 		if duplicate {
 			s.counters.duplicates.Add(1)
 		} else {
@@ -283,7 +290,7 @@ func (sc *streamConn) answered(m *nats.Msg) {
 		return
 	}
 	s.counters.refused.Add(1)
-	r.Stored(0, false, s.refusal(m.Data))
+	r.Stored(0, false, s.refusal(data))
 }
 
 // parsePubAck reads {"stream":"orders","seq":7,"duplicate":true}, as JetStream writes it. ok is false for an error.

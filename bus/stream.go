@@ -62,6 +62,10 @@ func (s *Stream) Ready() (ready bool, err error) {
 	return s.made.Load() && s.bus.sc.up.Load(), err
 }
 
+// AnswersSoon says whether what is stored is answered by this process alone, and not when a disk has it: in microseconds
+// as a rule.
+func (s *Stream) AnswersSoon() bool { return s.bus.sc.store != nil && s.bus.sc.store.soon }
+
 // Streams are those that were declared, in their order.
 func (b *Bus) Streams() []*Stream { return b.streams }
 

@@ -14,9 +14,10 @@ import (
 // A streamConn is the connection that carries what streams store and what is read of them, so that neither waits behind
 // events that are not stored. A bus without streams has none.
 type streamConn struct {
-	b    *Bus
-	conn *nats.Conn
-	out  *outbox // of an external NATS
+	b     *Bus
+	conn  *nats.Conn
+	out   *outbox    // of an external NATS
+	store *storeLink // of an embedded one: it carries what streams store
 
 	inbox     string // prefix of the subjects for answers, with a dot at its end
 	consumers string // prefix of the names of consumers
@@ -57,7 +58,16 @@ func (b *Bus) openStreamConn(o *Options) error {
 		return fmt.Errorf("connection for streams: %w", err)
 	}
 	b.sc = sc
-	for subject, f := range map[string]nats.MsgHandler{"a.*": sc.answered, "r.*": sc.read} {
+	handlers := map[string]nats.MsgHandler{"r.*": sc.read}
+	if e := b.embedded; e == nil {
+		handlers["a.*"] = sc.answered
+	} else if sc.store, err = openStoreLink(sc, e.server.InProcessConn, e.user, e.password, e.maxPayload); err != nil {
+		return err
+	} else {
+		sc.store.soon = o.Embedded.ClusterListen == "" && o.Embedded.SyncInterval >= 0
+		sc.store.run()
+	}
+	for subject, f := range handlers {
 		sub, err := sc.conn.Subscribe(sc.inbox+subject, f)
 		if err == nil {
 			err = sub.SetPendingLimits(-1, -1) // what was asked for is bounded
@@ -96,7 +106,9 @@ func (sc *streamConn) onDisconnected(_ *nats.Conn, err error) {
 	default:
 		sc.b.log.Warn("lost the connection for streams, reconnecting", zap.Error(err))
 	}
-	sc.flights.fail(time.Time{})
+	if sc.store == nil {
+		sc.flights.fail(time.Time{})
+	}
 	sc.readings.lost()
 }
 
@@ -111,8 +123,14 @@ func (sc *streamConn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 func (sc *streamConn) close(ctx context.Context) {
 	if sc.up.Load() {
 		ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+		if sc.store != nil {
+			_ = sc.store.confirm(ctx)
+		}
 		_ = sc.conn.FlushWithContext(ctx)
 		cancel()
+	}
+	if sc.store != nil {
+		sc.store.close()
 	}
 	sc.cancel()
 	sc.up.Store(false)

@@ -122,6 +122,8 @@ func (keeper) StreamAround([]byte) (Stream, string) { return nil, "" }
 
 func (keeper) HasRoom() bool { return true }
 
+func (keeper) AnswersSoon() bool { return true }
+
 func (keeper) Store(_ *wire.ToStore, receipt wire.Receipt) wire.Code {
 	receipt.Stored(1, false, wire.OK)
 	return wire.OK

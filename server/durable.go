@@ -31,6 +31,7 @@ func (r *request) store(to Stream) {
 		return
 	}
 	x := newReceipt(r.conn, &r.loop.receipts, r.env.ID, r.env.Topic)
+	x.soon = to.AnswersSoon()
 	r.loop.toStore = wire.ToStore{
 		Topic: r.env.Topic, Data: r.env.Data, MsgID: r.env.MsgID, TTL: r.env.TTL, From: r.token.Subject(), JTI: r.token.ID(),
 	}
@@ -38,6 +39,9 @@ func (r *request) store(to Stream) {
 		x.release()
 		r.refuse(code, "")
 		return
+	}
+	if x.soon {
+		r.loop.soon++
 	}
 	r.accepted()
 }
@@ -49,6 +53,7 @@ type receipt struct {
 	to   *receipts
 	text []byte // id and topic
 	id   int    // bytes of text
+	soon bool   // counted in loopState.soon
 
 	seq       uint64
 	duplicate bool
@@ -65,7 +70,7 @@ func newReceipt(c *loop.Conn, to *receipts, id, topic []byte) *receipt {
 }
 
 func (x *receipt) release() {
-	x.conn, x.to = nil, nil
+	x.conn, x.to, x.soon = nil, nil, false
 	receiptPool.Put(x)
 }
 
@@ -107,7 +112,11 @@ func (x *receipts) all() []*receipt {
 func (s *Server) takeReceipts(l *loop.Loop) {
 	st := stateOf(l)
 	come := st.receipts.all()
+	l.Answered()
 	for i, x := range come {
+		if x.soon {
+			st.soon--
+		}
 		s.answerReceipt(st, x)
 		x.release()
 		come[i] = nil

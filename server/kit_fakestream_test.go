@@ -155,6 +155,8 @@ func (s *memStream) AllowsTTL() bool {
 	return s.ttl
 }
 
+func (s *memStream) AnswersSoon() bool { return true }
+
 func (s *memStream) HasRoom() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -221,7 +221,7 @@ func (s *Server) Turn(l *loop.Loop) bool {
 		st.unflushed = false
 		s.bus.Flush()
 	}
-	return s.bus.Busy()
+	return s.bus.Busy() || st.soon > 0
 }
 
 // shard is what one bus goroutine has for the loops in a round: what it hands over

@@ -42,6 +42,7 @@ type loopState struct {
 	reply         []byte
 	toStore       wire.ToStore // the event in hand, so that it need not be allocated
 	receipts      receipts
+	soon          int                                 // receipts that come in microseconds
 	steps         []*replay                           // that may go on, in turn
 	pins          map[*atomic.Pointer[loop.Group]]int // see Server.pin
 	counts        counts

@@ -21,6 +21,8 @@ type Stream interface {
 	Name() string
 	// AllowsTTL says whether a publish may say how long its event lives.
 	AllowsTTL() bool
+	// AnswersSoon says whether receipts come in microseconds as a rule: see [loop.Handler].
+	AnswersSoon() bool
 	// HasRoom says whether the stream keeps up. After a no the bus calls the server's Room
 	// when it does again.
 	HasRoom() bool

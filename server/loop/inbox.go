@@ -165,6 +165,9 @@ func (e *Engine) Answered() {
 	}
 }
 
+// Answered is [Engine.Answered] for l alone, from its own goroutine.
+func (l *Loop) Answered() { l.inbox.overdue.Store(false) }
+
 // answerWait, or twice that, bounds an await: an answer that does not come must not
 // keep sockets waiting.
 const answerWait = 20 * time.Millisecond
