@@ -78,6 +78,13 @@ func natsMembers(t *testing.T, n int) (members []*member, addresses []string) {
 // notifydMembers are nodes with these flags, node i with those of own(i), too.
 func notifydMembers(t *testing.T, n int, own func(i int) []string, flags ...string) (members []*member, urls []string) {
 	t.Helper()
+	program := binary(t)
+	return programMembers(t, n, func(int) string { return program }, own, flags...)
+}
+
+// programMembers are nodes whose program is asked for at each start.
+func programMembers(t *testing.T, n int, program func(i int) string, own func(i int) []string, flags ...string) (members []*member, urls []string) {
+	t.Helper()
 	addresses := freeAddresses(t, 2*n)
 	for i := range n {
 		members = append(members, &member{name: fmt.Sprint("node ", i), command: func() *exec.Cmd {
@@ -85,7 +92,7 @@ func notifydMembers(t *testing.T, n int, own func(i int) []string, flags ...stri
 			if own != nil {
 				args = append(args, own(i)...)
 			}
-			return exec.Command(binary(t), args...)
+			return exec.Command(program(i), args...)
 		}})
 		members[i].start(t)
 		urls = append(urls, "ws://"+addresses[2*i]+"/v1/ws")
