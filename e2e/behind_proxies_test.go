@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -257,6 +258,74 @@ func TestSilenceBehindProxies(t *testing.T) {
 		if got := <-ends; strings.Contains(got, "timeout") {
 			t.Errorf("without pings the connection did not end: %s", got)
 		}
+	})
+}
+
+// Events over HTTP pass each proxy as they come, within HTTP/2 where it speaks that, and a stream that is silent for longer
+// than the proxy waits lives by its comments. When the node restarts, its notice and the close code arrive.
+func TestEventsBehindProxies(t *testing.T) {
+	t.Parallel()
+	keys := newIssuer(t)
+	token := keys.tokenFor(t, `{"sub":"ann","notify":{"publish":["rooms.*"],"subscribe":["rooms.*"]}}`)
+	eachProxy(t, true, func(t *testing.T, p proxySample) {
+		x := behind(t, p, keys, seconds.Replace, "--ping-interval=1s", "--drain-window=4s")
+		config := speaking("h2")
+		config.NextProtos = append(config.NextProtos, "http/1.1")
+		tr := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+		defer tr.CloseIdleConnections()
+		ask := func(method, path, body string) *http.Response {
+			t.Helper()
+			r, err := http.NewRequestWithContext(t.Context(), method, "https://"+x.address+path, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+token)
+			r.Header.Set("Content-Type", "application/json")
+			resp, err := (&http.Client{Transport: tr}).Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resp
+		}
+		publish := func(data string) {
+			t.Helper()
+			resp := ask(http.MethodPost, "/v1/publish", `{"topic":"rooms.42","data":`+data+`}`)
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("a publish: %s", resp.Status)
+			}
+		}
+		resp := ask(http.MethodGet, "/v1/events?topic=rooms.*", "")
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode != http.StatusOK || (resp.ProtoMajor == 2) == p.tcp || resp.Header.Get("Content-Type") != "text/event-stream" {
+			t.Fatalf("%s %s %q", resp.Proto, resp.Status, resp.Header)
+		}
+		says := newJournal("events through " + p.name)
+		go func() {
+			_, _ = io.Copy(says, resp.Body)
+			says.end()
+		}()
+		has := func(part string) {
+			t.Helper()
+			says.await(t, part, 0, func(line string) bool { return strings.Contains(line, part) })
+		}
+		has(`"id":"rooms.*"`)
+		publish(`"one"`)
+		has(`"data":"one"`)
+		eventually(t, "comments for three times as long as the proxy waits", func() bool {
+			comments := 0
+			for _, line := range says.all() {
+				if strings.HasPrefix(line, ":") {
+					comments++
+				}
+			}
+			return comments >= 9
+		})
+		publish(`"two"`)
+		has(`"data":"two"`)
+		x.node.terminate(t)
+		has(`{"type":"restart"`)
+		has(`{"code":1012,`)
 	})
 }
 

@@ -19,6 +19,7 @@ type outcome struct {
 	Status                       int
 	Body, Error, Protocol, First string
 	Open                         bool
+	Protocols                    []string // of what Chromium has asked for so far
 }
 
 func (b browser) do(t *testing.T, page, what string, details map[string]any) (o outcome) {

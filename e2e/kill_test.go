@@ -236,6 +236,7 @@ func TestKillMember(t *testing.T) {
 type cutter struct {
 	address string
 	mu      sync.RWMutex // held while it is cut
+	to      string
 }
 
 func newCutter(t *testing.T, to string) *cutter {
@@ -245,23 +246,23 @@ func newCutter(t *testing.T, to string) *cutter {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	c := &cutter{address: l.Addr().String()}
+	c := &cutter{address: l.Addr().String(), to: to}
 	go func() {
 		for {
 			from, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go c.join(from, to)
+			go c.join(from)
 		}
 	}()
 	return c
 }
 
-func (c *cutter) join(from net.Conn, to string) {
+func (c *cutter) join(from net.Conn) {
 	defer func() { _ = from.Close() }()
 	c.mu.RLock()
-	target, err := net.Dial("tcp", to)
+	target, err := net.Dial("tcp", c.to)
 	c.mu.RUnlock()
 	if err != nil {
 		return
@@ -278,6 +279,13 @@ func (c *cutter) cut(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	time.Sleep(d)
+}
+
+// turn sends new connections elsewhere.
+func (c *cutter) turn(to string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.to = to
 }
 
 type cutWriter struct {

@@ -125,36 +125,49 @@ type proxied struct {
 // behind starts notifyd as the document says, and the proxy before it. edit changes the sample further; nil: not.
 func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) string, args ...string) *proxied {
 	t.Helper()
-	d := readDocument(t, "docs/proxies.md")
 	var settings []string
-	sample := ""
-	for _, b := range d.blocks {
+	for _, b := range readDocument(t, "docs/proxies.md").blocks {
 		if b.lang == "yaml" {
 			settings = append(settings, b.text)
 		}
-		if b.file == p.file {
-			sample = b.text
-		}
 	}
-	if len(settings) != 2 || sample == "" {
-		t.Fatalf("%s has %d blocks for notifyd, and for %s %q", d.name, len(settings), p.file, sample)
+	if len(settings) != 2 {
+		t.Fatalf("docs/proxies.md has %d blocks for notifyd", len(settings))
 	}
-	folder := t.TempDir()
-	listen := freeAddress(t)
-	host, port, _ := net.SplitHostPort(listen)
-	certificate, key := selfSigned(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), "localhost", "push.example.com", host)
-	write(t, folder, "cert.pem", certificate)
-	write(t, folder, "key.pem", key)
-	write(t, folder, "haproxy.pem", certificate+key)
 	setting := settings[0]
 	if p.tcp {
 		setting = settings[1]
 	}
 	setting = strings.ReplaceAll(setting, "/etc/notifyd/keys/keys.json", keys.public)
-	x := &proxied{address: listen, certificate: filepath.Join(folder, "cert.pem")}
-	x.node = serve(t, "notifyd behind "+p.name, nil, append([]string{"--config=" + write(t, folder, "notifyd.yaml", setting)}, args...)...)
+	config := write(t, t.TempDir(), "notifyd.yaml", setting)
+	node := serve(t, "notifyd behind "+p.name, nil, append([]string{"--config=" + config}, args...)...)
+	x := p.before(t, node.address(), edit)
+	x.node = node
+	return x
+}
+
+// before starts the proxy before what listens at address.
+func (p proxySample) before(t *testing.T, address string, edit func(sample string) string) *proxied {
+	t.Helper()
+	d := readDocument(t, "docs/proxies.md")
+	sample := ""
+	for _, b := range d.blocks {
+		if b.file == p.file {
+			sample = b.text
+		}
+	}
+	if sample == "" {
+		t.Fatalf("%s has no %s", d.name, p.file)
+	}
+	folder := t.TempDir()
+	listen := freeAddress(t)
+	host, port, _ := net.SplitHostPort(listen)
+	certificate, key := selfSigned(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour), "localhost", "push.example.com", host, "127.0.0.1")
+	write(t, folder, "cert.pem", certificate)
+	write(t, folder, "key.pem", key)
+	write(t, folder, "haproxy.pem", certificate+key)
 	sample = strings.NewReplacer(
-		"127.0.0.1:8080", x.node.address(), "/etc/ssl/push.example.com/", folder+"/",
+		"127.0.0.1:8080", address, "/etc/ssl/push.example.com/", folder+"/",
 		"listen 443 ", "listen "+listen+" ", "bind :443 ", "bind "+listen+" ", "*:443", listen, "https://push.example.com", "https://push.example.com:"+port+", https://"+listen,
 	).Replace(sample)
 	if edit != nil {
@@ -173,7 +186,7 @@ func behind(t *testing.T, p proxySample, keys issuer, edit func(sample string) s
 		}
 		return conn.Close() == nil
 	})
-	return x
+	return &proxied{address: listen, certificate: filepath.Join(folder, "cert.pem")}
 }
 
 // selfSigned is a certificate for names and addresses, as PEM.

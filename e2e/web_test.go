@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,8 +74,42 @@ type controller struct {
 	mu    sync.Mutex
 	node  *server
 	place string // host:port
-	// network is the way to it.
+	// network is the way to it, or to the proxy before it.
 	network *cutter
+	proxy   *proxied
+	other   *server // where clients go when the node restarts
+}
+
+// url is of the WebSocket, through all that is on the way.
+func (c *controller) url() string {
+	if c.proxy != nil {
+		return "wss://" + c.network.address + "/v1/ws"
+	}
+	return "ws://" + c.network.address + "/v1/ws"
+}
+
+// behind puts a proxy on the way.
+func (c *controller) behind(p proxySample) {
+	c.args = append(c.args, "--trusted-proxies=127.0.0.1/32")
+	c.restart()
+	c.proxy = p.before(c.t, c.place, nil)
+	c.network = newCutter(c.t, c.proxy.address)
+}
+
+// join makes another node and the server nodes of one cluster. The server restarts with notice from then on.
+func (c *controller) join() {
+	_, nats := natsProcess(c.t, ownHost()+":0")
+	c.args = slices.DeleteFunc(c.args, func(arg string) bool { return strings.HasPrefix(arg, "--data-dir=") })
+	c.args = append(c.args, "--nats.url=nats://"+nats, "--drain-window=4s")
+	c.restart()
+	c.other = serve(c.t, "the other node", nil, c.args...)
+}
+
+// move ends the server in good order while the other node takes new connections.
+func (c *controller) move() {
+	c.network.turn(c.other.address())
+	_ = c.node.cmd.Process.Signal(syscall.SIGTERM)
+	<-c.node.gone
 }
 
 func startController(t *testing.T, origin string) (c *controller, control string) {
@@ -121,6 +156,7 @@ func startController(t *testing.T, origin string) (c *controller, control string
 		_, _ = w.Write([]byte(token))
 	}))
 	mux.HandleFunc("/restart", allow(func(http.ResponseWriter, *http.Request) { c.restart() }))
+	mux.HandleFunc("/move", allow(func(http.ResponseWriter, *http.Request) { c.move() }))
 	c.network = newCutter(t, c.place)
 	mux.HandleFunc("/cut", allow(func(http.ResponseWriter, *http.Request) { c.network.cut(6 * time.Second) }))
 	s := httptest.NewServer(mux)
@@ -162,27 +198,53 @@ func (o outcomeOf) check(t *testing.T) {
 	t.Logf("%d events acked, %d tokens", o.Acked, o.Minted)
 }
 
-// webTask is what the steps of js/steps.mjs are asked to do.
+// webTask is a journey of js/steps.mjs, and what it needs.
 type webTask struct {
-	Steps    string `json:"steps"`
+	Journey  string `json:"journey"`
 	URL      string `json:"url"`
+	Other    string `json:"other,omitempty"` // another node
 	Strategy string `json:"strategy"`
 	Control  string `json:"control"`
 	Count    int    `json:"count,omitempty"`
 	// Transport is auto where it is empty: a WebSocket.
 	Transport string `json:"transport,omitempty"`
+	// proxy is on the way, if it has a name.
+	proxy proxySample
 }
 
-// stepsInNode does the steps in Node.
-func stepsInNode(t *testing.T, dist string, task webTask) {
+// controller starts what the journey travels to, for clients from origin.
+func (task *webTask) controller(t *testing.T, origin string) *controller {
 	t.Helper()
-	c, control := startController(t, "")
-	task.URL, task.Control = "ws://"+c.network.address+"/v1/ws", control
+	c, control := startController(t, origin)
+	if task.proxy.name != "" {
+		c.behind(task.proxy)
+	}
+	if task.Journey == "move" {
+		c.join()
+		task.Other = c.other.url
+	}
+	task.URL, task.Control = c.url(), control
+	return c
+}
+
+// travelInNode makes a journey in Node.
+func travelInNode(t *testing.T, dist string, task webTask) {
+	t.Helper()
+	travel(t, nodeScript(t, "journey.mjs"), dist, task)
+}
+
+// travel makes a journey by a command that runs journey.mjs.
+func travel(t *testing.T, cmd *exec.Cmd, dist string, task webTask) {
+	t.Helper()
+	c := task.controller(t, "")
 	text, err := json.Marshal(task)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := nodeScript(t, "journey.mjs", dist, string(text))
+	cmd.Args = append(cmd.Args, dist, string(text))
+	if c.proxy != nil {
+		cmd.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+c.proxy.certificate)
+	}
 	says := newJournal("what the journey says")
 	cmd.Stdout = says
 	p := start(t, "journey", cmd)
@@ -195,8 +257,13 @@ func stepsInNode(t *testing.T, dist string, task webTask) {
 	o.check(t)
 }
 
-// stepsInChromium does the steps in a page.
-func stepsInChromium(t *testing.T, dist string, task webTask) {
+// travelInChromium makes a journey in a page. It returns with which protocols the page has spoken.
+func travelInChromium(t *testing.T, dist string, task webTask) []string {
+	t.Helper()
+	return travelInPage(t, browser{startScript(t, "page.mjs", chromium(t))}, dist, task)
+}
+
+func travelInPage(t *testing.T, b browser, dist string, task webTask) (protocols []string) {
 	t.Helper()
 	files := http.NewServeMux()
 	files.Handle("/client/", http.StripPrefix("/client/", http.FileServer(http.Dir(dist))))
@@ -210,15 +277,16 @@ func stepsInChromium(t *testing.T, dist string, task webTask) {
 	})
 	site := httptest.NewServer(files)
 	t.Cleanup(site.Close)
-	c, control := startController(t, site.URL)
-	task.URL, task.Control = "ws://"+c.network.address+"/v1/ws", control
-	b := browser{startScript(t, "page.mjs", chromium(t))}
+	task.controller(t, site.URL)
 	answer := b.do(t, site.URL, "task", map[string]any{
 		"source": `const { Client, RefusedError } = await import('/client/index.js')
 			const { sse } = await import('/client/sse.js')
 			const { durable } = await import('/client/durable.js')
-			const steps = await import('/steps.mjs')
-			return steps[task.steps]({ Client, RefusedError, sse, durable, ...task })`,
+			const { journeys } = await import('/steps.mjs')
+			// A WebSocket goes over HTTP/2 where a request with cookies has opened that, as the site's own page does.
+			const calls = task.url.replace('ws', 'http').replace(/ws$/, 'openapi.json')
+			await fetch(calls, { mode: 'no-cors', credentials: 'include' })
+			return journeys[task.journey]({ Client, RefusedError, sse, durable, ...task })`,
 		"task": task,
 	})
 	var o outcomeOf
@@ -226,6 +294,7 @@ func stepsInChromium(t *testing.T, dist string, task webTask) {
 		t.Fatalf("%v: %+v", err, answer)
 	}
 	o.check(t)
+	return answer.Protocols
 }
 
 // The JavaScript client against a real server: order, refusals by code, tokens that live for seconds, a restart.
@@ -235,24 +304,24 @@ func TestWebClientJourney(t *testing.T) {
 	for _, strategy := range []string{"message", "first-message", "subprotocol", "ticket"} {
 		t.Run("Node with "+strategy, func(t *testing.T) {
 			t.Parallel()
-			stepsInNode(t, dist, webTask{Steps: "journey", Strategy: strategy})
+			travelInNode(t, dist, webTask{Journey: "journey", Strategy: strategy})
 		})
 	}
 	for _, strategy := range []string{"message", "ticket"} {
 		t.Run("Chromium with "+strategy, func(t *testing.T) {
 			t.Parallel()
-			stepsInChromium(t, dist, webTask{Steps: "journey", Strategy: strategy})
+			travelInChromium(t, dist, webTask{Journey: "journey", Strategy: strategy})
 		})
 	}
 	for _, strategy := range []string{"message", "first-message", "ticket"} {
 		t.Run("Node over SSE with "+strategy, func(t *testing.T) {
 			t.Parallel()
-			stepsInNode(t, dist, webTask{Steps: "journey", Strategy: strategy, Transport: "sse"})
+			travelInNode(t, dist, webTask{Journey: "journey", Strategy: strategy, Transport: "sse"})
 		})
 	}
 	t.Run("Chromium over SSE", func(t *testing.T) {
 		t.Parallel()
-		stepsInChromium(t, dist, webTask{Steps: "journey", Strategy: "message", Transport: "sse"})
+		travelInChromium(t, dist, webTask{Journey: "journey", Strategy: "message", Transport: "sse"})
 	})
 }
 
@@ -277,12 +346,104 @@ func TestWebClientDurableRounds(t *testing.T) {
 	for _, transport := range []string{"websocket", "sse"} {
 		t.Run("Node over "+transport, func(t *testing.T) {
 			t.Parallel()
-			stepsInNode(t, dist, webTask{Steps: "durableRounds", Strategy: "message", Transport: transport, Count: count})
+			travelInNode(t, dist, webTask{Journey: "durableRounds", Strategy: "message", Transport: transport, Count: count})
 		})
 		t.Run("Chromium over "+transport, func(t *testing.T) {
 			t.Parallel()
-			stepsInChromium(t, dist, webTask{Steps: "durableRounds", Strategy: "first-message", Transport: transport, Count: count})
+			travelInChromium(t, dist, webTask{Journey: "durableRounds", Strategy: "first-message", Transport: transport, Count: count})
 		})
+	}
+}
+
+// The same behind the proxies of docs/proxies.md with TLS, and HTTP/2 towards the page: E2E_ROUNDS times, or once.
+func TestWebClientRoundsBehindProxies(t *testing.T) {
+	t.Parallel()
+	count := roundsOr(t, 1)
+	dist := webDist(t)
+	for _, p := range proxySamples {
+		if p.name != "nginx" && p.name != "HAProxy" {
+			continue
+		}
+		for _, transport := range []string{"websocket", "sse"} {
+			t.Run(p.name+" and Node over "+transport, func(t *testing.T) {
+				t.Parallel()
+				travelInNode(t, dist, webTask{Journey: "durableRounds", Strategy: "message", Transport: transport, Count: count, proxy: p})
+			})
+			t.Run(p.name+" and Chromium over "+transport, func(t *testing.T) {
+				t.Parallel()
+				protocols := travelInChromium(t, dist, webTask{Journey: "durableRounds", Strategy: "ticket", Transport: transport, Count: count, proxy: p})
+				want := map[string]string{"nginx websocket": "WebSocket 101", "HAProxy websocket": "WebSocket 200"}[p.name+" "+transport]
+				if transport == "sse" {
+					want = "/v1/events h2"
+				}
+				if !slices.Contains(protocols, want) {
+					t.Errorf("the page has spoken %q, not %s", protocols, want)
+				}
+			})
+		}
+	}
+}
+
+// A node says that it restarts and another one takes over: the JavaScript client loses no event and doubles none.
+func TestWebClientMoves(t *testing.T) {
+	t.Parallel()
+	dist := webDist(t)
+	for _, transport := range []string{"websocket", "sse"} {
+		t.Run("Node over "+transport, func(t *testing.T) {
+			t.Parallel()
+			travelInNode(t, dist, webTask{Journey: "move", Strategy: "message", Transport: transport})
+		})
+		t.Run("Chromium over "+transport, func(t *testing.T) {
+			t.Parallel()
+			travelInChromium(t, dist, webTask{Journey: "move", Strategy: "first-message", Transport: transport})
+		})
+	}
+}
+
+// Firefox makes the journey that Chromium makes.
+func TestWebClientInFirefox(t *testing.T) {
+	t.Parallel()
+	dist := webDist(t)
+	b := browser{startScript(t, "page.mjs", firefox(t), "firefox")}
+	travelInPage(t, b, dist, webTask{Journey: "journey", Strategy: "ticket"})
+}
+
+func firefox(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("NOTIFYD_FIREFOX"); path != "" {
+		return path
+	}
+	for _, name := range []string{"firefox-esr", "firefox"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	leftOut(t, "no Firefox here: install it or name it in NOTIFYD_FIREFOX")
+	return ""
+}
+
+// Deno and Bun have a WebSocket and a fetch of their own: the client works with them.
+func TestWebClientInDenoAndBun(t *testing.T) {
+	t.Parallel()
+	dist := webDist(t)
+	for name, command := range map[string][]string{
+		"Deno": {"@deno/linux-x64-glibc/deno", "run", "--quiet", "--no-lock", "--allow-all"},
+		"Bun":  {"@oven/bun-linux-x64/bin/bun"},
+	} {
+		path, err := filepath.Abs("js/runtimes/node_modules/" + command[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, transport := range []string{"websocket", "sse"} {
+			t.Run(name+" over "+transport, func(t *testing.T) {
+				t.Parallel()
+				if err := exec.Command(path, "--version").Run(); err != nil {
+					leftOut(t, "no "+name+" for this machine, (cd e2e/js/runtimes && npm ci --ignore-scripts) brings it: "+err.Error())
+				}
+				cmd := exec.Command(path, append(command[1:], "js/journey.mjs")...)
+				travel(t, cmd, dist, webTask{Journey: "visit", Strategy: "message", Transport: transport})
+			})
+		}
 	}
 }
 
@@ -294,12 +455,12 @@ func TestWebClientRestarts(t *testing.T) {
 	for _, strategy := range []string{"message", "ticket"} {
 		t.Run("Node with "+strategy, func(t *testing.T) {
 			t.Parallel()
-			stepsInNode(t, dist, webTask{Steps: "rounds", Strategy: strategy, Count: count})
+			travelInNode(t, dist, webTask{Journey: "rounds", Strategy: strategy, Count: count})
 		})
 	}
 	t.Run("Chromium with first-message", func(t *testing.T) {
 		t.Parallel()
-		stepsInChromium(t, dist, webTask{Steps: "rounds", Strategy: "first-message", Count: count})
+		travelInChromium(t, dist, webTask{Journey: "rounds", Strategy: "first-message", Count: count})
 	})
 }
 

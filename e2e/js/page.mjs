@@ -1,22 +1,37 @@
-// Pages in headless Chromium that do what they are told, as lines: see browser in browser_test.go. A line is
+// page.mjs PATH [firefox]: pages in headless Chromium, or Firefox, that do what they are told, as lines: see browser in
+// browser_test.go. A line is
 // {"page":URL, "fetch":{url, …}}, {"page":URL, "socket":{url, protocols}} or {"page":URL, "code":{source, token}}, done by
 // a page that was loaded from there; the answer is {"status":…, "body":…}, {"open":true, "protocol":…, "first":FRAME} or
 // {"error":…}. The code makes a socket that asks for something with id 1; what answers that is "first". Two more:
 // {"page":URL, "console":{source, token}} answers with what the code writes to the console first, and
 // {"page":URL, "text":{reload}} with what the page shows, both as "body". {"page":URL, "task":{source, task}} answers
-// with what the code, which is given the task, returns: as JSON in "body".
+// with what the code, which is given the task, returns: as JSON in "body"; in Chromium, "protocols" has how the page has spoken
+// with each path: /v1/events h2. A WebSocket is the status of its handshake: 101, or 200 within HTTP/2 (RFC 8441).
 import { createInterface } from 'node:readline'
-import { chromium } from 'playwright-core'
 
-const browser = await chromium.launch({
-  executablePath: process.argv[2],
-  headless: true,
-  args: [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  ],
-})
-const page = await browser.newPage({ ignoreHTTPSErrors: true }) // proxies under test have certificates of their own
+const [executablePath, firefox] = process.argv.slice(2)
+const protocols = new Set()
+let browser, page // proxies under test have certificates of their own
+if (firefox) {
+  const { launch } = await import('puppeteer-core')
+  browser = await launch({ browser: 'firefox', executablePath, headless: true, acceptInsecureCerts: true, protocolTimeout: 3_600_000 })
+  page = await browser.newPage()
+} else {
+  const { chromium } = await import('playwright-core')
+  browser = await chromium.launch({
+    executablePath,
+    headless: true,
+    args: [
+      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    ],
+  })
+  page = await browser.newPage({ ignoreHTTPSErrors: true })
+  const network = await page.context().newCDPSession(page)
+  network.on('Network.responseReceived', ({ response: { url, protocol } }) => protocols.add(`${new URL(url).pathname} ${protocol}`))
+  network.on('Network.webSocketHandshakeResponseReceived', ({ response: { status } }) => protocols.add(`WebSocket ${status}`))
+  await network.send('Network.enable')
+}
 
 async function request({ url, ...options }) {
   try {
@@ -77,6 +92,6 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (order.text?.reload) await there(() => page.reload())
   const what = Object.keys(doings).find((name) => order[name])
   const answer = await page.evaluate(doings[what], order[what]).catch((error) => ({ error: String(error) }))
-  process.stdout.write(JSON.stringify(answer) + '\n')
+  process.stdout.write(JSON.stringify({ ...answer, protocols: [...protocols] }) + '\n')
 }
 await browser.close()
