@@ -603,6 +603,56 @@ func TestResumeAgain(t *testing.T) {
 	})
 }
 
+// A subscribe with since ends the replay of the one before it: before that is answered, which is refused then, and in its
+// middle.
+func TestResumeInPlaceOfAnother(t *testing.T) {
+	for name, free := range map[string]int{"not answered": 0, "in its middle": 1} {
+		t.Run(name, func(t *testing.T) {
+			n, s := durable(t, setup{})
+			token := n.all(t)
+			s.fill("d.a", 1, 9)
+			goOn := make(chan struct{})
+			reads := 0
+			s.with(func() {
+				s.window, s.pageMax = 0, 3
+				s.gate = func() {
+					number := 0
+					s.with(func() { reads++; number = reads })
+					if number == free+1 {
+						<-goOn
+					}
+				}
+			})
+			p := n.dial(t)
+			p.send(`{"type":"subscribe","id":"1","topic":"d.a","since":{"seq":0},"token":%q}`, token)
+			if free > 0 {
+				p.want(`{"type":"ack","id":"1"`)
+				p.events(3)
+			}
+			eventually(t, "a read is under way", func() (held bool) { s.with(func() { held = reads > free }); return held })
+			p.send(`{"type":"subscribe","id":"2","topic":"d.a","since":{"seq":0},"token":%q}`, token)
+			if free == 0 {
+				p.want(`{"type":"error","id":"1","topic":"d.a","code":"unavailable"`)
+			} else {
+				p.want(`{"type":"ack","id":"2"`) // its first chunk is there
+				p.events(3)
+			}
+			close(goOn)
+			rest := 6
+			if free == 0 {
+				p.want(`{"type":"ack","id":"2"`)
+				rest = 9
+			}
+			if got := seqs(p.events(rest)); got[0] != uint64(10-rest) || got[rest-1] != 9 {
+				t.Errorf("%v", got)
+			}
+			s.fill("d.a", 10, 10)
+			p.events(1)
+			p.fence()
+		})
+	}
+}
+
 // A reader may find what another had read some moments ago. How many events follow is counted anew, although the node does
 // not remember all of them, or more of them than are sent at once.
 func TestRecoveredIsCountedAnew(t *testing.T) {
