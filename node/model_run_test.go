@@ -26,7 +26,7 @@ import (
 var (
 	firstSeed  = flag.Uint64("model.seed", 1, "the first seed of TestModel")
 	modelSeeds = flag.Int("model.seeds", 6, "how many seeds TestModel tries, one after another from the first")
-	modelSteps = flag.Int("model.steps", 60, "how many steps TestModel takes with each seed")
+	modelSteps = flag.Int("model.steps", 40, "how many steps TestModel takes with each seed")
 )
 
 // TestModel does at random what clients, administrators and operators do with a node, and compares what the node does
