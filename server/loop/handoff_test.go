@@ -233,3 +233,25 @@ func TestAdoptRefuses(t *testing.T) {
 		t.Errorf("%d and %d connections are still counted", n, m)
 	}
 }
+
+// A refusal of net/http's that was made readable counts as written as it came, and one that was not sent as not written.
+func TestRefusalIsWritten(t *testing.T) {
+	ours, theirs := net.Pipe()
+	c := &httpConn{Conn: ours}
+	refusal := []byte("HTTP/1.1 400 Bad Request" + ownHeaders + "400 Bad Request")
+	got := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(theirs)
+		got <- string(text)
+	}()
+	if n, err := c.Write(refusal); n != len(refusal) || err != nil {
+		t.Errorf("%d of %d, %v", n, len(refusal), err)
+	}
+	_ = ours.Close()
+	if text := <-got; !strings.Contains(text, "\r\nAccess-Control-Allow-Origin: *\r\n") {
+		t.Errorf("%q", text)
+	}
+	if n, err := c.Write(refusal); n != 0 || err == nil {
+		t.Errorf("%d, %v after the end", n, err)
+	}
+}
