@@ -73,6 +73,12 @@ func (p people) sees(t *testing.T, who string, texts ...string) {
 	eventually(t, who+" sees "+strings.Join(texts, " … "), func() bool { return want.MatchString(p.look(t, who).Text) })
 }
 
+// audit has axe-core look at a page, which finds nothing.
+func (p people) audit(t *testing.T, who string) {
+	t.Helper()
+	p.do(t, who, map[string]any{"audit": "../web/console/node_modules/axe-core/axe.min.js"})
+}
+
 // picture has a page's picture taken, where E2E_PICTURES names a folder for them.
 func (p people) picture(t *testing.T, who string) {
 	t.Helper()
@@ -117,6 +123,7 @@ func TestExamplePages(t *testing.T) {
 				t.Errorf("%d lines: that is no small example any more", lines)
 			}
 			d := readDocument(t, "examples/"+name+"/README.md")
+			needConsolePackages(t)
 			browser := startScript(t, "people.mjs", chromium(t))
 			page := freeAddress(t)
 			command := d.next(t, "sh").commands()[0] + " -notifyd " + freeAddress(t) + " -listen " + page
@@ -161,6 +168,7 @@ func chatExample(t *testing.T, p people) {
 	p.sees(t, "ann", "with bob1")
 	p.click(t, "ann", "with bob")
 	p.sees(t, "ann", "bob <b>just</b> for you")
+	p.audit(t, "ann")
 	p.picture(t, "ann")
 	for _, who := range []string{"ann", "bob"} {
 		p.reload(t, who)
@@ -172,6 +180,7 @@ func chatExample(t *testing.T, p people) {
 	// Carol asks for that room, and for leave to write there.
 	p.open(t, "carol", "/?person=carol&room=ann-bob")
 	p.sees(t, "carol", "forbidden")
+	p.audit(t, "carol")
 	p.picture(t, "carol")
 	p.write(t, "carol", "Message", "it is me, ann")
 	p.sees(t, "carol", "not sent: forbidden")
@@ -198,6 +207,7 @@ func ordersExample(t *testing.T, p people) {
 	for _, who := range []string{"ann", "a second window"} {
 		eventually(t, who+" sees two orders through all states", func() bool { return done.MatchString(p.look(t, who).Text) })
 	}
+	p.audit(t, "ann")
 	p.picture(t, "ann")
 }
 
@@ -218,6 +228,7 @@ func metricsExample(t *testing.T, p people) {
 	eventually(t, "the figures change", func() bool { return !slices.Equal(wall("ann"), before) })
 	p.reload(t, "ann")
 	eventually(t, "six machines are shown again", func() bool { return len(wall("ann")) == 6*4 })
+	p.audit(t, "ann")
 	p.picture(t, "ann")
 }
 
@@ -235,6 +246,7 @@ func bellExample(t *testing.T, p people) {
 	unread("(3) Bell")
 	p.click(t, "ann", "Notices")
 	p.sees(t, "ann", "Carol likes your photo", "Your invoice is ready", "Bob has answered you")
+	p.audit(t, "ann")
 	p.picture(t, "ann")
 	p.click(t, "ann", "Notices")
 	unread("Bell")
@@ -279,6 +291,7 @@ func answerExample(t *testing.T, p people) {
 			return false
 		})
 	}
+	p.audit(t, "ann")
 	p.picture(t, "ann")
 	whole := answer(p.look(t, "ann"))
 	p.open(t, "a friend", strings.TrimPrefix(p.look(t, "ann").Address, p.page))
