@@ -193,6 +193,14 @@ func express(t *testing.T, d *document) backend {
 
 func expressBackend(t *testing.T, d *document) {
 	b := express(t, d)
+	b.tryShop(t, d, func(node *server) (string, error) {
+		return b.try(node, "node", "-e", "import('./notifyd.mjs').then(({ publish }) => publish('users.42.orders', 1))")
+	})
+}
+
+// tryShop does what the pages say of a shop that runs: it subscribes in a second terminal and ships an order in a third one.
+func (b backend) tryShop(t *testing.T, d *document, refused func(node *server) (string, error)) {
+	t.Helper()
 	here := []string{"127.0.0.1:3000", b.place}
 	second := openTerminal(t, "second terminal", b.folder, "NOTIFYD_URL="+b.node.url)
 	second.do(t, "PATH="+filepath.Dir(binary(t))+`:$PATH`)
@@ -204,14 +212,12 @@ func expressBackend(t *testing.T, d *document) {
 		func(number int) {
 			third.do(t, strings.Replace(ship, "/7/", fmt.Sprintf("/%d/", number), 1)+" -f")
 		},
-		func(node *server) (string, error) {
-			return b.try(node, "node", "-e", "import('./notifyd.mjs').then(({ publish }) => publish('users.42.orders', 1))")
-		})
+		refused)
 	number := 100
 	eventually(t, "notifyd sub shows an order", func() bool { // which is there only after a while
 		number++
 		third.do(t, strings.Replace(ship, "/7/", fmt.Sprintf("/%d/", number), 1))
-		return strings.Contains(second.output.tail(), `"state":"shipped"`)
+		return strings.Contains(second.output.tail(), `"shipped"`) // with a space before it or not
 	})
 }
 
@@ -292,21 +298,38 @@ func nextBackend(t *testing.T, d *document) {
 		func(other *server) (string, error) { return b.try(other, "node", node(shipping, "9")...) })
 }
 
-// python finds a Python that has the modules of docs/backends/django.md.
-func python(t *testing.T) string {
+// python finds a Python that has these modules, which are in these packages of Debian.
+func python(t *testing.T, modules, packages string) string {
 	t.Helper()
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
 		path, err := exec.LookPath(name)
-		if err == nil && exec.Command(path, "-c", "import django, jwt, cryptography").Run() == nil {
+		if err == nil && exec.Command(path, "-c", "import "+modules).Run() == nil {
 			return path
 		}
 	}
-	leftOut(t, "no Python with Django and PyJWT here: install python3-django, python3-jwt and python3-cryptography")
+	leftOut(t, "no Python with "+modules+" here: install "+packages)
 	return ""
 }
 
+func fastAPIBackend(t *testing.T, d *document) {
+	needProgram(t, "curl")
+	path := python(t, "fastapi, uvicorn, httpx, jwt, cryptography", "python3-fastapi, python3-uvicorn, python3-httpx, python3-jwt and python3-cryptography")
+	b := newBackend(t, d, t.TempDir())
+	if install := d.next(t, "sh").commands(); !slices.Equal(install, []string{"pip install fastapi uvicorn httpx 'pyjwt[crypto]'"}) {
+		t.Errorf("the page installs with %q", install)
+	}
+	b.files(t, d, "python", 2)
+	host, port, _ := strings.Cut(b.place, ":")
+	shop := openTerminal(t, "shop", b.folder, "NOTIFYD_HTTP=http://"+b.node.address())
+	shop.leave(t, d.next(t, "sh", "python3", path, "--host 127.0.0.1 --port 3000", "--host "+host+" --port "+port).commands()[0])
+	shop.awaitText(t, "Uvicorn running on http://"+b.place)
+	b.tryShop(t, d, func(node *server) (string, error) {
+		return b.try(node, path, "-c", "import asyncio, notifyd; asyncio.run(notifyd.publish('users.42.orders', 1))")
+	})
+}
+
 func djangoBackend(t *testing.T, d *document) {
-	path := python(t)
+	path := python(t, "django, jwt, cryptography", "python3-django, python3-jwt and python3-cryptography")
 	folder := t.TempDir()
 	b := newBackend(t, d, folder)
 	if install := d.next(t, "sh").commands(); !slices.Equal(install, []string{"pip install django 'pyjwt[crypto]'"}) {
