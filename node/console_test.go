@@ -389,3 +389,27 @@ func TestConsoleConnectsWhereItIs(t *testing.T) {
 		})
 	}
 }
+
+// Two Origins are no origin of the console's, whichever stands first, and a body has a bound.
+func TestConsoleRefusesWhatItsPageNeverSends(t *testing.T) {
+	_, public, admin := consoles(t, node.Options{})
+	for _, base := range []string{public, admin} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+"/console/node", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header["Origin"] = []string{base, "http://evil.example"}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Errorf("two origins: %d", resp.StatusCode)
+		}
+		large := `{"token":"` + strings.Repeat("a", 1<<20) + `"}`
+		if status, body, _ := call(t, "POST", base+"/console/inspect", large, jsonBody...); status != http.StatusBadRequest {
+			t.Errorf("a large body: %d %s", status, body)
+		}
+	}
+}
