@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -366,6 +367,49 @@ func TestForwardedBehindProxies(t *testing.T) {
 	if answer := x.visit(t, "127.0.0.8").upgrade("/v1/ws"); answer.StatusCode != http.StatusSwitchingProtocols {
 		t.Error(answer.Status)
 	}
+}
+
+// Backends publish through a proxy, which keeps its own connections and puts the requests of several clients on them: each has
+// its own answer.
+func TestPublishesBehindProxies(t *testing.T) {
+	t.Parallel()
+	keys := newIssuer(t)
+	good := keys.publisher(t, time.Hour, "rooms.>")
+	eachProxy(t, true, func(t *testing.T, p proxySample) {
+		x := behind(t, p, keys, nil, "--limits.rate=0")
+		var clients sync.WaitGroup
+		for client := range 4 {
+			clients.Go(func() {
+				transport := &http.Transport{TLSClientConfig: speaking("http/1.1")}
+				defer transport.CloseIdleConnections()
+				for i := range 50 {
+					topic, status, want := "rooms.1", http.StatusOK, fmt.Sprintf(`{"ok":true,"id":"%d-%d"}`, client, i)
+					if i%10 == 9 {
+						topic, status, want = "elsewhere", http.StatusForbidden, `"code":"forbidden"`
+					}
+					body := fmt.Sprintf(`{"id":"%d-%d","topic":%q,"data":%q}`, client, i, topic, strings.Repeat("x", 300*i))
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+x.address+"/v1/publish", strings.NewReader(body))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					req.Header.Set("Content-Type", "application/json")
+					req.Header.Set("Authorization", "Bearer "+good)
+					answer, err := transport.RoundTrip(req)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					text, err := io.ReadAll(answer.Body)
+					_ = answer.Body.Close()
+					if err != nil || answer.StatusCode != status || !strings.Contains(string(text), want) {
+						t.Errorf("%d, %d: %s %s, %v", client, i, answer.Status, text, err)
+					}
+				}
+			})
+		}
+		clients.Wait()
+	})
 }
 
 // The pause after bad signatures is for the client that sent them: not for others behind the same proxy, and for each of

@@ -5,7 +5,10 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
+	"net"
+	"strings"
 	"testing"
 
 	"github.com/gobwas/ws"
@@ -70,6 +73,44 @@ func TestPathAllocatesNothing(t *testing.T) {
 		x.Message(c, ws.OpText, bad)
 		sessionOf(c).badEnvelopes = 0
 	})
+}
+
+// Nor does a request on a connection that is kept, from the socket to its answer.
+func TestPostAllocatesNothing(t *testing.T) {
+	x := newStage(t, Options{Rate: 1 << 20, Shards: 2})
+	x.streams = keeper{}
+	conn, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(x.url, "ws://"), wire.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	buf := make([]byte, 4096)
+	for name, row := range map[string]struct{ topic, answer string }{
+		"publish": {"other", "{}\n"},
+		"stored":  {"rooms.42", `{"ok":true,"id":"7","seq":1}` + "\n"},
+	} {
+		id := ""
+		if name == "stored" {
+			id = `"id":"7",`
+		}
+		body := fmt.Sprintf(`{%s"topic":%q,"data":{"any":"JSON"}}`, id, row.topic)
+		post := fmt.Appendf(nil, "POST /v1/publish HTTP/1.1\r\nHost: h\r\nUser-Agent: x\r\nContent-Type: application/json\r\n"+
+			"Authorization: Bearer %s\r\nIdempotency-Key: k\r\nContent-Length: %d\r\n\r\n%s", x.tokens[0], len(body), body)
+		if n := testing.AllocsPerRun(500, func() {
+			if _, err := conn.Write(post); err != nil {
+				t.Fatal(err)
+			}
+			n, err := conn.Read(buf)
+			if err != nil || !bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 200 OK\r\n")) || !bytes.HasSuffix(buf[:n], []byte(row.answer)) {
+				t.Fatalf("%q, %v", buf[:n], err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+	if n := x.sum().published[wire.OK]; n != 2*501 {
+		t.Errorf("%d published", n)
+	}
 }
 
 func TestFanOutAllocatesNothing(t *testing.T) {

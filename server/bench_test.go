@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -82,6 +83,40 @@ func BenchmarkMessage(b *testing.B) {
 			})
 			if n == 0 {
 				b.Error("no connection")
+			}
+		})
+	}
+}
+
+// BenchmarkPost is a publish by HTTP on a connection that is kept, from the socket to the
+// answer: a plain one, which its loop answers, and one that net/http answers, for a header
+// that is its own.
+func BenchmarkPost(b *testing.B) {
+	for name, header := range map[string]string{"loop": "", "net-http": "Content-Encoding: identity\r\n"} {
+		b.Run(name, func(b *testing.B) {
+			s, addr, tokens := benchServer(b)
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			body := `{"topic":"rooms.42","data":{"any":"JSON"}}`
+			request := fmt.Appendf(nil, "POST /v1/publish HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n%sAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+				header, tokens[0], len(body), body)
+			answer := make([]byte, 4096)
+			b.ReportAllocs()
+			n := uint64(0)
+			for b.Loop() {
+				if _, err := conn.Write(request); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := conn.Read(answer); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			if got := s.sum().published[wire.OK]; got != n {
+				b.Errorf("%d of %d published", got, n)
 			}
 		})
 	}

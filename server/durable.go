@@ -44,6 +44,9 @@ func (r *request) store(to Stream) {
 		r.loop.soon++
 	}
 	r.accepted()
+	if r.ses.post != nil {
+		r.awaitReceipt()
+	}
 }
 
 // receipt is what a connection is owed for an event that it published to a stream. It
@@ -134,6 +137,10 @@ func (x *receipts) giveBack(done []*receipt) {
 }
 
 func (s *Server) answerReceipt(st *loopState, x *receipt) {
+	if sessionOf(x.conn).post != nil {
+		s.answerStoredPost(st, x)
+		return
+	}
 	if x.code == wire.OK {
 		st.counts.published[wire.OK]++
 		if x.id > 0 {

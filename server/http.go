@@ -140,11 +140,16 @@ func bearerToken(r *http.Request) (raw []byte, ok bool) {
 	if len(lines) != 1 {
 		return nil, false
 	}
-	scheme, value, _ := strings.Cut(lines[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	return bearerOf([]byte(lines[0]))
+}
+
+// bearerOf is the token in a line of that header, if it holds one.
+func bearerOf(line []byte) (raw []byte, ok bool) {
+	scheme, value, _ := bytes.Cut(line, []byte(" "))
+	if !bytes.EqualFold(scheme, []byte("Bearer")) {
 		return nil, false
 	}
-	return []byte(strings.TrimSpace(value)), true
+	return bytes.TrimSpace(value), true
 }
 
 // bearer verifies the request's token.
@@ -233,16 +238,24 @@ func httpStatus(code wire.Code) int {
 // refuse answers that a request was refused with code, and how to authenticate where
 // its token is the reason. message is as in problem.
 func refuse(w http.ResponseWriter, code wire.Code, message string) {
-	status := httpStatus(code)
+	if text := challenge(code); text != "" {
+		w.Header().Set("WWW-Authenticate", text)
+	}
+	problem(w, httpStatus(code), code, message)
+}
+
+// challenge says how to authenticate where a request was refused for its token; ""
+// where that is not the reason.
+func challenge(code wire.Code) string {
 	switch {
 	case code == wire.TokenMissing:
-		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3.1: nothing more when nothing was presented
-	case status == http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		return "Bearer" // RFC 6750 §3.1: nothing more when nothing was presented
 	case code == wire.Forbidden:
-		w.Header().Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+		return `Bearer error="insufficient_scope"`
+	case httpStatus(code) == http.StatusUnauthorized:
+		return `Bearer error="invalid_token"`
 	}
-	problem(w, status, code, message)
+	return ""
 }
 
 // problem answers with what RFC 9457 calls a problem. message is for developers;
@@ -250,17 +263,27 @@ func refuse(w http.ResponseWriter, code wire.Code, message string) {
 func problem(w http.ResponseWriter, status int, code wire.Code, message string) {
 	h := w.Header()
 	if code.Retry() && h.Get("Retry-After") == "" {
-		setRetryAfter(w, 2*time.Second)
+		setRetryAfter(w, retryAfter)
 	}
+	writeJSON(w, status, mediaProblem, problemOf(status, code, message))
+}
+
+// retryAfter is what a client is asked to wait where nothing says better.
+const retryAfter = 2 * time.Second
+
+// problemBody is the body of such an answer.
+type problemBody struct {
+	Title   string `json:"title"`
+	Status  int    `json:"status"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func problemOf(status int, code wire.Code, message string) problemBody {
 	if message == "" {
 		message = code.Text()
 	}
-	writeJSON(w, status, "application/problem+json", struct {
-		Title   string `json:"title"`
-		Status  int    `json:"status"`
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	}{http.StatusText(status), status, code.String(), message})
+	return problemBody{http.StatusText(status), status, code.String(), message}
 }
 
 // bodyProblem answers that a body could not be read to its end: the client has gone, the
@@ -268,12 +291,18 @@ func problem(w http.ResponseWriter, status int, code wire.Code, message string) 
 // so that it gets its own.
 func (s *Server) bodyProblem(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.Loop.MessageTimeout))
-	problem(w, http.StatusBadRequest, wire.BadEnvelope, fmt.Sprintf("the body did not come whole within %v", s.opts.Loop.MessageTimeout))
+	problem(w, http.StatusBadRequest, wire.BadEnvelope, s.notWhole())
+}
+
+func (s *Server) notWhole() string {
+	return fmt.Sprintf("the body did not come whole within %v", s.opts.Loop.MessageTimeout)
 }
 
 func setRetryAfter(w http.ResponseWriter, d time.Duration) {
-	w.Header().Set("Retry-After", strconv.Itoa(int((d+time.Second-1)/time.Second)))
+	w.Header().Set("Retry-After", strconv.Itoa(wholeSeconds(d)))
 }
+
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 func writeJSON(w http.ResponseWriter, status int, media string, v any) {
 	w.Header().Set("Content-Type", media)

@@ -94,6 +94,7 @@ type setup struct {
 	store  server.Store  // instead of NATS
 	gate   func(nth int) // called when the nth token has been verified, from 1 on
 	brief  bool          // the gate may be passed on a loop
+	before func(*node)   // called before the node starts
 	log    *zap.Logger
 }
 
@@ -138,6 +139,9 @@ func start(t testing.TB, with setup) *node {
 	}
 	if with.gate != nil && !with.brief {
 		n.VerifyOffLoop() // a loop must not stand at the gate
+	}
+	if with.before != nil {
+		with.before(n)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"time"
 )
@@ -49,13 +50,19 @@ type answer struct {
 
 func (a *answer) WriteHeader(status int) {
 	if s, r := a.server, a.request; !a.begun && !isFruitful(r, status) {
-		a.heldBack = s.fruitless.reserve(httpNow(), s.opts.Loop.MessageTimeout/2, addressKey(s.httpClientAddr(r)).String())
+		a.heldBack = s.holdBackFruitless(httpNow(), s.httpClientAddr(r))
 		if a.heldBack > 0 {
 			a.Header().Set("Connection", "close")
 		}
 	}
 	a.begun = true
 	a.ResponseWriter.WriteHeader(status)
+}
+
+// holdBackFruitless counts a request from addr that did nothing, and returns for how long
+// its answer is held back.
+func (s *Server) holdBackFruitless(now int64, addr netip.Addr) time.Duration {
+	return s.fruitless.reserve(now, s.opts.Loop.MessageTimeout/2, addressKey(addr).String())
 }
 
 func (a *answer) Write(b []byte) (int, error) {

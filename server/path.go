@@ -15,7 +15,7 @@ import (
 // The way of a message, top to bottom. Inbound, all on the loop of the
 // publisher's connection:
 //
-//	Message    a complete text message, from the loop's frames
+//	Message    a complete text message, from the loop's frames; of HTTP see post.go
 //	wire.Parse the envelope; its members are slices of the frame
 //	authorize  the connection's last token, then the cache, then the signature
 //	perform    the token's time, on every frame
@@ -166,12 +166,18 @@ func (r *request) publish() {
 	case r.env.TTL > 0 && !r.allowsTTL(r.env.Topic):
 		r.refuse(wire.BadEnvelope, noTTL)
 		return
+	case r.ses.post != nil && r.ses.post.twoKeys:
+		r.refuse(wire.BadEnvelope, twoKeys)
+		return
 	}
 	if r.token.Bound() {
 		if code := r.token.Digest(r.env.Topic, r.env.Data); code != wire.OK {
 			r.refuse(code, "")
 			return
 		}
+	}
+	if r.ses.post != nil && !r.takeHTTPRate() {
+		return
 	}
 	if r.ses.unconfirmed > 0 {
 		r.awaitSubscribes() // it may be for one of them

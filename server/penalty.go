@@ -68,14 +68,17 @@ func (p *penalties) pause(addr netip.Addr, now int64, longest time.Duration) tim
 // holdBack holds the answer to an HTTP request from addr back whose token was
 // refused for what took long to find out.
 func (s *Server) holdBack(ctx context.Context, addr netip.Addr) {
-	d := s.penalties.pause(addr, httpNow(), s.opts.Penalty)
-	wait(ctx, min(d, s.opts.Loop.MessageTimeout/2))
+	wait(ctx, s.holdBackFor(addr, httpNow()))
+}
+
+func (s *Server) holdBackFor(addr netip.Addr, now int64) time.Duration {
+	return min(s.penalties.pause(addr, now, s.opts.Penalty), s.opts.Loop.MessageTimeout/2)
 }
 
 // penalise pauses the connection, if its token was refused for what took long to
 // find out.
 func (r *request) penalise(code wire.Code) {
-	if code != wire.TokenInvalid {
+	if code != wire.TokenInvalid || r.ses.post != nil { // its answer is held back instead
 		return
 	}
 	d := r.penalties.pause(r.conn.Addr(), r.now(), r.opts.Penalty)

@@ -21,14 +21,16 @@ import (
 	"github.com/notifyd/notifyd/wire"
 )
 
-// The way of a message that comes by HTTP, from a backend that keeps no
-// connection. Each has a token of its own as ever, or uses that of the request,
+// The way of a message that comes by HTTP, by net/http: lines of messages, and one in a
+// request that is not plain (post.go has those that are). Each has a token of its own as ever, or uses that of the request,
 // and is judged as on a WebSocket (path.go); what waits there without a goroutine
 // waits here in that of its request.
 
 const (
 	mediaJSON   = "application/json"
 	mediaNDJSON = "application/x-ndjson"
+	// mediaProblem is that of a refusal (RFC 9457).
+	mediaProblem = "application/problem+json"
 
 	// httpRoomWait is how long a publish waits for the bus to keep up.
 	httpRoomWait = 5 * time.Second
@@ -127,7 +129,7 @@ func (p *publisher) publishOne(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.bus.Flush()
-	answer := []byte("{}\n")
+	answer := []byte(published)
 	if len(x.id) > 0 || x.kept != nil {
 		answer = x.append(nil)
 	}
@@ -138,19 +140,35 @@ func (p *publisher) publishOne(w http.ResponseWriter, r *http.Request) {
 // idempotencyKey is the header that stands for msg_id, nil where there is none. A draft
 // of the IETF puts quotes round it, and many clients do not.
 func idempotencyKey(h http.Header) ([]byte, error) {
-	lines := h.Values("Idempotency-Key")
-	if len(lines) == 0 {
+	switch lines := h.Values("Idempotency-Key"); len(lines) {
+	case 0:
 		return nil, nil
+	case 1:
+		return unquotedKey([]byte(lines[0]))
 	}
-	key := strings.TrimSpace(lines[0])
+	return nil, errKey
+}
+
+// unquotedKey is the key that a line of the header holds.
+func unquotedKey(line []byte) (key []byte, err error) {
+	key = bytes.TrimSpace(line)
 	if len(key) > 1 && key[0] == '"' && key[len(key)-1] == '"' {
 		key = key[1 : len(key)-1]
 	}
-	if len(lines) > 1 || key == "" || len(key) > wire.MaxMsgIDBytes || !utf8.ValidString(key) {
-		return nil, fmt.Errorf("Idempotency-Key must be one text of 1 to %d bytes", wire.MaxMsgIDBytes)
+	if len(key) == 0 || len(key) > wire.MaxMsgIDBytes || !utf8.Valid(key) {
+		return nil, errKey
 	}
-	return []byte(key), nil
+	return key, nil
 }
+
+var errKey = fmt.Errorf("Idempotency-Key must be one text of 1 to %d bytes", wire.MaxMsgIDBytes)
+
+const (
+	twoKeys      = "Idempotency-Key stands for msg_id: send one of them"
+	notKeepingUp = "the server does not keep up: try again"
+	// published is the answer to a request with one event that has no id.
+	published = "{}\n"
+)
 
 // many answers a request with an event a line: a result a line, in order. A line
 // that is refused does not stop the others. Memory is bounded by the longest
@@ -322,7 +340,7 @@ func (p *publisher) judge(text []byte) (code wire.Code, detail string) {
 	case p.env.TTL > 0 && !p.allowsTTL(p.env.Topic):
 		return wire.BadEnvelope, noTTL
 	case p.idempotent != nil && p.env.MsgID != nil:
-		return wire.BadEnvelope, "Idempotency-Key stands for msg_id: send one of them"
+		return wire.BadEnvelope, twoKeys
 	case p.idempotent != nil:
 		p.env.MsgID = p.idempotent
 	}
@@ -340,20 +358,27 @@ func (p *publisher) judge(text []byte) (code wire.Code, detail string) {
 		}
 	}
 	if !p.waitForRoom(p.ctx, p.streamOf(p.env.Topic)) {
-		return wire.Unavailable, "the server does not keep up: try again"
+		return wire.Unavailable, notKeepingUp
 	}
 	return p.token.Check(httpNow()), "" // it may have ended while it waited
 }
 
-// takeRate counts an event against limits.rate. There is no connection that it
+// takeRateOf counts an event that came from addr by HTTP against limits.rate, and
+// returns how long it is until it may come. There is no connection that it
 // could be counted for: proxies share theirs, and a new one costs little. So the
 // owner of the token is counted, at its address.
+func (s *Server) takeRateOf(now int64, token *authz.Token, addr netip.Addr) (wait time.Duration) {
+	key := addressKey(addr).As16()
+	return s.httpRate.take(now, token.Issuer(), token.Subject(), string(key[:]))
+}
+
+// takeRate takes an event from the rate of its token's owner.
 func (p *publisher) takeRate() bool {
 	if p.opts.Rate == 0 {
 		return true
 	}
 	for {
-		wait := p.httpRate.take(httpNow(), p.token.Issuer(), p.token.Subject(), addressKey(p.addr).String())
+		wait := p.takeRateOf(httpNow(), p.token, p.addr)
 		switch {
 		case wait == 0:
 			return true

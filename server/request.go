@@ -40,6 +40,8 @@ type loopState struct {
 	verified      int        // signatures that this turn has checked
 	distrustUntil int64      // until when it checks none, in Unix nanoseconds
 	reply         []byte
+	result        []byte // the body of an answer to an HTTP request
+	date          httpDate
 	toStore       wire.ToStore // the event in hand, so that it need not be allocated
 	receipts      receipts
 	soon          int                                 // receipts that come in microseconds
@@ -87,6 +89,10 @@ func (r *request) now() int64 { return r.conn.Loop().Now() }
 
 // ack answers with an ack, if the client wants one.
 func (r *request) ack() {
+	if r.ses.post != nil {
+		r.answerPublished()
+		return
+	}
 	if len(r.env.ID) > 0 {
 		r.loop.send(r.conn, wire.AppendAck(r.loop.reply[:0], r.env.ID))
 	}
@@ -105,6 +111,10 @@ func (r *request) pong() { r.loop.send(r.conn, wire.AppendPong(r.loop.reply[:0],
 // refuse answers with an error, and closes the connection when it has failed too
 // often in a row. An empty detail stands for the code's own text.
 func (r *request) refuse(code wire.Code, detail string) {
+	if r.ses.post != nil {
+		r.refusePost(code, detail)
+		return
+	}
 	if r.env.Kind == wire.Publish {
 		r.loop.counts.published[code]++
 	}

@@ -171,6 +171,7 @@ type Server struct {
 
 	// Of events that come by HTTP: what became of them, how many may come, and room
 	// for those that wait.
+	publishPath     string // of plain requests, as it is in the request line
 	publishedByHTTP [wire.NumCodes]atomic.Uint64
 	httpRate        *quota
 	httpRoom        signal
@@ -206,7 +207,7 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 		ReadHeaderTimeout: s.opts.Loop.HandshakeTimeout,
 		ReadTimeout:       s.opts.Loop.MessageTimeout,
 		WriteTimeout:      s.opts.Loop.MessageTimeout, // a client that does not read its answers
-		IdleTimeout:       60 * time.Second,
+		IdleTimeout:       loop.KeepAlive,
 		MaxHeaderBytes:    s.opts.Loop.HeadBytes,
 		ErrorLog:          errorLog,
 	}
@@ -218,6 +219,8 @@ func New(opts Options, auth *authz.Verifier, log *zap.Logger) (*Server, error) {
 	opts.Loop.OnDrained = s.drained
 	opts.Loop.EventName = eventName
 	opts.Loop.HTTP = s.handoff
+	s.publishPath = opts.PathPrefix + "/v1/publish"
+	opts.Loop.Posts = s.isPublish
 	if opts.AdaptProcessors {
 		s.governor = governor.New(func() { s.engine.ProcessorsChanged() })
 	}

@@ -22,6 +22,7 @@ type session struct {
 	many       map[string]*sub // by name, once they have been many
 	waiting    *waiting        // the envelope that cannot go on yet; the connection is not read meanwhile
 	bucket     *bucket         // nil: no rate is set
+	post       *posting        // nil: the connection carries no HTTP requests
 
 	id     uint64
 	due    int64  // when something wants a notice or ends, at the earliest
@@ -70,8 +71,14 @@ func (s *Server) connName(ses *session) string {
 
 // Closed implements [loop.Handler].
 func (s *Server) Closed(c *loop.Conn, code ws.StatusCode) {
-	ses := sessionOf(c)
+	ses, _ := c.Data.(*session)
+	if ses == nil {
+		return // its first HTTP request has not come whole
+	}
 	stateOf(c.Loop()).leaveWaiting(ses)
+	if ses.post != nil {
+		return
+	}
 	ses.due = never
 	s.leaveAll(c.Loop(), ses)
 	if e := s.log.Check(zap.DebugLevel, "connection closed"); e != nil {

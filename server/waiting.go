@@ -23,7 +23,7 @@ type waiting struct {
 	token *authz.Token
 	at    int         // in loopState.forRoom
 	gone  atomic.Bool // its connection has closed
-	timer *time.Timer // of a penalty
+	timer *time.Timer // of a penalty, or of how long an HTTP request waits for room
 }
 
 // waitStage is what an envelope waits for.
@@ -40,6 +40,9 @@ const (
 	forRoom
 	// forPenalty: the envelope was refused; its sender is read again after a pause.
 	forPenalty
+	// forReceipt: a stream keeps the event, which came by HTTP; the next request may
+	// not be answered before.
+	forReceipt
 )
 
 // bytes is the memory that the envelope's parts take.
@@ -91,7 +94,7 @@ func (r *request) awaitWorker(p *pool, at waitStage, work func(w *waiting) wire.
 
 // awaitSignature has a worker verify the token.
 func (r *request) awaitSignature() {
-	s, from := r.Server, addressKey(r.conn.Addr())
+	s, from := r.Server, addressKey(r.addr())
 	r.awaitWorker(&s.verify, forSignature, func(w *waiting) (code wire.Code) {
 		w.token, code = s.auth.VerifyFrom(w.env.Token, from)
 		return code
@@ -118,6 +121,21 @@ func (r *request) awaitRoom() {
 	w.at = len(r.loop.forRoom)
 	r.loop.forRoom = append(r.loop.forRoom, w)
 	r.park(w)
+	if r.ses.post != nil && w.timer == nil {
+		s := r.Server
+		w.timer = time.AfterFunc(httpRoomWait, func() {
+			w.conn.Loop().Post(func() { s.noRoom(w) })
+		})
+	}
+}
+
+// noRoom refuses a request that has waited long for room, if it still does.
+func (s *Server) noRoom(w *waiting) {
+	if w.stage != forRoom || w.gone.Load() || sessionOf(w.conn).waiting != w {
+		return
+	}
+	stateOf(w.conn.Loop()).leaveRoom(w)
+	s.goOn(w, wire.Unavailable)
 }
 
 // Room implements the bus's sink, and [loop.Options.OnRoom]: what waits for room
@@ -172,6 +190,9 @@ func (s *Server) goOn(w *waiting, code wire.Code) {
 	r.ses.waiting, r.wait = nil, w
 	r.env, r.token = w.env, w.token
 	r.goOn(w.stage, code)
+	if w.timer != nil && r.ses.waiting != w {
+		w.timer.Stop() // or it would keep the connection's memory
+	}
 	if r.ses.waiting == nil {
 		w.conn.Resume() // handles what is behind it, as a request of its own
 	}
@@ -180,6 +201,12 @@ func (s *Server) goOn(w *waiting, code wire.Code) {
 func (r *request) goOn(from waitStage, code wire.Code) {
 	switch {
 	case from == forPenalty:
+		if r.ses.post != nil {
+			r.answerHeld()
+		}
+		return
+	case from == forRoom && code != wire.OK:
+		r.refuse(code, notKeepingUp)
 		return
 	case code != wire.OK:
 		r.refuse(code, "")
@@ -217,7 +244,14 @@ func (st *loopState) leaveWaiting(ses *session) {
 	if w.timer != nil {
 		w.timer.Stop() // or it would keep the connection's memory
 	}
-	if w.stage == forRoom && w.at < len(st.forRoom) && st.forRoom[w.at] == w {
+	if w.stage == forRoom {
+		st.leaveRoom(w)
+	}
+}
+
+// leaveRoom takes an envelope out of those that wait for room.
+func (st *loopState) leaveRoom(w *waiting) {
+	if w.at < len(st.forRoom) && st.forRoom[w.at] == w {
 		last := len(st.forRoom) - 1
 		st.forRoom[w.at] = st.forRoom[last]
 		st.forRoom[w.at].at = w.at

@@ -27,6 +27,7 @@ func (echo) Request(*loop.Conn, *loop.Request) error            { return nil }
 func (echo) Abandoned(*loop.Conn)                               {}
 func (echo) Open(*loop.Conn)                                    {}
 func (echo) Message(c *loop.Conn, op ws.OpCode, payload []byte) { c.Send(op, payload) }
+func (echo) Post(*loop.Conn, *loop.Post)                        {}
 func (echo) Violation(*loop.Conn, ws.StatusCode)                {}
 func (echo) Closed(*loop.Conn, ws.StatusCode)                   {}
 func (echo) Expired(*loop.Member)                               {}

@@ -35,8 +35,8 @@ func feed(t testing.TB, l *Loop, h *hooks, stream []byte, cuts []int) fed {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	h.log = nil
-	c := &Conn{loop: l, fd: int32(fd), state: stateOpen, events: readable}
-	l.stat.open++
+	c := &Conn{loop: l, fd: int32(fd), events: readable, posts: l.eng.opts.Posts != nil}
+	l.opened(c)
 	received := 0
 	for len(stream) > 0 && c.state < stateLinger {
 		piece := len(stream)
@@ -67,10 +67,8 @@ func feed(t testing.TB, l *Loop, h *hooks, stream []byte, cuts []int) fed {
 		}
 	}
 	l.cork.release()
-	if c.state == stateOpen {
-		l.stat.open--
-	}
-	if c.out != nil || len(l.endings.dead) > 0 || l.stat.open != 0 {
+	c.leaveOpen(stateDead)
+	if c.out != nil || len(l.endings.dead) > 0 || l.stat.open != 0 || l.eng.posts.Load() != 0 {
 		t.Fatalf("owed %v, dead %v, open %d", c.out, l.endings.dead, l.stat.open)
 	}
 	end, _ := unix.Seek(fd, 0, io.SeekEnd)
@@ -285,4 +283,39 @@ func TestStreams(t *testing.T) {
 			r.Fatalf("got %q, %q; want %q, %q", got.log, got.out, want, pongs)
 		}
 	})
+}
+
+// Requests are answered one by one and in order, wherever their bytes are cut, and also when an answer has to wait.
+func TestPostsCutAnywhere(t *testing.T) {
+	stream := aPost("one") + "\r\n" + aPost("wait", "X: y") + aPost("three") + aPost("four", "Connection: close") + aPost("never")
+	h := &hooks{}
+	l := idle(t, Options{Posts: func(p *Post) bool { return string(p.Target) == "/p" }}, h)
+	var paused *Conn
+	h.post = func(c *Conn, p *Post) {
+		if string(p.Body) == "wait" && paused == nil {
+			paused = c
+			c.Pause() // feed resumes it
+			answerPost(c, p)
+			return
+		}
+		answerPost(c, p)
+	}
+	whole := feed(t, l, h, []byte(stream), nil)
+	if got := strings.Join(whole.log, ","); got != "post one,post wait,post three,post four,closed 1000" {
+		t.Fatalf("%s", got)
+	}
+	for i := range stream {
+		paused = nil
+		x := feed(t, l, h, []byte(stream), []int{i})
+		if strings.Join(x.log, ",") != strings.Join(whole.log, ",") || !bytes.Equal(x.out, whole.out) {
+			t.Fatalf("cut at %d: %q %q", i, x.log, x.out)
+		}
+	}
+	var each []int
+	for i := range stream {
+		each = append(each, i)
+	}
+	if x := feed(t, l, h, []byte(stream), each); !bytes.Equal(x.out, whole.out) {
+		t.Errorf("byte by byte: %q", x.out)
+	}
 }

@@ -31,6 +31,8 @@ type Conn struct {
 	state  state
 	paused bool
 	stream bool  // sent events instead of frames
+	posts  bool  // carries HTTP requests instead of frames
+	last   bool  // closed behind the answer to the request in hand
 	events uint8 // the low byte of what epoll watches the socket for
 	shut   bool  // send FIN once everything is sent
 }
@@ -44,6 +46,7 @@ type inbound struct {
 	op        ws.OpCode
 	text      textCheck // of the message under way
 	unmasked  int       // bytes of the frame that tail begins with, which text has seen if it is for text
+	need      int       // bytes of the request that tail begins with; 0: its head has not come whole
 }
 
 // outbound is what a connection has not been sent yet: batches, the first from byte
@@ -73,7 +76,7 @@ func (x pendingBatch) stale(l *Loop, open bool) bool {
 // Loop returns the loop that c belongs to.
 func (c *Conn) Loop() *Loop { return c.loop }
 
-// Open reports whether messages can be sent to c.
+// Open reports whether messages, or responses, can be sent to c.
 func (c *Conn) Open() bool { return c.state == stateOpen }
 
 // Addr is the address of the socket's other end or, with
@@ -127,7 +130,7 @@ func (c *Conn) Resume() {
 // watch sets what epoll watches c for, when that has changed.
 func (c *Conn) watch() {
 	var want uint8
-	if !c.paused {
+	if !c.paused && (c.out == nil || !c.posts) { // requests are read as fast as their answers are
 		want = readable
 	}
 	if c.out != nil {

@@ -21,6 +21,7 @@ type Engine struct {
 	waitingForRoom atomic.Int32 // callers of Deliver that wait for room
 
 	load   []atomic.Int64 // connections assigned to each loop
+	posts  atomic.Int64   // those of them that carry HTTP requests
 	limits limits         // of sockets, those given to net/http included
 
 	listener listener // loop 0's
@@ -91,7 +92,7 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for e.Connections() > 0 && err == nil {
+	for e.connections() > 0 && err == nil {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -114,8 +115,11 @@ func (e *Engine) Drain(ctx context.Context, window time.Duration) error {
 const haltTimeout = 2 * time.Second
 
 // Connections is how many connections there are, those included that are being
-// opened or closed. Any goroutine may call it.
-func (e *Engine) Connections() int64 {
+// opened or closed, but for those that carry HTTP requests. Any goroutine may call it.
+func (e *Engine) Connections() int64 { return e.connections() - e.posts.Load() }
+
+// connections is how many connections the loops have.
+func (e *Engine) connections() int64 {
 	n := int64(0)
 	for i := range e.load {
 		n += e.load[i].Load()

@@ -28,14 +28,21 @@ type Handler interface {
 	// returns.
 	Message(c *Conn, op ws.OpCode, payload []byte)
 
+	// Post is called for each plain HTTP request that [Options.Posts] has taken. The
+	// handler answers it with [Conn.Respond]: at once, or later if it calls
+	// [Conn.Pause] first. The next request comes after the answer and, behind a
+	// pause, after [Conn.Resume].
+	Post(c *Conn, p *Post)
+
 	// Violation is called before the engine closes a connection for what its
 	// peer did (RFC 6455 §7.1.7), so that the handler may [Conn.Send] last
 	// words. It is not called for a slow peer, to which nothing can be said.
 	Violation(c *Conn, code ws.StatusCode)
 
-	// Closed is called once for each connection for which Open was called, when
-	// no more messages will come from it and none can be sent to it: a close
-	// frame was sent or received, or the socket failed (code 1006). The handler
+	// Closed is called once for each connection for which Open or Post was called, or
+	// whose first plain HTTP request has not come whole, when nothing more will come from it and nothing can be sent to it: a close
+	// frame was sent or received, the last request was answered or is net/http's, or
+	// the socket failed (code 1006). The handler
 	// must take the connection out of all groups before it returns. It is called
 	// from within [Conn.Close] or by the loop itself; when a write fails, at the
 	// end of that turn, never from within [Conn.Send].

@@ -14,7 +14,8 @@ import (
 
 // head looks for the end of the request's head in b. It returns 0 and leaves
 // the state alone while the head is incomplete; otherwise it answers the
-// request, or gives the connection to net/http, and returns the head's length.
+// request, or gives the connection to net/http, and returns the head's length. Of a
+// plain HTTP request it returns 0, and the state is open.
 // What stands behind the head is frames (RFC 6455 §4.1 lets a client send none
 // before the 101, yet some do, and a proxy may join segments).
 func (l *Loop) head(c *Conn, b []byte) int {
@@ -40,11 +41,13 @@ func (l *Loop) head(c *Conn, b []byte) int {
 	}
 	kind := inspectHead(b[:end])
 	switch {
-	case kind == headHTTP && l.eng.opts.HTTP != nil:
-		l.handOff(c, b)
-		return len(b)
+	case kind == headHTTP && l.isPost(b[:end]):
+		c.posts = true
+		l.stat.http++
+		l.opened(c)
+		return 0 // it is among the requests that come
 	case kind == headHTTP:
-		l.refuse(c, responseUpgradeRequired, RefusedPlain)
+		l.handOff(c, b)
 		return len(b)
 	case kind == headBad:
 		l.refuse(c, responseBadRequest, RefusedMalformed)
@@ -342,11 +345,17 @@ func goodKey(v []byte) bool {
 
 // handOff gives the socket to net/http, with what was already read.
 func (l *Loop) handOff(c *Conn, received []byte) {
+	if l.eng.opts.HTTP == nil {
+		l.refuse(c, responseUpgradeRequired, RefusedPlain)
+		return
+	}
 	if !l.eng.opts.HTTP.takePlace() {
 		l.refuse(c, responseUnavailable, RefusedHTTP)
 		return
 	}
-	l.stat.http++
+	if !c.posts { // else it has been counted
+		l.stat.http++
+	}
 	l.poller.remove(int(c.fd))
 	c.state = stateDead
 	l.detach(c)

@@ -26,6 +26,7 @@ type hooks struct {
 	request   func(*Conn, *Request) error
 	open      func(*Conn)
 	message   func(*Conn, ws.OpCode, []byte)
+	post      func(*Conn, *Post)
 	violation func(*Conn, ws.StatusCode)
 	closed    func(*Conn, ws.StatusCode)
 	expired   func(*Member)
@@ -82,6 +83,13 @@ func (h *hooks) Message(c *Conn, op ws.OpCode, p []byte) {
 	h.note("message %d %s", op, p)
 }
 
+func (h *hooks) Post(c *Conn, p *Post) {
+	h.note("post %s", p.Body)
+	if h.post != nil {
+		h.post(c, p)
+	}
+}
+
 func (h *hooks) Violation(c *Conn, code ws.StatusCode) {
 	h.note("violation %d", code)
 	if h.violation != nil {
@@ -123,6 +131,7 @@ func (*quiet) Request(*Conn, *Request) error      { return nil }
 func (*quiet) Abandoned(*Conn)                    {}
 func (*quiet) Open(*Conn)                         {}
 func (q *quiet) Message(*Conn, ws.OpCode, []byte) { q.messages++ }
+func (*quiet) Post(*Conn, *Post)                  {}
 func (*quiet) Violation(*Conn, ws.StatusCode)     {}
 func (*quiet) Closed(*Conn, ws.StatusCode)        {}
 func (*quiet) Expired(*Member)                    {}

@@ -77,7 +77,11 @@ func (l *Loop) opened(c *Conn) {
 	c.state = stateOpen
 	c.since = 0
 	c.heard, c.pinged = l.sec, l.sec
-	l.stat.open++
+	if c.posts {
+		l.eng.posts.Add(1)
+	} else {
+		l.stat.open++
+	}
 }
 
 // detach forgets a connection without closing its socket.
@@ -137,9 +141,14 @@ func (l *Loop) refused(addr [16]byte, reason string) {
 
 // Close sends a close frame (RFC 6455 §5.5.1) behind what c has not been sent yet and
 // waits, for at most [Options.CloseTimeout], for the peer's. reason must be at
-// most 123 bytes. [Handler.Closed] is called before Close returns.
+// most 123 bytes. [Handler.Closed] is called before Close returns. A connection that
+// carries HTTP requests is closed behind the answer to the one in hand.
 func (c *Conn) Close(code ws.StatusCode, reason string) {
 	if c.state != stateOpen {
+		return
+	}
+	if c.posts {
+		c.closePosts()
 		return
 	}
 	c.sendFrame(c.appendEnd(make([]byte, 0, 127), code, reason))
@@ -249,7 +258,11 @@ func (c *Conn) leaveOpen(next state) (wasOpen bool) {
 	c.state = max(c.state, next)
 	if wasOpen {
 		c.since = c.loop.sec
-		c.loop.stat.open--
+		if c.posts {
+			c.loop.eng.posts.Add(-1)
+		} else {
+			c.loop.stat.open--
+		}
 	}
 	if wasPending {
 		c.loop.eng.handler.Abandoned(c)

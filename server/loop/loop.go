@@ -32,8 +32,9 @@ type Loop struct {
 	endings endings
 
 	// Reading.
-	buf []byte // what a read reads into
-	up  upgradeIO
+	buf  []byte // what a read reads into
+	up   upgradeIO
+	post Post // the request in hand
 
 	// Writing.
 	cork   cork   // to one connection
@@ -85,15 +86,18 @@ func (l *Loop) Now() int64 { return l.now }
 // the machine's clock does not change it.
 func (l *Loop) Seconds() uint32 { return l.sec }
 
-// Conns calls f for each open connection until f returns false. f must not
-// close connections other than its own argument.
+// Conns calls f for each open connection, but for those that carry HTTP requests, until
+// f returns false. f must not close connections other than its own argument.
 func (l *Loop) Conns(f func(*Conn) bool) {
 	for _, c := range l.conns {
-		if c != nil && c.state == stateOpen && !f(c) {
+		if c != nil && c.isOpen() && !f(c) {
 			return
 		}
 	}
 }
+
+// isOpen reports whether c is a WebSocket or a stream that is open.
+func (c *Conn) isOpen() bool { return c.state == stateOpen && !c.posts }
 
 // ConnsFrom calls f for those open connections that stand at the n places from
 // place on, and returns the place to go on from, 0 after the last. A connection
@@ -102,7 +106,7 @@ func (l *Loop) Conns(f func(*Conn) bool) {
 func (l *Loop) ConnsFrom(place, n int, f func(*Conn)) (next int) {
 	end := min(place+n, len(l.conns))
 	for ; place < end; place++ {
-		if c := l.conns[place]; c != nil && c.state == stateOpen {
+		if c := l.conns[place]; c != nil && c.isOpen() {
 			f(c)
 		}
 	}

@@ -54,9 +54,12 @@ type Options struct {
 	// protocol, version 1 or 2, that names the client of the proxy in front. Whoever
 	// can reach the listener can then claim any address: only proxies may.
 	ProxyProtocol bool
-	// HTTP accepts the connections whose request is not a WebSocket upgrade. They
-	// first read what was already received. Nil: such a request gets 426.
+	// HTTP accepts the connections whose request is not a WebSocket upgrade, nor one that
+	// Posts takes. They first read what was already received. Nil: such a request gets 426.
 	HTTP *HandoffListener
+	// Posts says of a plain HTTP request, before its body has come, whether
+	// [Handler.Post] answers it. It is called on a loop. Nil: all requests are HTTP's.
+	Posts func(p *Post) bool
 	// EventName is the name of the event as which a stream is sent a message; "" is
 	// that of most. It is called on a loop. It may be nil: none has a name.
 	EventName func(message []byte) []byte
@@ -78,6 +81,10 @@ type Options struct {
 	// memory; accepting goes on by itself. It may be nil.
 	AcceptError func(error)
 }
+
+// KeepAlive is how long a connection that carries HTTP requests may be silent between two
+// of them.
+const KeepAlive = 60 * time.Second
 
 // WithDefaults gives o with the defaults in place of zero values.
 func (o Options) WithDefaults() Options {

@@ -24,6 +24,9 @@ func (l *Loop) readable(c *Conn) {
 	switch {
 	case e != 0 && isTooEarly(e):
 		return
+	case n == 0 && e == 0 && c.posts && c.state == stateOpen:
+		l.cutPost(c)
+		return
 	case e != 0 || n == 0:
 		c.abort()
 		return
@@ -88,6 +91,9 @@ func (l *Loop) consume(c *Conn, b []byte) int {
 		if used += n; c.state == stateHead {
 			return used
 		}
+	}
+	if c.posts && c.state == stateOpen {
+		return used + l.posts(c, b[used:])
 	}
 	return used + l.frames(c, b[used:])
 }

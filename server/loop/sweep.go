@@ -71,6 +71,8 @@ func (l *Loop) sweepOne(c *Conn) (acted bool) {
 		}
 	case stateOpen:
 		switch {
+		case c.posts:
+			return l.sweepPosts(c)
 		case c.paused: // silent by our own will
 		case c.since != 0 && age > seconds(o.MessageTimeout):
 			l.stat.timeouts++

@@ -133,7 +133,7 @@ func (c *Conn) countPending(n int) {
 	if n > limit && o.large == 0 {
 		o.large = n
 	}
-	if o.bytes-o.large > limit && c.state == stateOpen {
+	if o.bytes-o.large > limit && c.state == stateOpen && !c.posts {
 		c.CloseSlow()
 		return
 	}
@@ -201,6 +201,10 @@ func (c *Conn) sendPending() {
 	}
 	c.shutIfSent()
 	c.watch()
+	if c.posts {
+		c.answersRead()
+		return
+	}
 	if f := c.loop.eng.opts.OnDrained; f != nil && c.out == nil && c.state == stateOpen {
 		f(c)
 	}
