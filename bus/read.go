@@ -26,6 +26,9 @@ const (
 	// readTimeout is how long nothing may come of an answer; then the request is made again, readAttempts in all.
 	readTimeout  = 2 * time.Second
 	readAttempts = 3
+	// topicsAtOnce bounds the topics too. For each that has events behind the position JetStream looks through a block of
+	// the stream, and stores nothing meanwhile.
+	topicsAtOnce = 64
 	// maxTopicsBytes bounds the topics of one request for their last events. NATS takes a payload of 64 KiB at least.
 	maxTopicsBytes = 32 << 10
 )
@@ -344,7 +347,7 @@ func (s *Stream) lastOf(ctx context.Context, topics []string, upTo uint64, f fun
 	for len(topics) > 0 {
 		q := getRequest{UpToSeq: upTo, MaxBytes: maxPageBytes}
 		size := 0
-		for len(topics) > 0 && len(q.MultiLast) < maxMultiLast && size < maxTopicsBytes {
+		for len(topics) > 0 && len(q.MultiLast) < topicsAtOnce && size < maxTopicsBytes {
 			subject := s.bus.subject + topics[0]
 			q.MultiLast = append(q.MultiLast, subject)
 			size += len(subject)

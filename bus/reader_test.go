@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -194,6 +195,41 @@ func TestDeliveryOf(t *testing.T) {
 	for _, reply := range []string{"", "$JS.ACK.", "$JS.ACK.a.b.1.2.3.4", "$JS.ACK.a.b.1.x.3.4.5", "$JS.ACK.a.b.1.2.3.4.-5", "_INBOX.x.r.1"} {
 		if d, ok := deliveryOf(reply); ok {
 			t.Errorf("%s: %+v", reply, d)
+		}
+	}
+}
+
+// A page of many topics asks for the events before them a few topics at a time: JetStream stores nothing while it looks.
+func TestEventsBeforeAreAskedForInParts(t *testing.T) {
+	const topics = 5*topicsAtOnce/2 + 1
+	s, _ := openKept(t, func(*StreamOptions) {})
+	for i := range 2 * topics {
+		bustest.MustStore(t, s, fmt.Sprintf("kept.%d", i%topics), "1")
+	}
+	asked, err := s.bus.conn.SubscribeSync("$JS.API.DIRECT.GET." + s.want.Name)
+	if err != nil || s.bus.conn.Flush() != nil {
+		t.Fatal(err)
+	}
+	page, err := s.Read(t.Context(), "kept.>", topics, topics, 1<<20)
+	if err != nil || len(page.Events) != topics {
+		t.Fatalf("%d events, %v", len(page.Events), err)
+	}
+	for i, e := range page.Events {
+		if e.Seq != uint64(topics+i+1) || e.Prev != uint64(i+1) {
+			t.Fatalf("event %d is %d behind %d", i, e.Seq, e.Prev)
+		}
+	}
+	for all := 0; all < topics; {
+		m, err := asked.NextMsg(20 * time.Second)
+		if err != nil {
+			t.Fatalf("%d topics were asked for: %v", all, err)
+		}
+		var q getRequest
+		if err := json.Unmarshal(m.Data, &q); err != nil {
+			t.Fatal(err)
+		}
+		if all += len(q.MultiLast); len(q.MultiLast) > topicsAtOnce {
+			t.Errorf("%d topics at once", len(q.MultiLast))
 		}
 	}
 }
