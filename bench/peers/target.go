@@ -163,7 +163,7 @@ func (mercureTarget) Streaming(said []byte, topics int) (int, error) {
 // Post is a form. Nothing in it but the quotes of the data needs an escape.
 func (t mercureTarget) Post(_, topic string, events [][]byte) (load.Request, error) {
 	if len(events) != 1 {
-		return load.Request{}, errors.New("Mercure takes one event a request")
+		return load.Request{}, errors.New("a request to Mercure has one event")
 	}
 	data := bytes.ReplaceAll(events[0], []byte{'"'}, []byte("%22"))
 	return load.Request{
