@@ -405,6 +405,14 @@ func TestWebClientInFirefox(t *testing.T) {
 	t.Parallel()
 	dist := webDist(t)
 	b := browser{startScript(t, "page.mjs", firefox(t), "firefox")}
+	t.Cleanup(func() { // its group is its own: it ends by being asked to, and not with the script
+		_ = b.stdin.Close()
+		select {
+		case <-b.gone:
+		case <-time.After(time.Minute):
+			t.Error("Firefox did not end")
+		}
+	})
 	travelInPage(t, b, dist, webTask{Journey: "journey", Strategy: "ticket"})
 }
 
