@@ -410,9 +410,11 @@ func configurationExamples(t *testing.T, d *document) {
 func loadTestingExamples(t *testing.T, d *document) {
 	shell := openTerminal(t, "terminal", t.TempDir())
 	shell.do(t, "PATH="+filepath.Dir(binary(t))+`:$PATH`)
-	for _, command := range d.next(t, "sh").commands() {
-		if out := strings.Join(shell.do(t, command+" -n 10 -d 200ms --warmup 100ms"), "\n"); !strings.Contains(out, "µs/delivery") {
-			t.Errorf("%s printed\n%s", command, out)
+	for _, few := range []string{" -n 10", ""} {
+		for _, command := range d.next(t, "sh").commands() {
+			if out := strings.Join(shell.do(t, command+few+" -d 200ms --warmup 100ms"), "\n"); !strings.Contains(out, "µs/publish") {
+				t.Errorf("%s printed\n%s", command, out)
+			}
 		}
 	}
 	checkConfig(t, d.next(t, "yaml").text+"    storage: memory\nauth:\n  keys: [/etc/notifyd/keys.json]\n") // a folder of a test's does not last

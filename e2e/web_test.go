@@ -71,12 +71,13 @@ type controller struct {
 	t     *testing.T
 	keys  issuer
 	args  []string
-	mu    sync.Mutex
-	node  *server
 	place string // host:port
-	// network is the way to it, or to the proxy before it.
-	network *cutter
-	proxy   *proxied
+	proxy *proxied
+
+	// What the client asks for changes these: mu is held then.
+	mu      sync.Mutex
+	node    *server
+	network *cutter // the way to it, or to the proxy before it
 	other   *server // where clients go when the node restarts
 }
 
@@ -93,7 +94,10 @@ func (c *controller) behind(p proxySample) {
 	c.args = append(c.args, "--trusted-proxies=127.0.0.1/32")
 	c.restart()
 	c.proxy = p.before(c.t, c.place, nil)
-	c.network = newCutter(c.t, c.proxy.address)
+	network := newCutter(c.t, c.proxy.address)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.network = network
 }
 
 // join makes another node and the server nodes of one cluster. The server restarts with notice from then on.
@@ -102,14 +106,27 @@ func (c *controller) join() {
 	c.args = slices.DeleteFunc(c.args, func(arg string) bool { return strings.HasPrefix(arg, "--data-dir=") })
 	c.args = append(c.args, "--nats.url=nats://"+nats, "--drain-window=4s")
 	c.restart()
-	c.other = serve(c.t, "the other node", nil, c.args...)
+	other := serve(c.t, "the other node", nil, c.args...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.other = other
 }
 
 // move ends the server in good order while the other node takes new connections.
 func (c *controller) move() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.network.turn(c.other.address())
 	_ = c.node.cmd.Process.Signal(syscall.SIGTERM)
 	<-c.node.gone
+}
+
+// cut cuts the network for longer than a client waits.
+func (c *controller) cut() {
+	c.mu.Lock()
+	network := c.network
+	c.mu.Unlock()
+	network.cut(6 * time.Second)
 }
 
 func startController(t *testing.T, origin string) (c *controller, control string) {
@@ -158,7 +175,7 @@ func startController(t *testing.T, origin string) (c *controller, control string
 	mux.HandleFunc("/restart", allow(func(http.ResponseWriter, *http.Request) { c.restart() }))
 	mux.HandleFunc("/move", allow(func(http.ResponseWriter, *http.Request) { c.move() }))
 	c.network = newCutter(t, c.place)
-	mux.HandleFunc("/cut", allow(func(http.ResponseWriter, *http.Request) { c.network.cut(6 * time.Second) }))
+	mux.HandleFunc("/cut", allow(func(http.ResponseWriter, *http.Request) { c.cut() }))
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return c, s.URL

@@ -255,10 +255,11 @@ class EventsSocket implements Socket {
     const [before] = topic.since?.split('.') ?? []
     const after = topic.seq
     const anew = epoch !== undefined && after > 0 && epoch !== before
-    if (anew || seq! < after) topic.seq = 0 // it is another life of the stream
+    // Another life of the stream. Where nothing is missing, this node is only behind the one before.
+    if (anew || (complete === false && seq! < after)) topic.seq = 0
     if (epoch && (!recovered || (!stream && !topic.since))) {
-      topic.since = `${epoch}.${seq}`
-      topic.seq = seq!
+      topic.seq = Math.max(topic.seq, seq!)
+      topic.since = `${epoch}.${topic.seq}`
     }
     // What the connection knows of the topic goes on: it gets another token, and hears of what is gone.
     if (id) this.#say({ ...(stream ? { type: 'ack', exp: exp! } : ack), id })

@@ -180,6 +180,38 @@ test('a durable topic has a request of its own, and its next one goes on from it
   assert.deepEqual(client.errors, [])
 })
 
+test('a node that is behind the one before brings again what the page has had, and that is no other life', limit, async () => {
+  let confirm
+  const server = await serveEvents({
+    events: (stream) => {
+      stream.begin()
+      if (stream.since === null) stream.ack('o', { stream: 'o', epoch: 'e', seq: 5 })
+      else confirm = () => stream.ack('o', { stream: 'o', epoch: 'e', seq: 7, recovered: 0, complete: true })
+      return true
+    },
+  })
+  const client = over(server, { durable })
+  const got = []
+  await client.subscribe('o', ({ seq }) => got.push(seq)).ready
+  const [first] = server.streams
+  const event = (stream, seq) => stream.event('o', seq, { seq, prev: seq - 1 })
+  event(first, 6)
+  event(first, 7)
+  await until(() => got.length === 2)
+  first.say({ type: 'expiring', topic: 'o', exp: 1 })
+  await until(() => confirm)
+  event(first, 8)
+  event(first, 9)
+  await until(() => got.length === 4)
+  confirm()
+  const second = server.streams[1]
+  for (const seq of [8, 9, 10]) event(second, seq)
+  await until(() => got.includes(10))
+  assert.equal(second.since, 'e.7')
+  assert.deepEqual(got, [6, 7, 8, 9, 10])
+  assert.deepEqual(client.errors, [])
+})
+
 test('what is gone is told: in a stream, and when the next request begins', limit, async () => {
   let complete = true
   const server = await serveEvents({
