@@ -494,8 +494,8 @@ func TestRevocationOutageStrict(t *testing.T) {
 	}
 	last := c.now()
 	for _, notice := range map[string]func(){
-		"by itself":                   v.noticeOutage,
-		"when it is told of old news": func() { v.SetRevocationsFresh(last) },
+		"by itself":             v.noticeOutage,
+		"with news that is old": func() { v.SetRevocationsFresh(last) },
 	} {
 		last, told = c.now(), 0
 		v.SetRevocationsFresh(last)

@@ -60,7 +60,8 @@ func (t *Token) Same(token []byte) bool {
 // TokenExpired, TokenRevoked, TokenNotYetValid, TokenInvalid when its key was
 // removed or replaced, or Unavailable when its key has not been confirmed by its
 // issuer for Options.JWKSMaxAge, or a revocation that cannot be put in force may be
-// about it, or, with Options.RevocationStrict, one that this node does not know of. It is to be asked for every frame, in both directions.
+// about it, or, with Options.RevocationStrict, one that this node does not know of. It is
+// to be asked for every frame, in both directions.
 func (t *Token) Check(now int64) wire.Code {
 	if t.from <= now && now < t.until && now < t.key.expires.Load() && t.seen.Load() == t.key.revoked.epoch.Load()<<seenBits { // seenOK
 		return wire.OK

@@ -323,7 +323,7 @@ func (b *Bus) reap() {
 			b.drop(gone)
 		}
 		if len(gone) == maxReaped {
-			_ = b.flush(context.Background()) // without an answer all end soon anyway
+			_ = b.flush(context.Background()) // while NATS does not answer, nobody subscribes either
 		}
 		if next > 0 {
 			timer.Reset(next)

@@ -74,7 +74,7 @@ func onLoops(t *testing.T, with setup) setup {
 	return with
 }
 
-// A stream's answer is that of the request, and those of later requests come behind it.
+// A request whose event a stream keeps is answered when the stream has answered, and later requests after it.
 func TestPostToStream(t *testing.T) {
 	loops(t, func(t *testing.T, with setup) {
 		n, s := durable(t, onLoops(t, with))
