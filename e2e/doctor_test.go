@@ -289,6 +289,8 @@ func TestDoctorOfWhatStandsInFront(t *testing.T) {
 	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	mutual := fresh.Clone()
 	mutual.ClientAuth = tls.RequireAnyClientCert
+	mutual12 := mutual.Clone()
+	mutual12.MaxVersion = tls.VersionTLS12
 	answers := func(status int, headers ...string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			for i := 0; i < len(headers); i += 2 {
@@ -301,22 +303,25 @@ func TestDoctorOfWhatStandsInFront(t *testing.T) {
 		url, ca     string
 		step, cause string
 	}{
-		"a web server":                {"ws://127.0.0.1:" + web(page, nil), "", "handshake", "not notifyd that answers.*Elsewhere/1.0, with a web page"},
-		"a web server with TLS":       {"wss://localhost:" + web(page, fresh), freshCA, "handshake", "not notifyd that answers"},
-		"plain to a TLS port":         {"ws://localhost:" + web(page, fresh), "", "http", "speaks TLS, and the URL begins with ws://"},
-		"self-signed":                 {"wss://localhost:" + web(page, fresh), "", "tls", "self-signed"},
-		"expired certificate":         {"wss://localhost:" + web(page, stale), staleCA, "tls", "certificate has expired"},
-		"certificate of tomorrow":     {"wss://localhost:" + web(page, early), earlyCA, "tls", "certificate is valid from .* this machine's clock"},
-		"certificate of another name": {"wss://localhost:" + web(page, alien), alienCA, "tls", "of another name: it is for elsewhere.example, and the URL says localhost"},
-		"old TLS":                     {"wss://localhost:" + web(page, old), freshCA, "tls", "no TLS newer than TLS 1.1"},
-		"client certificates":         {"wss://localhost:" + web(page, mutual), freshCA, "http", "wants a certificate of the client"},
-		"a redirect":                  {"ws://127.0.0.1:" + web(http.RedirectHandler("https://push.example.com/v1/ws?access_token=1", http.StatusMovedPermanently), nil), "", "handshake", "sends clients elsewhere, to https://push.example.com/v1/ws,"},
-		"a password of the proxy":     {"ws://127.0.0.1:" + web(answers(401, "WWW-Authenticate", `Basic realm="staging"`), nil), "", "handshake", `password of its own \(Basic realm="staging"\)`},
-		"a firewall":                  {"ws://127.0.0.1:" + web(answers(403, "Server", "cloudflare"), nil), "", "handshake", "firewall for web applications"},
-		"a proxy without a node":      {"ws://127.0.0.1:" + web(answers(503, "Server", "nginx"), nil), "", "handshake", "proxy does not reach notifyd"},
-		"silence":                     {"ws://" + deaf(t, nil), "", "http", "takes the connection and does not answer"},
-		"no HTTP":                     {"ws://" + deaf(t, []byte("SSH-2.0-OpenSSH_9.2\r\n")), "", "http", "no HTTP server"},
-		"it hangs up":                 {"ws://" + deaf(t, []byte{}), "", "http", "closes connections without an answer"},
+		"a web server":                 {"ws://127.0.0.1:" + web(page, nil), "", "handshake", "not notifyd that answers.*Elsewhere/1.0, with a web page"},
+		"a web server with TLS":        {"wss://localhost:" + web(page, fresh), freshCA, "handshake", "not notifyd that answers"},
+		"plain to a TLS port":          {"ws://localhost:" + web(page, fresh), "", "http", "speaks TLS, and the URL begins with ws://"},
+		"self-signed":                  {"wss://localhost:" + web(page, fresh), "", "tls", "self-signed"},
+		"expired certificate":          {"wss://localhost:" + web(page, stale), staleCA, "tls", "certificate has expired"},
+		"certificate of tomorrow":      {"wss://localhost:" + web(page, early), earlyCA, "tls", "certificate is valid from .* this machine's clock"},
+		"certificate of another name":  {"wss://localhost:" + web(page, alien), alienCA, "tls", "of another name: it is for elsewhere.example, and the URL says localhost"},
+		"old TLS":                      {"wss://localhost:" + web(page, old), freshCA, "tls", "no TLS newer than TLS 1.1"},
+		"client certificates":          {"wss://localhost:" + web(page, mutual), freshCA, "http", "wants a certificate of the client"},
+		"client certificates, TLS 1.2": {"wss://localhost:" + web(page, mutual12), freshCA, "tls", "wants a certificate of the client"},
+		"client certificates, a reset": {"wss://localhost:" + resets(t, mutual), freshCA, "http", "wants a certificate of the client"},
+		"it resets":                    {"wss://localhost:" + resets(t, fresh), freshCA, "http", "closes connections without an answer"},
+		"a redirect":                   {"ws://127.0.0.1:" + web(http.RedirectHandler("https://push.example.com/v1/ws?access_token=1", http.StatusMovedPermanently), nil), "", "handshake", "sends clients elsewhere, to https://push.example.com/v1/ws,"},
+		"a password of the proxy":      {"ws://127.0.0.1:" + web(answers(401, "WWW-Authenticate", `Basic realm="staging"`), nil), "", "handshake", `password of its own \(Basic realm="staging"\)`},
+		"a firewall":                   {"ws://127.0.0.1:" + web(answers(403, "Server", "cloudflare"), nil), "", "handshake", "firewall for web applications"},
+		"a proxy without a node":       {"ws://127.0.0.1:" + web(answers(503, "Server", "nginx"), nil), "", "handshake", "proxy does not reach notifyd"},
+		"silence":                      {"ws://" + deaf(t, nil), "", "http", "takes the connection and does not answer"},
+		"no HTTP":                      {"ws://" + deaf(t, []byte("SSH-2.0-OpenSSH_9.2\r\n")), "", "http", "no HTTP server"},
+		"it hangs up":                  {"ws://" + deaf(t, []byte{}), "", "http", "closes connections without an answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -351,6 +356,29 @@ func deaf(t *testing.T, says []byte) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// resets takes connections, and resets each after its TLS handshake, so that an alert may be lost.
+func resets(t *testing.T, config *tls.Config) (port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = tls.Server(conn, config).Handshake() // fails without the client's certificate
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.Close()
+		}
+	}()
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return port
 }
 
 // Behind each proxy of docs/proxies.md nothing is wrong; with one thing changed, doctor says what.

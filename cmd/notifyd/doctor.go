@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
@@ -102,7 +103,7 @@ func (c *doctorCmd) prepare(p *process) (*examination, error) {
 		u.Path = wire.Path
 	}
 	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	x := &examination{doctorCmd: c, ctx: p.ctx, url: u, now: time.Now}
+	x := &examination{doctorCmd: c, ctx: p.ctx, url: u, now: time.Now, wantsCertificate: new(atomic.Bool)}
 	if x.token, err = c.readToken(p); err != nil {
 		return nil, err
 	}

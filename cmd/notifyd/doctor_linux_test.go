@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,7 +91,7 @@ func TestDoctorOfWhatDoesNotWait(t *testing.T) {
 		"readLoopPeekFailLocked: %!w(<nil>)":  "no HTTP server",
 		`malformed HTTP response "SSH-2.0"`:   "no HTTP server",
 	} {
-		x := &examination{url: &url.URL{Scheme: "ws", Host: "127.0.0.1:1"}, address: "127.0.0.1:1"}
+		x := &examination{url: &url.URL{Scheme: "ws", Host: "127.0.0.1:1"}, address: "127.0.0.1:1", wantsCertificate: new(atomic.Bool)}
 		if f := x.transportFault(t.Context(), errors.New(text)); !strings.Contains(f.cause, want) {
 			t.Errorf("%s: %q", text, f.cause)
 		}

@@ -60,7 +60,7 @@ func (x *examination) connect(ctx context.Context) (string, error) {
 		}
 		_ = conn.Close()
 		x.address = net.JoinHostPort(addr, x.port())
-		x.client = x.clientWith(nil)
+		x.client = x.newClient()
 		detail := x.address + " takes connections"
 		if len(deaf) > 0 {
 			detail += ", and " + strings.Join(deaf, ", ") + " does not: some clients try that first"
@@ -108,16 +108,17 @@ func (x *examination) httpScheme() string {
 	return map[string]string{"ws": "http", "wss": "https"}[x.url.Scheme]
 }
 
-// clientWith is an HTTP client that goes to the address that was found, on a connection of its own for each request, and
+// newClient is an HTTP client that goes to the address that was found, on a connection of its own for each request, and
 // follows no redirect: a token must not go elsewhere.
-func (x *examination) clientWith(config *tls.Config) *http.Client {
+func (x *examination) newClient() *http.Client {
 	return &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "tcp", x.address)
 			},
-			TLSClientConfig: config, DisableKeepAlives: true,
+			TLSClientConfig:   x.configTLS(&tls.Config{}),
+			DisableKeepAlives: true,
 		},
 	}
 }
@@ -150,12 +151,30 @@ func (x *examination) inTheClear() string {
 
 func (x *examination) handshakeTLS(ctx context.Context, config *tls.Config) (tls.ConnectionState, error) {
 	config.ServerName = x.host()
-	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", x.address)
+	conn, err := (&tls.Dialer{Config: x.configTLS(config)}).DialContext(ctx, "tcp", x.address)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	return conn.(*tls.Conn).ConnectionState(), nil
+}
+
+// configTLS has the server's wish for a client's certificate noted. Without one the server ends the connection, with an
+// alert that a reset may overtake (RFC 8446 §4.4.2.4), so that the error alone does not tell.
+func (x *examination) configTLS(config *tls.Config) *tls.Config {
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		x.wantsCertificate.Store(true)
+		return &tls.Certificate{}, nil
+	}
+	return config
+}
+
+func mutualTLS(seen string) *fault {
+	return &fault{
+		seen:   seen,
+		cause:  "The proxy wants a certificate of the client.",
+		remedy: "Take that demand (mutual TLS) away for this path, or connect from inside.",
+	}
 }
 
 // certificate says whose it is, by whom, and for how long.
@@ -178,6 +197,9 @@ func (x *examination) tlsFault(ctx context.Context, err error) *fault {
 	if bad := (*tls.CertificateVerificationError)(nil); errors.As(err, &bad) {
 		f.cause, f.remedy = x.badCertificate(bad)
 		return f
+	}
+	if x.wantsCertificate.Load() {
+		return mutualTLS(f.seen)
 	}
 	if x.speaksPlain(ctx) {
 		f.cause = fmt.Sprintf("Port %s does not speak TLS, and the URL begins with wss://.", x.port())
@@ -264,21 +286,22 @@ func (x *examination) speaksHTTP2(ctx context.Context) bool {
 func (x *examination) transportFault(ctx context.Context, err error) *fault {
 	text := err.Error()
 	f := &fault{seen: "no HTTP answer: " + reason(err).Error()}
+	hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(text, "EOF") ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.Contains(text, "server closed idle connection") // before it was asked
 	switch {
+	case x.wantsCertificate.Load() && (hungUp || strings.Contains(text, "remote error: tls:")):
+		return mutualTLS(f.seen)
 	case strings.Contains(text, `malformed HTTP response "\x15\x03`): // a TLS alert, RFC 8446 §5.1
 		return x.speaksTLS(f.seen)
 	case strings.Contains(text, `malformed HTTP response "\x00\x00`), x.speaksHTTP2(ctx): // a frame of HTTP/2
 		return onlyHTTP2(f.seen)
-	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFailLocked"): // it spoke before it was asked
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFailLocked: %!w(<nil>)"): // it spoke before it was asked
 		f.cause = fmt.Sprintf("What listens on port %s is no HTTP server.", x.port())
 		f.remedy = "Correct the port of the URL."
-	case strings.Contains(text, "tls: certificate required"), strings.Contains(text, "tls: bad certificate"):
-		f.cause = "The proxy wants a certificate of the client."
-		f.remedy = "Take that demand (mutual TLS) away for this path, or connect from inside."
 	case timedOut(ctx, err):
 		return x.noAnswer("no answer to an HTTP request")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), strings.Contains(text, "EOF"),
-		strings.Contains(text, "server closed idle connection"): // before it was asked
+	case hungUp:
 		f.cause = fmt.Sprintf("What listens on %s closes connections without an answer.", x.url.Host)
 		f.remedy = "A proxy does that when it has nobody to send to, a node when it ends. Look at the log of what listens there."
 	default:

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/notifyd/notifyd/authz"
@@ -65,6 +66,9 @@ type examination struct {
 	addresses []string // of the host, without the port
 	address   string   // that a connection could be made to
 	client    *http.Client
+
+	wantsCertificate *atomic.Bool // the server has asked for a client's certificate
+
 	plain     *httpAnswer // to a GET of the endpoint
 	socket    *socket     // that subscribes and publishes; nil: there is none
 	carried   bool        // socket was opened with the token, so that a subscribe needs none
