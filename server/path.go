@@ -219,15 +219,21 @@ func (r *request) publishNow() {
 	r.ack()
 }
 
-// Turn implements [loop.Handler]: what a turn published leaves as one write.
+// Turn implements [loop.Handler]: what a turn published leaves as one write. Amid a fan-out the loop waits for what this
+// turn published alone, not for what others publish all the time, nor for a disk.
 func (s *Server) Turn(l *loop.Loop) bool {
 	st := stateOf(l)
 	st.verified, st.left = 0, 0
-	if st.unflushed {
+	published := st.unflushed
+	if published {
 		st.unflushed = false
 		s.bus.Flush()
 	}
-	return s.bus.Busy() || st.soon > 0
+	busy := s.bus.Busy()
+	if l.Writing() {
+		return published && busy
+	}
+	return busy || st.soon > 0
 }
 
 // shard is what one bus goroutine has for the loops in a round: what it hands over

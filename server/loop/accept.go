@@ -3,13 +3,17 @@ package loop
 import (
 	"context"
 	"net"
+	"syscall"
 )
 
 // Listen opens a TCP listener for [Engine.Start], as net.Listen does, without
 // Multipath TCP (RFC 8684): a connection accepted with it costs a sixth more, and does
-// not inherit all that the listener is set to.
+// not inherit all that the listener is set to. Connections that come before Start wait in
+// the kernel.
 func Listen(addr string) (net.Listener, error) {
-	var c net.ListenConfig
+	c := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+		return conn.Control(func(fd uintptr) { setInherited(int(fd)) })
+	}}
 	c.SetMultipathTCP(false)
 	return c.Listen(context.Background(), "tcp", addr)
 }

@@ -58,7 +58,8 @@ type Handler interface {
 	// before groups are written to: what the handler gathered for others in the
 	// turn may leave now. It returns true while something that left is to be
 	// answered, by [Loop.Deliver], [Loop.Post] or [Engine.Answered], within
-	// microseconds as a rule: see [Loop.await].
+	// microseconds as a rule: see [Loop.await]. While groups are due something
+	// ([Loop.Writing]) they wait for that.
 	Turn(l *Loop) bool
 
 	// Tick is called about once a second.

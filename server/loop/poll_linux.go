@@ -156,10 +156,15 @@ func listenSocket(ln net.Listener) (int, error) {
 		return -1, err
 	}
 	_ = ln.Close()
-	// Accepted sockets inherit these: one setsockopt instead of one a connection.
+	setInherited(fd) // somebody else may have made ln
+	return fd, nil
+}
+
+// setInherited sets what accepted sockets inherit of a listener's: one setsockopt instead of one a connection. They do
+// when the kernel has made the connection, which may be long before accept(2); so this comes before listen(2).
+func setInherited(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytes)
-	return fd, nil
 }
 
 // limitUnacknowledged has the kernel give a connection up when its peer has not

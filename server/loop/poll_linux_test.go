@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"io"
+	"net"
 	"runtime"
 	"testing"
 	"time"
@@ -33,6 +35,54 @@ func TestSignalEndsASleep(t *testing.T) {
 			if err := unix.Tgkill(unix.Getpid(), tid, unix.SIGURG); err != nil { // what Go's scheduler sends as well
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// What the kernel has connected before Start is set like what comes later: with Nagle's algorithm (RFC 9293 §3.7.4)
+// small events would wait for the peer's delayed acknowledgement, for 40 ms.
+func TestEarlyConnectionsAreSetLikeOthers(t *testing.T) {
+	type options struct{ noDelay, unsent int }
+	seen := make(chan options, 2)
+	h := &hooks{open: func(c *Conn) {
+		var o options
+		var err error
+		if o.noDelay, err = unix.GetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_NODELAY); err != nil {
+			t.Error(err)
+		}
+		if o.unsent, err = unix.GetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT); err != nil {
+			t.Error(err)
+		}
+		seen <- o
+	}}
+	e, err := New(Options{Loops: 1}, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(ln); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Drain(t.Context(), 0) }() // when both have gone
+	defer func() { _ = early.Close() }()
+	late, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = late.Close() }()
+	for _, c := range []net.Conn{early, late} {
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-seen; got != (options{1, unsentBytes}) {
+			t.Errorf("%+v", got)
 		}
 	}
 }

@@ -47,6 +47,8 @@ func peerAddress(int32) [16]byte                     { return [16]byte{} }
 func duplicate(syscall.Conn) (int, error)            { return -1, errNotLinux }
 func listenSocket(net.Listener) (int, error)         { return -1, errNotLinux }
 
+func setInherited(int) {}
+
 func limitUnacknowledged(int, time.Duration) {}
 
 func acceptSocket(int) (fd int32, addr [16]byte, result acceptResult, err error) {

@@ -410,6 +410,52 @@ func TestPongAmidAFanOut(t *testing.T) {
 	}
 }
 
+// What a turn published amid a fan-out is awaited, and delivered before the next slice of it.
+func TestAnswerAmidAFanOut(t *testing.T) {
+	var large, small Group
+	var asked, answered bool // the loop's
+	var before uint64        // writes, when the question had been sent
+	wrote := make(chan uint64, 1)
+	h := &hooks{open: func(c *Conn) {
+		if small.Len() > 0 {
+			return
+		}
+		small.Join(&Member{Conn: c, Until: forever})
+	}}
+	h.message = func(c *Conn, _ ws.OpCode, _ []byte) {
+		for range 10 * slice {
+			large.Join(&Member{Conn: c, Until: forever})
+		}
+		c.loop.DeliverNow(&large, batch("to all"))
+		asked = true
+	}
+	h.turn = func(l *Loop) bool {
+		switch {
+		case asked && !answered:
+			before, answered = l.stat.writes, true
+			go func() {
+				time.Sleep(5 * time.Millisecond) // without waiting the loop would write more slices meanwhile
+				l.Deliver(&small, batch("to a few"))
+				l.eng.Answered()
+			}()
+			return true
+		case answered && len(wrote) == 0:
+			wrote <- l.stat.writes - before
+		}
+		return false
+	}
+	s := start(t, Options{PendingBytes: 64 << 20}, h)
+	few, many := s.dial(), s.dial()
+	many.send(text("begin"))
+	few.want(ws.OpText, "to a few")
+	if n := <-wrote; n != slice+1 {
+		t.Errorf("%d writes in the turn that asked, want a slice and the answer", n)
+	}
+	for range 10 * slice {
+		many.want(ws.OpText, "to all")
+	}
+}
+
 func TestDrainSendsWhatIsDue(t *testing.T) {
 	var g Group
 	h := &hooks{open: func(c *Conn) {
