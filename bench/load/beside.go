@@ -11,6 +11,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -96,6 +97,19 @@ func (c *crowd) stop() (*Crowd, error) {
 		return nil, fmt.Errorf("the fan-out to %d: %w", c.run.Plan.Connections, err)
 	}
 	return &c.found, nil
+}
+
+// runAhead has the kernel run the calling thread, to which its goroutine is locked, as soon as it has something to do
+// (SCHED_FIFO, sched(7)). The crowd and the server take both processors of a small machine, and what this thread waits
+// for one of them would count as the server's latency. ok is false where the process may not do that (CAP_SYS_NICE). back ends it.
+func runAhead() (ok bool, back func()) {
+	set := func(policy, priority uint32) error {
+		return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Priority: priority, Flags: unix.SCHED_FLAG_RESET_ON_FORK}, 0)
+	}
+	if set(unix.SCHED_FIFO, 1) != nil {
+		return false, func() {}
+	}
+	return true, func() { _ = set(unix.SCHED_NORMAL, 0) } // lowering is always allowed
 }
 
 // pinger is an idle connection that pings in an open loop, whatever else is published

@@ -84,6 +84,9 @@ type Crowd struct {
 	Delivered   uint64  `json:"delivered"`
 	Lost        uint64  `json:"lost"`
 	Latency     Latency `json:"latency_us"`
+	// Ahead says that the thread that measured the load ran ahead of all others (SCHED_FIFO). If not, its latencies
+	// have in them what it waited for a processor itself.
+	Ahead bool `json:"ahead"`
 }
 
 // Returned is clients that came back within a second, each with events to catch up on.
@@ -213,7 +216,11 @@ func (r Result) label() string {
 	case r.Stalled > 0:
 		return fmt.Sprintf("%s, %d stalled (%d closed)", r.Load, r.Stalled, r.Dropped)
 	case r.Beside != nil:
-		return fmt.Sprintf("%s, beside a fan-out to %d", r.Load, r.Beside.Connections)
+		how := ""
+		if !r.Beside.Ahead {
+			how = " (the thread that measures waits for a processor, too)"
+		}
+		return fmt.Sprintf("%s, beside a fan-out to %d%s", r.Load, r.Beside.Connections, how)
 	case r.Flooded != nil:
 		return fmt.Sprintf("%s, flooded (%d sent, %d refused)", r.Load, r.Flooded.Sent, r.Flooded.Refused)
 	}

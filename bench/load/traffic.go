@@ -155,8 +155,13 @@ func (r *run) crowded(ctx context.Context, e *engine, load Load, stalled int) (R
 	if err := r.crowd.start(ctx); err != nil {
 		return Result{}, err
 	}
+	ahead, back := runAhead()
 	res, err := r.load(ctx, e, load, stalled)
+	back()
 	found, ended := r.crowd.stop()
+	if found != nil {
+		found.Ahead = ahead
+	}
 	res.Beside = found
 	// The processor time is for the most part that of the others.
 	res.CPUPerDelivery, res.CPUPerPublish = nil, nil
