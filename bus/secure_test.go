@@ -52,6 +52,7 @@ func works(t *testing.T, o bus.Options) {
 	bustest.Subscribe(t, b, 1, "t")
 	bustest.Publish(t, b, "t", "x")
 	sink.WaitFor(t, bustest.Event{Handle: 1, Topic: "t", Data: "x"})
+	closeBus(t, b) // while its server runs: a server that ends meanwhile is an error
 }
 
 // refused asserts that Open fails at once, blames key, and tells no secret in its error or its log.
