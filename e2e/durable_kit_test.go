@@ -358,16 +358,27 @@ func storedEvents(t *testing.T, address, stream string) (events []history.Event)
 	if err != nil {
 		t.Fatal(err)
 	}
+	last := "" // why it could not be read
+	defer func() {
+		if t.Failed() {
+			t.Log("the stream: ", last)
+		}
+	}()
 	eventually(t, "the stream can be read", func() bool {
-		events, err = readStream(t.Context(), js, stream)
+		if events, err = readStream(t.Context(), js, stream); err != nil {
+			last = fmt.Sprintf("%v, after %d events", err, len(events))
+		}
 		return err == nil
 	})
 	return events
 }
 
+// readStream reads a stream from its first event to its last. It gives up when nothing has come for 10 s.
 func readStream(ctx context.Context, js jetstream.JetStream, stream string) (events []history.Event, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	silence := time.AfterFunc(10*time.Second, cancel)
+	defer silence.Stop()
 	s, err := js.Stream(ctx, stream)
 	if err != nil {
 		return nil, err
@@ -384,11 +395,12 @@ func readStream(ctx context.Context, js jetstream.JetStream, stream string) (eve
 	for last := s.CachedInfo().State.LastSeq; len(events) == 0 || events[len(events)-1].Seq < last; {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			return nil, err
+			return events, err
 		}
+		silence.Reset(10 * time.Second)
 		meta, err := m.Metadata()
 		if err != nil {
-			return nil, err
+			return events, err
 		}
 		events = append(events, history.Event{Topic: strings.TrimPrefix(m.Subject(), "notify.ev."), Data: string(m.Data()), Seq: meta.Sequence.Stream})
 	}
