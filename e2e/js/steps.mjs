@@ -69,7 +69,7 @@ async function journey(task) {
     const forged = (await order('/token')).slice(0, -8) + 'AAAAAAAA'
     const end = await new Promise((resolve) => {
       dial({
-        backoff: { min: 10, max: transport === 'sse' ? 3000 : 20 }, // over HTTP the server holds the answer back, for a second at most
+        backoff: { min: 10, max: 20 },
         token: () => forged,
         onState: (state, error) => state === 'closed' && resolve(error),
       }).subscribe('j.*', () => {}, () => {})

@@ -210,7 +210,8 @@ export class Client {
           continue
         }
         cause = end
-        const held = Date.now() - from >= this.#backoff.max
+        // A connection of requests has no node until one was accepted: it may have lasted only since a refusal was held back.
+        const held = (connection.node || connection.accepted) && Date.now() - from >= this.#backoff.max
         if (held) attempt = 0 // a new outage, not the same one
         // Not by the handshake alone: a server may accept that and close at once.
         if (held || connection.accepted) refused.clear()

@@ -1,6 +1,7 @@
 import { sleep } from './backoff.js'
 import type { Since } from './durable.js'
 import { ClosedError, RefusedError, UnansweredError } from './errors.js'
+import { overlapLag } from './overlap.js'
 
 /** What a client sends; docs/protocol.md, section 3. */
 export interface Request {
@@ -119,9 +120,9 @@ export class Connection {
    */
   async request({ data, ...request }: Request, acked?: (ack: Message) => void): Promise<Message> {
     if (this.over) throw lost(this.signal.reason)
-    const id = (++this.#lastID).toString(36)
+    const id = String(++this.#lastID)
     let frame = JSON.stringify({ ...request, id })
-    if (data !== undefined) frame = `${frame.slice(0, -1)},"data":${data}}`
+    if (data) frame = `${frame.slice(0, -1)},"data":${data}}`
     // The server would close the connection (1009).
     if (new TextEncoder().encode(frame).length > this.#most) throw new RefusedError('too_large', `over ${this.#most} bytes`, request.topic)
     let call!: Pick<Call, 'resolve' | 'reject'>
@@ -144,10 +145,14 @@ export class Connection {
     return answer
   }
 
-  /** Takes no more publishes; resolves when the requests that were sent are answered, or never will be. */
+  /**
+   * Takes no more publishes; resolves a moment after the requests that were sent are answered, or never will be: a node
+   * acknowledges what it has handed to NATS, and that may still be on its way there.
+   */
   async leave(): Promise<void> {
     this.leaving = true
     await Promise.allSettled([...this.#calls.values()].map(({ answer }) => answer))
+    await sleep(overlapLag, this.signal)
   }
 
   /** Whether it has ended. */
@@ -203,7 +208,7 @@ export class Connection {
       this.#welcome()
     } else if (message.type === 'restart') {
       this.restarting = true
-      this.#leave(message.within ?? 0)
+      this.#leave(message.within!)
     } else {
       this.notify(message)
     }

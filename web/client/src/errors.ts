@@ -44,7 +44,7 @@ export class ClosedError extends Error {
 
   /** Whether a client should connect again by itself. */
   get heals(): boolean {
-    return returns.test(String(this.code))
+    return returns.test(this.code as unknown as string)
   }
 }
 

@@ -27,8 +27,8 @@ export class EventQueue<T> implements AsyncIterableIterator<T, void, void> {
   }
 
   async next(): Promise<IteratorResult<T, void>> {
-    while (this.#events.length === 0 && !this.#ended) await this.#change.next
-    if (this.#events.length > 0) return { value: this.#events.shift()!, done: false }
+    while (!this.#events[0] && !this.#ended) await this.#change.next
+    if (this.#events[0]) return { value: this.#events.shift()!, done: false }
     if (this.#error) throw this.#error
     return { value: undefined, done: true }
   }

@@ -33,13 +33,13 @@ export class Overlap<From extends object> {
     const arrival = { key: `${message.topic} ${JSON.stringify(message.data)}`, at: Date.now(), message }
     if (from === this.old) {
       if (this.#over) return
-      const since = this.#held[0]?.at ?? arrival.at
-      while (this.#brought[0] && since - this.#brought[0].at > overlapLag) this.#brought.shift()
+      const { at } = this.#held[0] ?? arrival
+      while (at - this.#brought[0]?.at! > overlapLag) this.#brought.shift()
       this.#brought.push(arrival)
       return this.deliver(message)
     }
     if (this.#over) return this.#pushNew(arrival)
-    if (from !== this.#next) this.#held = [] // of a connection that came to nothing
+    if (this.#next !== from) this.#held = [] // of a connection that came to nothing
     this.#next = from
     if (this.#held.push(arrival) >= mostHeld) this.end()
   }
@@ -47,12 +47,12 @@ export class Overlap<From extends object> {
   /** Lets the events of the new connection go; the old one brings no more. */
   end(): void {
     this.#over = true
-    for (const arrival of this.#held.splice(0)) this.#pushNew(arrival)
+    this.#held.splice(0).forEach((arrival) => this.#pushNew(arrival))
   }
 
   #pushNew({ key, at, message }: Arrival): void {
     const twin = this.#brought.findIndex((b) => b.key === key && Math.abs(at - b.at) <= overlapLag)
-    if (twin < 0) return this.deliver(message)
-    this.#brought.splice(twin, 1)
+    if (twin < 0) this.deliver(message)
+    else this.#brought.splice(twin, 1)
   }
 }

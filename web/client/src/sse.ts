@@ -46,12 +46,23 @@ interface Stream {
 /** Where the calls over HTTP are, beside the WebSocket's. */
 const call = (url: string, name: string) => new URL(name, url.replace('ws', 'http'))
 
-/** Whether the server answers over HTTP, and how long it asks to wait if not. */
-const answers = (url: string, signal?: AbortSignal) =>
-  fetch(call(url, 'openapi.json'), { method: 'HEAD', cache: 'no-store', signal: signal ?? null }).then(
-    (response) => ({ ok: response.ok, retryAfter: refusal(response).retryAfter }),
+/**
+ * Whether the server answers over HTTP, and how long it asks to wait if not. A token must be one that it takes: then it
+ * complains that no topic was named.
+ */
+const answers = (url: string, signal?: AbortSignal, token?: string) =>
+  fetch(call(url, token ? 'events' : 'openapi.json'), {
+    method: 'HEAD',
+    headers: token ? { Authorization: `Bearer ${token}` } : {},
+    cache: 'no-store',
+    signal: signal ?? null,
+  }).then(
+    (response) => ({ ok: token ? response.status === 400 : response.ok, retryAfter: refusal(response).retryAfter }),
     () => ({ ok: false, retryAfter: 0 }),
   )
+
+/** The token of a connection, among the items of its subprotocol. */
+const tokenOf = (protocols: string[]) => protocols.find((item) => item.startsWith('bearer.'))?.slice(7)
 
 /** What looks like a WebSocket, and is requests over HTTP. The connection sends it envelopes, and gets envelopes. */
 class EventsSocket implements Socket {
@@ -78,7 +89,7 @@ class EventsSocket implements Socket {
     private readonly backoff: Backoff,
     private readonly ended: (worked: boolean, code: number, reason: string) => void,
   ) {
-    this.#token = protocols.find((item) => item.startsWith('bearer.'))?.slice(7)
+    this.#token = tokenOf(protocols)
     void answers(url, this.#over.signal).then(({ ok, retryAfter }) => (ok ? this.#say({ type: 'welcome' }) : this.#end(1006, '', retryAfter)))
   }
 
@@ -435,8 +446,9 @@ export const sse: ServerSentEvents = ({ transport = 'auto', onTransport, timeout
     const socket = new WebSocket!(url, protocols) as Socket & EventTarget
     socket.addEventListener('message', () => (opened = true), { once: true })
     socket.addEventListener('close', async ({ code, reason }: any) => {
-      // Where the server answers otherwise, something on the way does not let a WebSocket pass. Or it has come back just now.
-      blocked = !opened && code !== 1000 && (await answers(url)).ok ? blocked + 1 : 0
+      // Where the server answers otherwise, something on the way does not let a WebSocket pass. Or it has come back just now. A
+      // handshake whose token it refuses looks the same.
+      blocked = !opened && code !== 1000 && (await answers(url, undefined, tokenOf(protocols))).ok ? blocked + 1 : 0
       if (blocked > 1 && !http) change(true, code, reason)
     })
     return socket

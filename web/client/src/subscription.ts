@@ -139,10 +139,12 @@ export class Subscription {
   async #arrive(connection: Connection): Promise<void> {
     const overlap = this.#overlap
     if (!overlap || overlap.old === connection) return
+    // What NATS handed to the old node before it knew of the new subscription may still be on its way there.
+    await sleep(overlapLag, overlap.old.signal)
     // Whatever the answer: all that is still wanted comes over the new connection.
     await overlap.old.request({ type: 'unsubscribe', topic: this.pattern }).catch(() => {})
     overlap.end()
-    setTimeout(() => this.#overlap === overlap && (this.#overlap = undefined), overlapLag)
+    void sleep(overlapLag, connection.signal).then(() => this.#overlap === overlap && (this.#overlap = undefined))
   }
 
   /** Ends this round. The connection is gone, or another round begins. */

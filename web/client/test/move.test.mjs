@@ -27,12 +27,11 @@ test('events of both connections reach the handler once and in order, and the ol
   await server.await(of('subscribe'), 2)
   const two = server.sockets[1]
   one.say(event(2))
-  await until(() => letGo)
   two.say(event(2)) // both have it
   two.say(event(3))
   two.say(event(4))
   one.say(event(3)) // the old node is behind
-  await until(() => got.length === 3)
+  await until(() => got.length === 3 && letGo)
   await sleep(30)
   assert.deepEqual(got, [1, 2, 3])
   letGo()
@@ -45,7 +44,19 @@ test('events of both connections reach the handler once and in order, and the ol
   assert.equal(client.errors.length, 0)
 })
 
-test('publishes wait until those on the old connection are answered', limit, async () => {
+test('what is on its way to the old node, when the new one confirms, is not lost', limit, async () => {
+  const { server, got, one, restart } = await moving()
+  restart()
+  await server.await(of('subscribe'), 2)
+  server.sockets[1].say(event(2))
+  await sleep(100)
+  one.say(event(1)) // NATS knew nothing of the new subscription yet
+  await until(() => one.closed === 1000)
+  await until(() => got.length === 2)
+  assert.deepEqual(got, [1, 2])
+})
+
+test('publishes wait until those on the old connection are answered, and a moment more', limit, async () => {
   let answer
   const { server, client, restart } = await moving({
     publish: ({ id, data }, peer) => (data === 1 ? (answer = () => peer.say({ type: 'ack', id })) : peer.say({ type: 'ack', id })),
@@ -59,7 +70,9 @@ test('publishes wait until those on the old connection are answered', limit, asy
   await sleep(100)
   assert.deepEqual(server.seen.filter(of('publish')).map(({ data }) => data), [1])
   answer()
+  const answered = Date.now()
   await Promise.all([first, second])
+  assert.ok(Date.now() - answered > 200) // until NATS has it from the old node
   assert.deepEqual(server.sockets.map(({ seen }) => seen.filter(of('publish')).map(({ data }) => data)), [[1], [2]])
 })
 

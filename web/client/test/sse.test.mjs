@@ -20,6 +20,7 @@ async function serveEvents(on = {}) {
       response.end(JSON.stringify({ title: '', status, code, message: 'for a test' }))
     }
     if (pathname === '/v1/openapi.json') return on.full?.() ? problem(503, 'unavailable', 1) : response.end()
+    if (pathname === '/v1/events' && request.method === 'HEAD') return problem(on.refuses?.(request.headers.authorization) ? 401 : 400, '')
     if (pathname === '/v1/tickets') return response.end('{"ticket":"t"}')
     if (pathname === '/v1/publish') {
       let body = ''
@@ -89,6 +90,17 @@ test('a server that is away is no reason to give up WebSockets', limit, async ()
   await client.publish('a', 1)
   assert.deepEqual(told, [])
   assert.equal(server.seen.length, 1)
+})
+
+test('a handshake whose token is refused says nothing against WebSockets', limit, async () => {
+  let refuse = 401
+  const server = await serveEvents({ websocket: () => refuse, refuses: (header) => header === 'Bearer token' })
+  const told = []
+  const client = dial(server, { sse, strategy: 'subprotocol', backoff: { min: 20, max: 10_000 }, onTransport: (transport) => told.push(transport) })
+  await until(() => client.states.length > 8)
+  refuse = 0
+  await until(() => client.state === 'connected')
+  assert.deepEqual(told, [])
 })
 
 test('a fallback that brings no events either goes back to WebSockets', limit, async () => {
@@ -378,6 +390,18 @@ test('Retry-After is heeded: of a request for events, of a publish, and of a ser
   await assert.rejects(client.publish('a', 1), { code: 'rate_limited', heals: true, retryAfter: 2000 })
 })
 
+for (const transport of ['sse', 'auto']) {
+  test(`a token that is always refused is given up over ${transport}, though the server holds each refusal back for long`, limit, async () => {
+    const server = await serveEvents({ websocket: () => 403, events: ({ problem }) => (setTimeout(problem, 100, 401, 'token_invalid'), true) })
+    let given = 0
+    const client = dial(server, { sse, transport, strategy: 'subprotocol', token: () => `token-${++given}` })
+    client.subscribe('a', () => {}, () => {})
+    await until(() => client.state === 'closed')
+    assert.equal(client.states.at(-1)[1].code, 4401)
+    assert.ok(server.streams.length > 2)
+  })
+}
+
 const datum = ({ data }) => data
 
 test('a new request takes the place of another, and no event is lost or doubled', limit, async () => {
@@ -530,7 +554,7 @@ test('where there is no other node, the one that restarts serves to its end, and
   await client.subscribe('a', (event) => got.push(datum(event))).ready
   const [first] = server.streams
   first.say({ type: 'restart', within: 1 })
-  await until(() => server.streams.length === 3)
+  await until(() => server.streams.length >= 3)
   await until(() => server.streams[1].over)
   assert.equal(first.over, false)
   first.event('a', 1)
