@@ -57,7 +57,7 @@ model: ## random runs of a node against a model of what it promises; half an hou
 kill: ## kill, stop and cut off servers under durable topics, 20 rounds each, and see that nothing is lost; half an hour
 	$(GO) test -race -count=1 -timeout 3h -v -run 'TestKill|TestStopNATS|TestCutNATS' ./e2e -kill.rounds=20
 
-web-rounds: ## restart servers under the JavaScript client and cut its network, 20 rounds each, in Node and Chromium, with and without proxies; half an hour
+web-rounds: ## restart servers under the JavaScript client and cut its network, 20 rounds each, in Node, Chromium and Firefox, with and without proxies; half an hour
 	cd e2e/js && npm ci --ignore-scripts --no-audit --no-fund
 	cd web/client && npm ci --ignore-scripts --no-audit --no-fund
 	E2E_ROUNDS=20 NOTIFYD_E2E=required $(GO) test -count=1 -timeout 1h -v -run 'TestWebClient.*(Rounds|Restarts)' ./e2e

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,11 +60,10 @@ func TestEventSourceClients(t *testing.T) {
 }
 
 // Clients of others come back after a restart of the server, and go on behind the last event by its id: none is missed,
-// none comes twice.
+// none comes twice, and each topic is in order.
 func TestEventSourcesResume(t *testing.T) {
 	t.Parallel()
 	needScripts(t)
-	const want = `[0,1,2,3,4,5]`
 	begin := func(t *testing.T, origin string) (c *controller, control, token string) {
 		c, control = startController(t, origin)
 		c.args = append(c.args, everyStrategy) // a page's EventSource has no header, and a ticket is good once
@@ -73,46 +73,68 @@ func TestEventSourcesResume(t *testing.T) {
 	t.Run("Node", func(t *testing.T) {
 		t.Parallel()
 		c, _, token := begin(t, "")
-		s := startScript(t, "events.mjs", "http://"+c.place, token, "d.*")
-		got := func(client string) string {
-			data := []string{}
-			for _, line := range s.says.all() {
-				var x struct {
-					Client, Name string
-					Data         struct{ Data json.RawMessage }
-				}
-				if json.Unmarshal([]byte(line), &x) == nil && x.Client == client && x.Name == "message" {
-					data = append(data, string(x.Data.Data))
-				}
-			}
-			return "[" + strings.Join(data, ",") + "]"
-		}
-		clients := []string{"eventsource", "fetch-event-source"}
-		for _, name := range clients {
-			s.says.await(t, "ack of "+name, 0, func(line string) bool {
-				return strings.Contains(line, `"name":"ack"`) && strings.Contains(line, quote(name))
-			})
-		}
-		n := 0
+		n := 0 // d.1, d.2 and d.3 have them in turn
 		publish := func() {
 			p := dialCoder(t, "publisher", "ws://"+c.place+"/v1/ws")
-			for range 3 {
-				if m := p.publish(t, "d.1", token, fmt.Sprint(n)); m.Type != "ack" {
+			for range 9 {
+				if m := p.publish(t, fmt.Sprint("d.", n%3+1), token, fmt.Sprint(n)); m.Type != "ack" {
 					t.Fatalf("%+v", m)
 				}
 				n++
 			}
 		}
-		publish()
-		for _, name := range clients {
-			eventually(t, name+" has the first events", func() bool { return got(name) == "[0,1,2]" })
+		type reader struct {
+			script
+			client string
+			topics []string
 		}
-		c.restart()
-		publish()
-		for _, name := range clients {
-			eventually(t, name+" has the events of after the restart", func() bool { return len(got(name)) >= len(want) })
-			if got := got(name); got != want {
-				t.Errorf("%s: %s", name, got)
+		var readers []reader
+		for _, topics := range [][]string{{"d.*"}} {
+			s := startScript(t, "events.mjs", append([]string{"http://" + c.place, token}, topics...)...)
+			for _, client := range []string{"eventsource", "fetch-event-source"} {
+				for _, topic := range topics {
+					s.says.await(t, "ack of "+topic+" to "+client, 0, func(line string) bool {
+						return strings.Contains(line, `"name":"ack"`) && strings.Contains(line, quote(client)) && strings.Contains(line, `"id":`+quote(topic))
+					})
+				}
+				readers = append(readers, reader{s, client, topics})
+			}
+		}
+		// got is what a reader has had of a topic.
+		got := func(r reader, topic string) (data []string) {
+			for _, line := range r.says.all() {
+				var x struct {
+					Client, Name string
+					Data         struct {
+						Topic string
+						Data  json.RawMessage
+					}
+				}
+				if json.Unmarshal([]byte(line), &x) == nil && x.Client == r.client && x.Name == "message" && x.Data.Topic == topic {
+					data = append(data, string(x.Data.Data))
+				}
+			}
+			return data
+		}
+		for round := range 3 {
+			if round > 0 {
+				c.restart()
+			}
+			publish()
+			for _, r := range readers {
+				for i, topic := range []string{"d.1", "d.2", "d.3"} {
+					if r.topics[0] != "d.*" && !slices.Contains(r.topics, topic) {
+						continue
+					}
+					var want []string
+					for j := i; j < n; j += 3 {
+						want = append(want, fmt.Sprint(j))
+					}
+					eventually(t, fmt.Sprintf("%s of %q has the events of %s after %d restarts", r.client, r.topics, topic, round), func() bool { return len(got(r, topic)) >= len(want) })
+					if got := got(r, topic); !slices.Equal(got, want) {
+						t.Errorf("%s of %q has %q of %s, not %q", r.client, r.topics, got, topic, want)
+					}
+				}
 			}
 		}
 	})
@@ -146,7 +168,7 @@ func TestEventSourcesResume(t *testing.T) {
 			await until(6)
 			events.close()
 			return got`, "task": map[string]string{"server": "http://" + c.place, "control": control, "token": token}})
-		if o.Body != want {
+		if o.Body != `[0,1,2,3,4,5]` {
 			t.Errorf("the page has %+v", o)
 		}
 	})

@@ -369,6 +369,10 @@ func TestWebClientDurableRounds(t *testing.T) {
 			t.Parallel()
 			travelInChromium(t, dist, webTask{Journey: "durableRounds", Strategy: "first-message", Transport: transport, Count: count})
 		})
+		t.Run("Firefox over "+transport, func(t *testing.T) {
+			t.Parallel()
+			travelInFirefox(t, dist, webTask{Journey: "durableRounds", Strategy: "ticket", Transport: transport, Count: count})
+		})
 	}
 }
 
@@ -421,6 +425,17 @@ func TestWebClientMoves(t *testing.T) {
 func TestWebClientInFirefox(t *testing.T) {
 	t.Parallel()
 	dist := webDist(t)
+	for _, transport := range []string{"websocket", "sse"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			travelInFirefox(t, dist, webTask{Journey: "journey", Strategy: "ticket", Transport: transport})
+		})
+	}
+}
+
+// travelInFirefox makes a journey in a page of Firefox.
+func travelInFirefox(t *testing.T, dist string, task webTask) {
+	t.Helper()
 	b := browser{startScript(t, "page.mjs", firefox(t), "firefox")}
 	t.Cleanup(func() { // its group is its own: it ends by being asked to, and not with the script
 		_ = b.stdin.Close()
@@ -430,7 +445,7 @@ func TestWebClientInFirefox(t *testing.T) {
 			t.Error("Firefox did not end")
 		}
 	})
-	travelInPage(t, b, dist, webTask{Journey: "journey", Strategy: "ticket"})
+	travelInPage(t, b, dist, task)
 }
 
 func firefox(t *testing.T) string {

@@ -1,4 +1,4 @@
-// events.mjs URL TOKEN TOPIC: reads the events of a topic or pattern with two clients for Server-Sent Events that others
+// events.mjs URL TOKEN TOPIC…: reads the events of topics and patterns with two clients for Server-Sent Events that others
 // wrote. Output: lines of JSON, {"client":NAME, "name":of the event, "data":ENVELOPE}, and {"client":NAME, "end":true}.
 // A server that restarts is no end: both come back by themselves.
 import { EventSource } from 'eventsource'
@@ -6,8 +6,8 @@ globalThis.window = globalThis // these two fetch-event-source expects
 globalThis.document = new EventTarget()
 const { fetchEventSource } = await import('@microsoft/fetch-event-source')
 
-const [url, token, topic] = process.argv.slice(2)
-const address = `${url}/v1/events?topic=${topic}`
+const [url, token, ...topics] = process.argv.slice(2)
+const address = `${url}/v1/events?${new URLSearchParams(topics.map((topic) => ['topic', topic]))}`
 const headers = { Authorization: `Bearer ${token}` }
 const say = (value) => process.stdout.write(JSON.stringify(value) + '\n')
 const ends = (data) => JSON.parse(data).code !== 1012
