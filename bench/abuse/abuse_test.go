@@ -68,6 +68,20 @@ func TestAbuses(t *testing.T) {
 	}
 }
 
+// TestElsewhere: the long form also measures a pair at a node that is not attacked.
+func TestElsewhere(t *testing.T) {
+	o := options(t)
+	o.Short, o.Only = false, []string{"forbidden-topics"}
+	results, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := results[0].Elsewhere
+	if m.Published == 0 || m.Newcomers == 0 || m.P50 == 0 || m.Lost > 0 || m.Refused > 0 || m.Disconnected != "" || len(m.NewcomersFailed) > 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
 func TestUnknownAbuse(t *testing.T) {
 	if _, err := Run(t.Context(), Options{Only: []string{"politeness"}}); err == nil || !strings.Contains(err.Error(), "politeness") {
 		t.Error(err)
@@ -88,6 +102,9 @@ func TestJudge(t *testing.T) {
 		{"newcomer", func(r *Result) { r.With.NewcomersFailed = []string{"ticket: 503"} }, "1 newcomers failed: ticket: 503"},
 		{"at the ratio", func(r *Result) { r.With.P99 = 8 * MaxRatio }, ""},
 		{"late", func(r *Result) { r.With.P99 = 8*MaxRatio + 0.1 }, "p99 12.10 ms, over 12.00"},
+		{"as elsewhere", func(r *Result) { r.Elsewhere.P99, r.With.P99 = 12, 12*MaxRatio }, ""},
+		{"later than elsewhere", func(r *Result) { r.Elsewhere.P99, r.With.P99 = 12, 12*MaxRatio+0.1 }, "p99 18.10 ms, over 18.00"},
+		{"sooner than elsewhere", func(r *Result) { r.Elsewhere.P99, r.With.P99 = 1, 8*MaxRatio+0.1 }, "p99 12.10 ms, over 12.00"},
 		{"at the floor", func(r *Result) { r.Without.P99, r.With.P99 = 1, milliseconds(Floor) }, ""},
 		{"no attack", func(r *Result) { delete(r.Got, "ack") }, `the attacker never got "ack": no attack took place`},
 	} {
@@ -117,7 +134,7 @@ func TestOverlappingPatterns(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	r := Result{Name: "x", Without: Measured{P99: 2}, With: Measured{P99: 3, Published: 10}, Got: map[string]uint64{"ack": 1, "close 4401": 7}}
+	r := Result{Name: "x", Without: Measured{P99: 1}, Elsewhere: Measured{P99: 2}, With: Measured{P99: 3, Published: 10}, Got: map[string]uint64{"ack": 1, "close 4401": 7}}
 	var b strings.Builder
 	if err := WriteTable(&b, []Result{r}); err != nil || !strings.Contains(b.String(), "close 4401 7, ack 1") || !strings.Contains(b.String(), "1.5") {
 		t.Error(b.String(), err)

@@ -19,16 +19,16 @@ type abuseCmd struct {
 	Only     []string      `help:"Name of an abuse. Repeatable. None: all." placeholder:"NAME"`
 	List     bool          `help:"Print the names of all abuses and what they do."`
 	Duration time.Duration `help:"How long to measure without, and again with each abuse." short:"d" default:"10s"`
-	Short    bool          `help:"Fewer attackers, and no look at how late events are."`
+	Short    bool          `help:"Fewer attackers, no second server, and no look at how late events are."`
 	Bin      string        `help:"The notifyd to start. Empty: this one." placeholder:"FILE"`
 	JSON     bool          `help:"Print everything measured as JSON." name:"json"`
 }
 
 // Help is shown by --help.
 func (abuseCmd) Help() string {
-	return fmt.Sprintf(`For each abuse it starts a notifyd, and an honest publisher and subscriber that exchange 200 events a second. Twice a second another honest client comes with a new token: it connects, subscribes, publishes, receives and gets a ticket. First they are alone, then a process with the lowest priority attacks from another address (127.0.0.2).
+	return fmt.Sprintf(`For each abuse it starts a notifyd, and an honest publisher and subscriber that exchange 200 events a second. Twice a second another honest client comes with a new token: it connects, subscribes, publishes, receives and gets a ticket. First they are alone, then a process with the lowest priority attacks from another address (127.0.0.2). Elsewhere is what the same honest clients see meanwhile at a second notifyd, which is not attacked: the attacker and the attacked take the processors from it as well.
 
-The exit code is 1 if an honest client lost an event, was refused or cut off, or if p99 with the attack is more than %.1f times that without and also over %v. That much a machine with few processors may take to wake a client.`, abuse.MaxRatio, abuse.Floor)
+The exit code is 1 if an honest client lost an event, was refused or cut off, or if p99 with the attack is over %v and more than %.1f times that without or that elsewhere, whichever is more.`, abuse.Floor, abuse.MaxRatio)
 }
 
 // Run attacks.
