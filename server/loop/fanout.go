@@ -191,6 +191,10 @@ func (l *Loop) end(r *round) {
 	*r = round{groups: r.groups[:0], deliveries: r.deliveries[:0], receivers: r.receivers[:0]}
 }
 
+// heavyBytes is how much of a batch takes as long as the call of write(2) that sends it: so
+// many bytes count as one write more in a slice.
+const heavyBytes = 16 << 10
+
 // clockEvery is after how many members, at 4 µs and more each, a slice looks at
 // the clock again: a batch for 10,000 must not outlive a token by the time
 // that the first 9,999 took.
@@ -210,33 +214,37 @@ func (l *Loop) prefetch(members []*Member) {
 	l.fanout.prefetched = x
 }
 
-// writeMembers writes g's batch to n of its members: one write(2) a member, no copy. It
-// returns to how many it came. A member may join or leave between two slices, and that
+// writeMembers writes g's batch to n of its members, fewer of a large batch: one write(2) a member, no copy. It
+// returns what part of a slice that took. A member may join or leave between two slices, and that
 // in hand within one, when it has expired: see [Member.Leave]. Those whose connections
 // fail leave after the turn (see endAfterTurn).
-func (l *Loop) writeMembers(g *Group, n int) (came int) {
+func (l *Loop) writeMembers(g *Group, n int) (spent int) {
 	b, served := g.writing, 0
-	for ; g.left > 0 && came < n; came++ {
+	each := 1 + len(b.b)/heavyBytes
+	for i := 0; g.left > 0 && spent < n; i++ {
 		if l.unclocked++; l.unclocked >= clockEvery {
 			l.readClock()
 		}
-		if came%prefetchMembers == 0 {
+		if i%prefetchMembers == 0 {
 			l.prefetch(g.members[max(0, g.left-prefetchMembers):g.left])
 		}
 		g.left--
 		m := g.members[g.left]
 		switch {
 		case m.Conn.state != stateOpen:
+			spent++
 		case l.now >= m.Until:
 			l.eng.handler.Expired(m)
+			spent++
 		default:
 			b = m.sendShared(b)
 			served++
+			spent += each
 		}
 	}
 	g.writing = b
 	l.stat.served(b.n, served)
-	return came
+	return spent
 }
 
 // list lists the deliveries of a round by connection.
@@ -268,9 +276,9 @@ func (l *Loop) list(r *round) {
 // how often, a receiver counting once at least.
 func (l *Loop) writeReceivers(r *round, n int) (times int) {
 	for ; r.next < len(r.receivers) && times < n; r.next++ {
-		before := l.stat.writes
+		writes, bytes := l.stat.writes, l.stat.bytesOut
 		l.writeReceiver(r, r.receivers[r.next])
-		times += max(1, int(l.stat.writes-before))
+		times += max(1, int(l.stat.writes-writes)) + int(l.stat.bytesOut-bytes)/heavyBytes
 	}
 	return times
 }

@@ -410,6 +410,44 @@ func TestPongAmidAFanOut(t *testing.T) {
 	}
 }
 
+func bytesOf(n int) *Batch {
+	b := NewBatch()
+	b.b, b.n = make([]byte, n), 1
+	return b
+}
+
+// A slice of a large batch has fewer members: others do not wait for 64 times 64 KiB.
+func TestLargeBatchesTakeSmallSlices(t *testing.T) {
+	for _, size := range []int{1, heavyBytes - 1, heavyBytes, 4 * heavyBytes, slice * heavyBytes} {
+		l := idle(t, Options{PendingBytes: 1 << 30}, &hooks{})
+		g, _ := crowdOf(t, l, 2*slice)
+		l.Deliver(g, bytesOf(size))
+		l.turn()
+		want := (slice + size/heavyBytes) / (1 + size/heavyBytes) // the last one may go over it
+		if got := 2*slice - int(g.left); got != want {
+			t.Errorf("a slice of %d bytes each wrote to %d, want %d", size, got, want)
+		}
+		l.flush()
+	}
+}
+
+// So has one of several groups.
+func TestLargeBatchesOfSeveralTakeSmallSlices(t *testing.T) {
+	l := idle(t, Options{PendingBytes: 1 << 30}, &hooks{})
+	const members = 3
+	x := &l.fanout.lanes[0]
+	for range urgentSlice / 2 {
+		g, _ := crowdOf(t, l, members)
+		l.merge(g, bytesOf(2*heavyBytes))
+	}
+	l.turn()
+	written := int(l.stat.writes)
+	if len(x.receivers) == 0 || written > urgentSlice/2 {
+		t.Errorf("%d writes of %d bytes in a turn, to %d of %d", written, 2*heavyBytes, x.next, len(x.receivers))
+	}
+	l.flush()
+}
+
 // What a turn published amid a fan-out is awaited, and delivered before the next slice of it.
 func TestAnswerAmidAFanOut(t *testing.T) {
 	var large, small Group
