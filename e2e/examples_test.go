@@ -34,6 +34,7 @@ var examples = map[string]func(*testing.T, *document){
 	"docs/backends/django.md":           djangoBackend,
 	"docs/backends/express.md":          expressBackend,
 	"docs/backends/fastapi.md":          fastAPIBackend,
+	"docs/backends/go.md":               goBackend,
 	"docs/backends/laravel.md":          laravelBackend,
 	"docs/backends/nextjs.md":           nextBackend,
 	"docs/backends/rails.md":            railsBackend,
