@@ -26,14 +26,18 @@ interface Topic {
   seq: number
   /** It has a request of its own, since one for several was refused. */
   alone?: boolean
-  /** What brings its events, and what will. */
-  stream?: Stream | undefined
+  /** What brings its events, the oldest first: the last one stays. With a position it is one. */
+  sources: Source[]
+  /** What will bring them, and has not confirmed that yet. */
   opening?: Stream | undefined
-  /** What is opening, when it has confirmed the topic: for a while both bring it. */
-  confirmed?: Stream | undefined
-  /** Without a position: puts together what two streams bring. before: what the one of them is that two others brought. */
+  /** Notes what they bring, for the source that comes next. */
+  notes?: Overlap<Stream> | undefined
+}
+
+interface Source {
+  stream: Stream
+  /** Puts together what those before it bring, or have brought, and what it brings. */
   overlap?: Overlap<Stream> | undefined
-  before?: Overlap<Stream> | undefined
 }
 
 /** A request for events. */
@@ -145,7 +149,7 @@ class EventsSocket implements Socket {
       this.#forget(topic)
       topic = undefined
     }
-    if (!topic) this.#topics.set(pattern, (topic = { pattern, token: undefined, since: queryOf(since), seq: (since as Position | undefined)?.epoch ? (since as Position).seq : 0 }))
+    if (!topic) this.#topics.set(pattern, (topic = { pattern, token: undefined, sources: [], since: queryOf(since), seq: (since as Position | undefined)?.epoch ? (since as Position).seq : 0 }))
     topic.id = id
     topic.next = token
     this.#open(topic)
@@ -175,7 +179,7 @@ class EventsSocket implements Socket {
     const [{ token, next, since }] = group as [Topic]
     const stream: Stream = { topics: new Set(group), over: new AbortController() }
     for (const topic of group) {
-      if (topic.confirmed) this.#arrive(topic)
+      if (topic.sources.length > 2) this.#retire(topic, topic.sources[1]!) // many changes within a moment
       if (topic.opening) leave(topic, topic.opening)
       topic.opening = stream
       this.#note(topic)
@@ -206,9 +210,12 @@ class EventsSocket implements Socket {
 
   // A stream is over. Topics that another one has confirmed go on there, and those that it was to bring, where they are.
   #lose(stream: Stream, code: number, reason?: string): void {
-    for (const topic of stream.topics) if (topic.stream === stream && topic.confirmed) this.#arrive(topic)
+    for (const topic of stream.topics) {
+      const next = topic.sources[topic.sources.findIndex((source) => source.stream === stream) + 1]
+      if (next) this.#retire(topic, next)
+    }
     const rest = [...stream.topics]
-    if (rest.every((topic) => topic.stream && topic.stream !== stream && topic.confirmed !== stream)) this.#refuseAll(stream, unanswered)
+    if (rest.every((topic) => last(topic) && last(topic) !== stream)) this.#refuseAll(stream, unanswered)
     else this.#end(code, reason)
   }
 
@@ -231,14 +238,14 @@ class EventsSocket implements Socket {
     }
     const topic = this.#topics.get((type === 'ack' ? id : message.pattern ?? message.topic)!)
     if (type === 'ack' && topic?.opening === stream) return this.#acked(topic, message)
-    if (!topic || (topic.stream !== stream && topic.confirmed !== stream)) return
-    const { overlap, before, confirmed = topic.stream } = topic
+    const source = topic?.sources.find((source) => source.stream === stream)
+    if (!topic || !source) return
     if (type === 'event' && !topic.since) {
-      if (overlap) (before && stream === overlap.old ? before : overlap).push(stream, message)
-      else this.#say(message)
+      if (source.overlap) source.overlap.push(stream, message)
+      else this.#pass(topic, source, message)
       return
     }
-    if (confirmed !== stream) return
+    if (last(topic) !== stream) return
     if (type === 'event') {
       if (seq! <= topic.seq) return // the stream before has brought it
       topic.seq = seq!
@@ -256,13 +263,15 @@ class EventsSocket implements Socket {
   }
 
   #acked(topic: Topic, { id: _, ...ack }: Message): void {
-    const { stream, opening, id } = topic
+    const { sources, opening, id, notes } = topic
     const { epoch, seq, complete, first, recovered, exp } = ack
-    topic.confirmed = opening
+    const source = { stream: opening!, overlap: notes }
+    const stream = last(topic)
     topic.token = topic.next ?? topic.token
-    topic.id = topic.next = undefined
-    if (stream && !topic.since) this.#after(overlapLag, () => topic.confirmed === opening && this.#arrive(topic))
-    else this.#arrive(topic)
+    topic.id = topic.next = topic.opening = topic.notes = undefined
+    sources.push(source)
+    if (topic.since) for (const { stream } of sources.splice(0, sources.length - 1)) leave(topic, stream)
+    else this.#after(overlapLag, () => this.#retire(topic, source))
     const [before] = topic.since?.split('.') ?? []
     const after = topic.seq
     const anew = epoch !== undefined && after > 0 && epoch !== before
@@ -279,28 +288,29 @@ class EventsSocket implements Socket {
     this.#proceed()
   }
 
-  // The request that has confirmed a topic brings it alone from now on.
-  #arrive(topic: Topic): void {
-    const { stream, overlap } = topic
-    if (stream) leave(topic, stream)
-    topic.stream = topic.confirmed
-    topic.opening = topic.confirmed = topic.before = undefined
-    if (!overlap) return
-    overlap.end()
-    this.#after(overlapLag, () => topic.overlap === overlap && (topic.overlap = undefined))
+  // What was before a source of a topic brings it no more.
+  #retire(topic: Topic, source: Source): void {
+    const { sources } = topic
+    const at = sources.indexOf(source)
+    if (at < 1) return
+    for (const { overlap } of sources.slice(1, at + 1)) overlap?.end()
+    for (const { stream } of sources.splice(0, at)) leave(topic, stream)
+    this.#after(overlapLag, () => (source.overlap = undefined))
   }
 
-  // Notes from now on what a topic's stream brings, since another one is going to bring it too. A position needs no notes.
+  // Hands on what a source of a topic and those before it have brought.
+  #pass(topic: Topic, source: Source | undefined, message: Message): void {
+    const above = source && (topic.sources[topic.sources.indexOf(source) + 1]?.overlap ?? topic.notes)
+    if (above) above.push(above.old, message)
+    else this.#say(message)
+  }
+
+  // Notes from now on what a topic's sources bring, since another one is going to bring it too. A position needs no notes.
   #note(topic: Topic): void {
-    const { stream, since, overlap } = topic
-    if (!stream || since || overlap?.old === stream) return
-    topic.before = overlap
-    const its: Overlap<Stream> = new Overlap(stream, (message) => {
-      const { overlap } = topic
-      if (overlap && overlap !== its) overlap.push(overlap.old, message)
-      else this.#say(message)
-    })
-    topic.overlap = its
+    const stream = last(topic)
+    if (!stream || topic.since || topic.notes) return
+    const notes: Overlap<Stream> = new Overlap(stream, (message) => this.#pass(topic, topic.sources.find(({ overlap }) => overlap === notes), message))
+    topic.notes = notes
   }
 
   // Opens what a node brings that restarts, until another node answers; what it brings goes on until then.
@@ -308,7 +318,7 @@ class EventsSocket implements Socket {
     if (this.#leaving.has(node)) return
     this.#leaving.add(node)
     const { signal } = this.#over
-    const here = () => [...this.#topics.values()].filter(({ stream }) => stream?.node === node)
+    const here = () => [...this.#topics.values()].filter((topic) => last(topic)?.node === node)
     for (const topic of here()) this.#note(topic)
     // The server tells all its clients at once: they spread themselves, and leave time for the move.
     await sleep(overlapLag + Math.random() * within * 500, signal)
@@ -347,8 +357,8 @@ class EventsSocket implements Socket {
   }
 
   #refuse(topic: Topic, error: RefusedError): void {
-    const { id, stream, pattern } = topic
-    if (!stream || !id) this.#forget(topic)
+    const { id, pattern } = topic
+    if (!last(topic) || !id) this.#forget(topic)
     topic.id = topic.next = undefined
     this.#say({ ...envelopeOf(error), id, topic: pattern })
     this.#proceed()
@@ -369,8 +379,8 @@ class EventsSocket implements Socket {
 
   #forget(topic: Topic): void {
     this.#topics.delete(topic.pattern)
-    for (const stream of [topic.stream, topic.opening]) if (stream) leave(topic, stream)
-    topic.id = topic.next = topic.stream = topic.opening = topic.confirmed = undefined
+    for (const stream of [...topic.sources.splice(0).map(({ stream }) => stream), topic.opening]) if (stream) leave(topic, stream)
+    topic.id = topic.next = topic.opening = undefined
     this.#proceed()
   }
 
@@ -415,6 +425,9 @@ const textOf = ({ code, message }: RefusedError) => message.slice(code.length + 
 
 /** As the server would say it. */
 const envelopeOf = (error: RefusedError) => ({ type: 'error', code: error.code, message: textOf(error), retryAfter: error.retryAfter })
+
+/** What brings a topic, and will go on. */
+const last = ({ sources }: Topic) => sources.at(-1)?.stream
 
 function leave(topic: Topic, { topics, over }: Stream): void {
   topics.delete(topic)

@@ -474,6 +474,29 @@ test('a request that takes the place of another which has just done so loses not
   assert.deepEqual(got, [1, 2, 3, 4])
 })
 
+test('what is on its way to the first of three requests, when two others have confirmed, is not lost', limit, async () => {
+  const server = await serveEvents()
+  const client = over(server)
+  const got = []
+  await client.subscribe('a', (event) => got.push(datum(event))).ready
+  for (const i of [0, 1]) {
+    server.streams[i].say({ type: 'expiring', topic: 'a', exp: i + 1 })
+    await until(() => server.streams.length === i + 2)
+    await sleep(20)
+  }
+  const [first, second, third] = server.streams
+  third.event('a', 3)
+  second.event('a', 2)
+  second.event('a', 3)
+  await sleep(20)
+  for (const i of [1, 2, 3]) first.event('a', i) // the node that it is at is behind
+  await until(() => first.over && second.over)
+  third.event('a', 4)
+  await until(() => got.includes(4))
+  assert.deepEqual(got, [1, 2, 3, 4])
+  assert.equal(third.over, false)
+})
+
 test('a request that ends after another has confirmed its topics takes nothing with it', limit, async () => {
   const server = await serveEvents()
   const client = over(server)
