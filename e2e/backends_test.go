@@ -176,26 +176,89 @@ func npmFolder(t *testing.T, install string) string {
 }
 
 // express starts the shop of docs/backends/express.md, up to where the page tries it.
-func express(t *testing.T, d *document) backend {
+func express(t *testing.T, d *document) (b backend, shop *terminal) {
 	t.Helper()
 	needProgram(t, "curl")
 	folder := npmFolder(t, "npm install express jose")
-	b := newBackend(t, d, folder)
+	b = newBackend(t, d, folder)
 	if install := d.next(t, "sh").commands(); len(install) != 1 || install[0] != "npm install express jose" {
 		t.Errorf("the page installs with %q", install)
 	}
 	b.files(t, d, "js", 2)
-	shop := openTerminal(t, "shop", folder, "NOTIFYD_HTTP=http://"+b.node.address())
+	shop = openTerminal(t, "shop", folder, "NOTIFYD_HTTP=http://"+b.node.address())
 	shop.leave(t, d.next(t, "sh").commands()[0])
 	shop.awaitText(t, "the shop is on http://"+b.place+"/")
-	return b
+	return b, shop
 }
 
 func expressBackend(t *testing.T, d *document) {
-	b := express(t, d)
+	b, shop := express(t, d)
 	b.tryShop(t, d, func(node *server) (string, error) {
 		return b.try(node, "node", "-e", "import('./notifyd.mjs').then(({ publish }) => publish('users.42.orders', 1))")
 	})
+	kept := b.run(t, "node", "--input-type=module", "-e", `import { keep } from './notifyd.mjs'
+		const token = keep({ publish: ['users.42.orders'] })
+		const [first, second, now] = [token(), token(), Date.now]
+		Date.now = () => now() + 250_000 // ten seconds later the server sends "expiring"
+		console.log(first === second, first === token())`)
+	if strings.TrimSpace(kept) != "true false" {
+		t.Errorf("a token is kept, and then replaced: %s", kept)
+	}
+	shop.kill()
+	b.answersSurviveReload(t, d)
+}
+
+// answersSurviveReload asks the model of docs/backends/express.md, and loads the page again and again while it speaks.
+func (b backend) answersSurviveReload(t *testing.T, d *document) {
+	t.Helper()
+	for _, lang := range []string{"js", "html"} {
+		d.blocks[d.used].text = strings.ReplaceAll(d.blocks[d.used].text, "127.0.0.1:8080", b.node.address())
+		b.files(t, d, lang, 1)
+	}
+	model := openTerminal(t, "model", b.folder, "NOTIFYD_HTTP=http://"+b.node.address())
+	model.leave(t, d.next(t, "sh").commands()[0])
+	model.awaitText(t, "the model is on http://"+b.place+"/")
+	var spoken strings.Builder
+	for n := 1; n <= 40; n++ {
+		fmt.Fprintf(&spoken, "word %d, ", n)
+	}
+	whole := strings.TrimSpace(spoken.String())
+	home := "http://" + b.place + "/"
+	page := browser{startScript(t, "page.mjs", chromium(t))}
+	page.do(t, home, "text", map[string]any{})
+	eventually(t, "an answer comes slowly enough to be loaded again in the middle", func() bool {
+		topic := ask(t, home+"answers")
+		had, reload, middle := "", true, 0
+		eventually(t, "the page shows the whole answer", func() bool {
+			text := page.do(t, home+"#"+topic, "text", map[string]any{"reload": reload}).Body
+			words, complete := strings.CutSuffix(strings.TrimSpace(text), "This is all.")
+			words = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(words), "Ask"))
+			if !strings.HasPrefix(whole, words) || complete && words != whole {
+				t.Fatalf("the page shows %q", text)
+			}
+			if reload = !complete && len(words) > len(had); reload {
+				had = words
+				middle++
+			}
+			return complete
+		})
+		return middle > 0
+	})
+}
+
+// ask makes a POST without a body and returns what is answered.
+func ask(t *testing.T, url string) string {
+	t.Helper()
+	answer, err := http.Post(url, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // tryShop does what the pages say of a shop that runs: it subscribes in a second terminal and ships an order in a third one.
@@ -235,7 +298,7 @@ func backendsReadme(t *testing.T, d *document) {
 	t.Cleanup(site.Close)
 	page := readDocument(t, "docs/backends/express.md")
 	page.blocks[0].text = strings.Replace(page.blocks[0].text, "http://127.0.0.1:3000", site.URL, 1) // this is where the page is
-	b := express(t, page)
+	b, _ := express(t, page)
 	shop := &url.URL{Scheme: "http", Host: b.place}
 	files.Handle("POST /token", httputil.NewSingleHostReverseProxy(shop))
 	project := t.TempDir()
@@ -262,16 +325,7 @@ func backendsReadme(t *testing.T, d *document) {
 		return strings.Contains(chrome.do(t, site.URL, "text", map[string]any{}).Body, `["users.42.orders",{"order":`)
 	})
 
-	answer, err := http.Post("http://"+b.place+"/token", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := claimsOf(t, string(text))
+	got := claimsOf(t, ask(t, "http://"+b.place+"/token"))
 	if got.Exp-got.Iat != want.Exp-want.Iat || fmt.Sprint(got.Sub, got.Notify) != fmt.Sprint(want.Sub, want.Notify) {
 		t.Errorf("the page says that a token has %+v, and it has %+v", want, got)
 	}
