@@ -60,7 +60,7 @@ func TestEventSourceClients(t *testing.T) {
 }
 
 // Clients of others come back after a restart of the server, and go on behind the last event by its id: none is missed,
-// none comes twice, and each topic is in order.
+// each topic is in order, and none comes twice by a pattern.
 func TestEventSourcesResume(t *testing.T) {
 	t.Parallel()
 	needScripts(t)
@@ -89,7 +89,7 @@ func TestEventSourcesResume(t *testing.T) {
 			topics []string
 		}
 		var readers []reader
-		for _, topics := range [][]string{{"d.*"}} {
+		for _, topics := range [][]string{{"d.*"}, {"d.1", "d.2"}, {"d.1", "d.2", "d.3"}} {
 			s := startScript(t, "events.mjs", append([]string{"http://" + c.place, token}, topics...)...)
 			for _, client := range []string{"eventsource", "fetch-event-source"} {
 				for _, topic := range topics {
@@ -100,7 +100,8 @@ func TestEventSourcesResume(t *testing.T) {
 				readers = append(readers, reader{s, client, topics})
 			}
 		}
-		// got is what a reader has had of a topic.
+		// got is what a reader has had of a topic. Where it asks for several, the last id that came need not be the highest, and
+		// events may come again: see docs/protocol.md. They count once.
 		got := func(r reader, topic string) (data []string) {
 			for _, line := range r.says.all() {
 				var x struct {
@@ -110,7 +111,7 @@ func TestEventSourcesResume(t *testing.T) {
 						Data  json.RawMessage
 					}
 				}
-				if json.Unmarshal([]byte(line), &x) == nil && x.Client == r.client && x.Name == "message" && x.Data.Topic == topic {
+				if json.Unmarshal([]byte(line), &x) == nil && x.Client == r.client && x.Name == "message" && x.Data.Topic == topic && (len(r.topics) == 1 || !slices.Contains(data, string(x.Data.Data))) {
 					data = append(data, string(x.Data.Data))
 				}
 			}
