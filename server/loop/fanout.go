@@ -1,6 +1,9 @@
 package loop
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // fanout is what a loop writes to its groups.
 type fanout struct {
@@ -90,13 +93,10 @@ func (l *Loop) DeliverNow(g *Group, b *Batch) {
 	}
 }
 
-// merge adds b to what g is due. It takes over a reference of b. Past mergeBytes what
-// g is due is written at once, so that the batches that wait for slow peers stay small.
+// merge adds b to what g is due. It takes over a reference of b. Past mergeBytes another
+// batch begins, so that those that wait for slow peers stay small.
 func (l *Loop) merge(g *Group, b *Batch) {
 	f := &l.fanout
-	if g.due != nil && len(g.due.b)+len(b.b) > l.eng.mergeBytes {
-		l.finish(&f.lanes[g.lane])
-	}
 	f.backlog += len(b.b)
 	if g.due == nil {
 		g.due, g.merged = b, false
@@ -107,16 +107,25 @@ func (l *Loop) merge(g *Group, b *Batch) {
 		x.due = append(x.due, g)
 		return
 	}
+	last := &g.due
+	if n := len(g.more); n > 0 {
+		last = &g.more[n-1]
+	}
+	if len((*last).b)+len(b.b) > l.eng.mergeBytes {
+		g.more, g.merged = append(g.more, b), false
+		return
+	}
 	if !g.merged {
 		m := NewBatch()
-		m.b, m.n, m.came = append(m.b, g.due.b...), g.due.n, g.due.came
-		g.due.Release()
-		g.due, g.merged = m, true
+		m.b, m.n, m.came = append(m.b, (*last).b...), (*last).n, (*last).came
+		(*last).Release()
+		*last, g.merged = m, true
 	}
-	g.due.b = append(g.due.b, b.b...)
-	g.due.n += b.n
-	if g.due.came == 0 {
-		g.due.came = b.came
+	m := *last
+	m.b = append(m.b, b.b...)
+	m.n += b.n
+	if m.came == 0 {
+		m.came = b.came
 	}
 	b.Release()
 }
@@ -166,6 +175,11 @@ func (l *Loop) begin(x *lane) {
 	x.due = x.due[:rest]
 	for _, g := range x.groups {
 		g.writing, g.due = g.due, nil
+		if len(g.more) > 0 { // the next round has that, behind the groups that wait already
+			g.due = g.more[0]
+			g.more = slices.Delete(g.more, 0, 1)
+			x.due = append(x.due, g)
+		}
 	}
 	if n == 1 {
 		x.groups[0].left = int32(len(x.groups[0].members))

@@ -5,13 +5,14 @@ package loop
 // [Loop.Deliver]. The zero Group is empty and ready.
 type Group struct {
 	members []*Member
-	// due is what was delivered and waits to be written, merged.
-	due *Batch
+	// due is what was delivered and waits to be written, merged; more is the batches behind it.
+	due  *Batch
+	more []*Batch
 	// writing is what members get now; of them, the first left have not got it yet, unless
 	// it is written by connection (see round).
 	writing *Batch
 	left    int32
-	// merged says that due was made by this loop and may be appended to.
+	// merged says that the last of them was made by this loop and may be appended to.
 	merged bool
 	// lane is where the group stands while it is due something.
 	lane uint8

@@ -98,6 +98,47 @@ func TestSlicesAreFair(t *testing.T) {
 	l.flush()
 }
 
+// A group that is due more than one batch may hold has another in its next round. Nobody
+// waits for all of them.
+func TestMoreThanABatch(t *testing.T) {
+	l := idle(t, Options{PendingBytes: 64 << 20}, &hooks{})
+	l.eng.mergeBytes = 256
+	const members, events = 2 * slice, 60
+	large, theirLarge := crowdOf(t, l, members)
+	small, theirSmall := crowdOf(t, l, 1)
+	var want []string
+	for i := range events {
+		s := fmt.Sprint(i, " to all")
+		want = append(want, s)
+		l.Deliver(large, batch(s))
+	}
+	l.Deliver(small, batch("small"))
+	l.turn()
+	if got := texts(t, theirSmall); !slices.Equal(got, []string{"small"}) {
+		t.Errorf("after a turn the small group has %q", got)
+	}
+	got := texts(t, theirLarge)
+	if len(got) == 0 || len(got) >= events*slice {
+		t.Errorf("a turn wrote %d to the large group", len(got))
+	}
+	for !l.fanout.empty() {
+		l.turn()
+		got = append(got, texts(t, theirLarge)...)
+	}
+	if len(got) != members*events {
+		t.Fatalf("%d events", len(got))
+	}
+	slices.SortStableFunc(got, func(a, b string) int { return slices.Index(want, a) - slices.Index(want, b) })
+	for i, s := range got {
+		if s != want[i/members] {
+			t.Fatalf("event %d is %q", i, s)
+		}
+	}
+	if !l.inboxEmpty() || l.inbox.bytes != 0 || l.fanout.backlog != 0 {
+		t.Errorf("%d bytes are left, %d in the inbox", l.fanout.backlog, l.inbox.bytes)
+	}
+}
+
 // What a group is due next waits behind what the others of its lane are due.
 func TestAGroupWaitsForTheOthers(t *testing.T) {
 	l := idle(t, Options{PendingBytes: 64 << 20}, &hooks{})
@@ -240,6 +281,7 @@ func TestSlicedWhole(t *testing.T) {
 	}
 	rapid.Check(t, func(r *rapid.T) {
 		l := idle(t, Options{PendingBytes: 1 << 30}, &hooks{})
+		l.eng.mergeBytes = rapid.SampledFrom([]int{8, 256 << 10}).Draw(r, "most merged bytes")
 		groups := make([]*Group, rapid.IntRange(1, 3).Draw(r, "groups"))
 		for i := range groups {
 			groups[i] = new(Group)
