@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -139,6 +140,9 @@ func (sc *streamConn) read(m *nats.Msg) {
 var (
 	errAnswer = errors.New("NATS ended or garbled an answer")
 	errSilent = errors.New("NATS does not answer")
+
+	errNoWitness = errors.New("the event at that position is gone")
+	errBehind    = errors.New("the replica that answered is behind")
 )
 
 // direct asks whatever server has a replica, and again when the answer does not come whole.
@@ -342,7 +346,51 @@ func (s *Stream) leaderGet(ctx context.Context, q getRequest) (*wire.StoredEvent
 	}
 }
 
-// lastOf calls f for the last event of each of topics up to the position upTo.
+// witness is the topic of the event at a position, by which an answer of lastOf can be known to be of a replica that has
+// come so far. It is empty where the stream has one replica, and errNoWitness where the event is no longer there.
+func (s *Stream) witness(ctx context.Context, at uint64) (string, error) {
+	if s.want.Replicas <= 1 {
+		return "", nil
+	}
+	e, err := s.leaderGet(ctx, getRequest{Seq: at})
+	switch {
+	case err != nil:
+		return "", err
+	case e == nil || e.Seq != at:
+		return "", errNoWitness
+	}
+	return e.Topic, nil
+}
+
+// surelyLastOf is lastOf of a replica that has what stands at upTo.
+func (s *Stream) surelyLastOf(ctx context.Context, topics []string, upTo uint64, f func(*wire.StoredEvent)) error {
+	witness, err := s.witness(ctx, upTo)
+	if err != nil {
+		return err
+	}
+	if witness == "" {
+		return s.lastOf(ctx, topics, upTo, f)
+	}
+	for chunk := range slices.Chunk(topics, topicsAtOnce-1) {
+		came := false
+		err := s.lastOf(ctx, append(chunk[:len(chunk):len(chunk)], witness), upTo, func(e *wire.StoredEvent) {
+			came = came || e.Seq == upTo
+			if e.Topic != witness || slices.Contains(chunk, witness) {
+				f(e)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if !came {
+			return errBehind
+		}
+	}
+	return nil
+}
+
+// lastOf calls f for the last event of each of topics up to the position upTo, more than once for some, the last one
+// last. A replica that is behind gives earlier ones, or none.
 func (s *Stream) lastOf(ctx context.Context, topics []string, upTo uint64, f func(*wire.StoredEvent)) error {
 	for len(topics) > 0 {
 		q := getRequest{UpToSeq: upTo, MaxBytes: maxPageBytes}

@@ -143,7 +143,7 @@ func (r *reader) link(ctx context.Context, events []wire.StoredEvent, after uint
 	prevs := make(map[string]uint64, len(topics))
 	var err error
 	if after > 0 {
-		err = r.s.lastOf(ctx, topics, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq })
+		err = r.s.surelyLastOf(ctx, topics, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq })
 	}
 	if err == nil {
 		for topic, e := range first {

@@ -2,12 +2,15 @@ package bus
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/notifyd/notifyd/bus/bustest"
@@ -236,6 +239,88 @@ func TestEventsBeforeAreAskedForInParts(t *testing.T) {
 		}
 		if all += len(q.MultiLast); len(q.MultiLast) > topicsAtOnce {
 			t.Errorf("%d topics at once", len(q.MultiLast))
+		}
+	}
+}
+
+// What came before an event is not taken from a replica that is behind: one that had hung told of 0.
+func TestReplicaThatIsBehind(t *testing.T) {
+	t.Parallel()
+	s, _ := openKept(t, func(*StreamOptions) {})
+	s.want.Replicas = 3 // as far as reading is concerned
+	fillKept(t, s, 12)
+	topics := []string{"kept.0", "kept.1", "kept.2"}
+	prevs := func() (string, error) {
+		last := map[string]uint64{}
+		err := s.surelyLastOf(t.Context(), topics, 5, func(e *wire.StoredEvent) { last[e.Topic] = e.Seq })
+		return fmt.Sprint(last), err
+	}
+	if got, err := prevs(); err != nil || got != "map[kept.0:4 kept.1:5 kept.2:3]" {
+		t.Errorf("%s, %v", got, err)
+	}
+	topics = topics[2:] // the witness is of another topic
+	if got, err := prevs(); err != nil || got != "map[kept.2:3]" {
+		t.Errorf("%s, %v", got, err)
+	}
+
+	js, err := jetstream.New(s.bus.conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := js.Stream(t.Context(), s.want.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := there.CachedInfo().Config
+	config.AllowDirect = false // this answers instead, as a replica that has come to 2, and to none
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	for _, come := range []int{2, 0} {
+		replica, err := s.bus.conn.Subscribe("$JS.API.DIRECT.GET."+s.want.Name, func(m *nats.Msg) {
+			before := ""
+			for seq := 1; seq <= come; seq++ {
+				_ = m.RespondMsg(&nats.Msg{Data: []byte("1"), Header: nats.Header{
+					"Nats-Subject": {s.bus.subject + fmt.Sprint("kept.", seq-1)}, "Nats-Sequence": {strconv.Itoa(seq)}, "Nats-Last-Sequence": {before},
+					"Nats-Time-Stamp": {"2026-02-01T10:00:00Z"},
+				}})
+				before = strconv.Itoa(seq)
+			}
+			end := nats.Header{"Status": {"404"}}
+			if come > 0 {
+				end = nats.Header{"Status": {"204"}, "Nats-Last-Sequence": {before}}
+			}
+			_ = m.RespondMsg(&nats.Msg{Header: end})
+		})
+		if err != nil || s.bus.conn.Flush() != nil {
+			t.Fatal(err)
+		}
+		if got, err := prevs(); !errors.Is(err, errBehind) {
+			t.Errorf("%s, %v, of a replica that has %d", got, err, come)
+		}
+		if err := replica.Unsubscribe(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config.AllowDirect = true
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := there.DeleteMsg(t.Context(), 5); err != nil {
+		t.Fatal(err)
+	}
+	page, err := s.Read(t.Context(), "kept.>", 5, 100, 1<<20)
+	if err != nil || len(page.Events) != 7 {
+		t.Fatalf("%d events, %v", len(page.Events), err)
+	}
+	for i, e := range page.Events {
+		want := uint64(wire.PrevUnknown) // nothing shows that the replica had come to 5
+		if i >= 3 {
+			want = e.Seq - 3
+		}
+		if e.Prev != want {
+			t.Errorf("%d came before %d, want %d", e.Prev, e.Seq, want)
 		}
 	}
 }

@@ -187,6 +187,7 @@ func (r *reader) read(ctx context.Context, c *websocket.Conn) {
 		since = fmt.Sprintf(`{"seq":%d,"epoch":%s}`, r.position, quote(r.epoch))
 	}
 	r.resumes++
+	r.record.Resumed = append(r.record.Resumed, len(r.record.Seen))
 	r.mu.Unlock()
 	frame := fmt.Sprintf(`{"type":"subscribe","id":"s","topic":%s,"token":%s,"since":%s}`, quote(r.record.Pattern), quote(r.token), since)
 	if c.Write(ctx, websocket.MessageText, []byte(frame)) != nil {

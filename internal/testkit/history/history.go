@@ -31,6 +31,7 @@ type Reader struct {
 	Pattern string
 	After   uint64 // where it began: events up to this one are not for it
 	Seen    []Event
+	Resumed []int // how many it had seen whenever it resumed, ascending
 	Gaps    []Gap
 }
 
@@ -44,7 +45,7 @@ type Gap struct{ After, First uint64 }
 //   - Nothing is in the stream twice.
 //   - Each reader saw each event that its pattern covers once, ascending within a topic, up to the stream's last, unless
 //     it was told of a gap.
-//   - prev is the seq of the topic's event before.
+//   - prev is the seq of the topic's event before. It may be unknown of the first of each topic that comes after a resume.
 func Check(acks []Ack, events []Event, readers []Reader) []string {
 	c := checker{bySeq: make(map[uint64]Event, len(events)), prev: make(map[uint64]uint64, len(events))}
 	c.stream(events)
@@ -96,7 +97,12 @@ func (c *checker) acks(acks []Ack) {
 func (c *checker) reader(r *Reader, events []Event) {
 	seen := make(map[uint64]bool, len(r.Seen))
 	ofTopic := map[string]uint64{}
-	for _, e := range r.Seen {
+	linked := map[string]bool{} // topics of which something has come since the last resume
+	resumed := r.Resumed
+	for i, e := range r.Seen {
+		for ; len(resumed) > 0 && resumed[0] <= i; resumed = resumed[1:] {
+			clear(linked)
+		}
 		stored, ok := c.bySeq[e.Seq]
 		switch {
 		case !ok:
@@ -109,19 +115,19 @@ func (c *checker) reader(r *Reader, events []Event) {
 		case e.Seq <= r.After || !wire.Covers(r.Pattern, e.Topic):
 			c.problem("%s saw %d on %s, which is not for it", r.Name, e.Seq, e.Topic)
 		}
-		last, known := ofTopic[e.Topic]
+		last := ofTopic[e.Topic]
 		if e.Seq < last {
 			c.problem("%s saw %d of %s after %d", r.Name, e.Seq, e.Topic, last)
 		}
 		switch {
 		case e.Prev == PrevUnknown:
-			if known {
+			if linked[e.Topic] {
 				c.problem("%s was not told what came before %d of %s, which was not the first that it saw", r.Name, e.Seq, e.Topic)
 			}
 		case e.Prev != c.prev[e.Seq]:
 			c.problem("%s was told that %d came before %d of %s; it was %d", r.Name, e.Prev, e.Seq, e.Topic, c.prev[e.Seq])
 		}
-		seen[e.Seq], ofTopic[e.Topic] = true, e.Seq
+		seen[e.Seq], ofTopic[e.Topic], linked[e.Topic] = true, e.Seq, true
 	}
 	for _, e := range events {
 		if e.Seq > r.After && wire.Covers(r.Pattern, e.Topic) && !seen[e.Seq] && !r.knows(e.Seq) {

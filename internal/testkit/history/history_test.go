@@ -37,9 +37,17 @@ func draw(t *rapid.T) *whole {
 		if rapid.Bool().Draw(t, "from the middle") {
 			r.After = h.events[1].Seq
 		}
+		resumes := pattern != ">" // the faults are planted in the other one
 		for _, e := range h.events {
 			if e.Seq > r.After && wire.Covers(pattern, e.Topic) {
-				if !slices.ContainsFunc(r.Seen, func(x Event) bool { return x.Topic == e.Topic }) && rapid.Bool().Draw(t, "untold") {
+				if resumes && rapid.IntRange(0, 3).Draw(t, "resumes") == 0 {
+					r.Resumed = append(r.Resumed, len(r.Seen))
+				}
+				since := 0
+				if n := len(r.Resumed); n > 0 {
+					since = r.Resumed[n-1]
+				}
+				if !slices.ContainsFunc(r.Seen[since:], func(x Event) bool { return x.Topic == e.Topic }) && rapid.Bool().Draw(t, "untold") {
 					e.Prev = PrevUnknown
 				}
 				r.Seen = append(r.Seen, e)
