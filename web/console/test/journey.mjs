@@ -249,6 +249,15 @@ async function look() {
       await accessible(page, `${title}, ${name}`)
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
       if (wide > 0) wrong.push(`${title}, ${name}: it is ${wide} pixels wider than the window`)
+      const cut = await page.evaluate(() => {
+        const pen = document.createElement('canvas').getContext('2d')
+        return [...document.querySelectorAll('select')].flatMap((select) => {
+          pen.font = getComputedStyle(select).font
+          const room = select.clientWidth - 36 // its padding and its arrow
+          return [...select.options].map(({ text }) => text).filter((text) => pen.measureText(text).width > room)
+        })
+      })
+      if (cut.length > 0) wrong.push(`${title}, ${name}: these choices are cut: ${cut}`)
       await page.evaluate(() => scrollTo(0, 0))
       if (task.shots) await page.screenshot({ path: `${task.shots}/${name}-${title.toLowerCase()}.png`, fullPage: true })
     }
