@@ -99,8 +99,8 @@ func asksForUpgrade(r *http.Request) bool {
 	}
 	for _, line := range r.Header.Values("Upgrade") {
 		for item := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(item), "websocket") {
-				return true
+			if item = strings.TrimSpace(item); len(item) == len("websocket") && strings.EqualFold(item, "websocket") {
+				return true // and not "web\u017focket", which is the same to EqualFold
 			}
 		}
 	}
@@ -109,7 +109,8 @@ func asksForUpgrade(r *http.Request) bool {
 
 // upgrade hands a connection back to the loops that has carried other requests:
 // proxies keep connections alive, and browsers send the upgrade on one that had a
-// fetch. The request is written down again and judged there like any other.
+// fetch. The request is written down again and judged there like any other: one with a
+// body is refused, or the body would be read as frames (CWE-444).
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -118,6 +119,9 @@ func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "GET %s %s\r\nHost: %s\r\n", r.RequestURI, r.Proto, r.Host)
+	for _, coding := range r.TransferEncoding { // net/http has taken it out of the header
+		fmt.Fprintf(&head, "Transfer-Encoding: %s\r\n", coding)
+	}
 	if err = r.Header.Write(&head); err == nil {
 		head.WriteString("\r\n")
 		behind, _ := buffered.Peek(buffered.Reader.Buffered()) // what is there

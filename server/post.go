@@ -42,8 +42,12 @@ func (s *Server) isPublish(p *loop.Post) bool {
 // it; mediaType knows the others.
 func isPlainJSON(media []byte) bool {
 	media, parameter, found := bytes.Cut(media, []byte(";"))
-	return bytes.EqualFold(media, []byte(mediaJSON)) &&
-		(!found || bytes.EqualFold(bytes.TrimLeft(parameter, " "), []byte("charset=utf-8")))
+	return is(media, mediaJSON) && (!found || is(bytes.TrimLeft(parameter, " "), "charset=utf-8"))
+}
+
+// is compares without regard to case, of ASCII alone: to EqualFold a long s is an s.
+func is(what []byte, lower string) bool {
+	return len(what) == len(lower) && bytes.EqualFold(what, []byte(lower))
 }
 
 // Post implements [loop.Handler].

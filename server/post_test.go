@@ -233,6 +233,8 @@ func TestPublishesTwoWays(t *testing.T) {
 
 		{"no type", post(one, good), false},
 		{"another type", post(one, good, "Content-Type: text/plain"), false},
+		{"a type with a long s", post(one, good, "Content-Type: application/j\u017fon"), false},
+		{"a parameter with a long s", post(one, good, "Content-Type: application/json; char\u017fet=utf-8"), false},
 		{"two types", post(one, asJSON, asJSON, good), false},
 		{"another charset", post(one, asJSON+"; charset=latin-1", good), false},
 		{"a charset in quotes", post(one, asJSON+`; charset="utf-8"`, good), false},

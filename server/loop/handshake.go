@@ -327,7 +327,7 @@ func is(name []byte, lower string) bool {
 // listHas reports whether a comma-separated header value has the item.
 func listHas(value []byte, item string) bool {
 	for v := range bytes.SplitSeq(value, []byte(",")) {
-		if bytes.EqualFold(bytes.TrimSpace(v), []byte(item)) {
+		if is(bytes.TrimSpace(v), item) {
 			return true
 		}
 	}

@@ -52,6 +52,7 @@ func TestInspectHead(t *testing.T) {
 		{"empty body", "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n" + up + key, headUpgrade},
 		{"no key", "GET / HTTP/1.1\r\nHost: h\r\n" + up, headUpgrade}, // ws.Upgrader says what is wrong
 		{"no upgrade", "GET / HTTP/1.1\r\nHost: h\r\n", headHTTP},
+		{"a long s", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: web\u017focket\r\n" + key, headHTTP},
 		{"h2c alone", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n", headHTTP},
 		{"websocket in a word", "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websockets\r\n", headHTTP},
 		{"post", "POST / HTTP/1.1\r\nHost: h\r\n" + up + key, headHTTP},
