@@ -22,14 +22,20 @@ type outcome struct {
 	Protocols                    []string // of what Chromium has asked for so far
 }
 
-func (b browser) do(t *testing.T, page, what string, details map[string]any) (o outcome) {
+func (b browser) do(t *testing.T, page, what string, details map[string]any) outcome {
+	t.Helper()
+	return b.doFor(t, patience, page, what, details)
+}
+
+// doFor is do for what takes longer than others.
+func (b browser) doFor(t *testing.T, patience time.Duration, page, what string, details map[string]any) (o outcome) {
 	t.Helper()
 	seen := b.says.len()
 	if strings.Count(page, "/") == len("://")-1 {
 		page += "/" // an origin
 	}
 	b.tell(t, map[string]any{"page": page, what: details})
-	b.hear(t, seen, &o)
+	b.hearFor(t, patience, seen, &o)
 	return o
 }
 

@@ -75,6 +75,12 @@ func (j *journal) len() int { return len(j.all()) }
 // await returns the first entry at index seen or later that ok accepts, and fails the test if it does not come.
 func (j *journal) await(t *testing.T, what string, seen int, ok func(entry string) bool) string {
 	t.Helper()
+	return j.awaitFor(t, patience, what, seen, ok)
+}
+
+// awaitFor is await with another patience.
+func (j *journal) awaitFor(t *testing.T, patience time.Duration, what string, seen int, ok func(entry string) bool) string {
+	t.Helper()
 	deadline := time.After(patience)
 	for {
 		j.mu.Lock()

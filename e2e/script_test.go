@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"testing"
+	"time"
 )
 
 // script is a program in e2e/js that is told what to do, and says what came of it, as lines of JSON.
@@ -42,7 +43,13 @@ func (s script) tell(t *testing.T, order any) {
 // hear reads the next line from index seen on into to.
 func (s script) hear(t *testing.T, seen int, to any) {
 	t.Helper()
-	line := s.says.await(t, "answer", seen, func(string) bool { return true })
+	s.hearFor(t, patience, seen, to)
+}
+
+// hearFor is hear with another patience.
+func (s script) hearFor(t *testing.T, patience time.Duration, seen int, to any) {
+	t.Helper()
+	line := s.says.awaitFor(t, patience, "answer", seen, func(string) bool { return true })
 	if err := json.Unmarshal([]byte(line), to); err != nil {
 		t.Fatalf("%v: %s", err, line)
 	}

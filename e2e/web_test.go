@@ -295,7 +295,7 @@ func travelInPage(t *testing.T, b browser, dist string, task webTask) (protocols
 	site := httptest.NewServer(files)
 	t.Cleanup(site.Close)
 	task.controller(t, site.URL)
-	answer := b.do(t, site.URL, "task", map[string]any{
+	answer := b.doFor(t, patience+time.Duration(task.Count)*time.Minute, site.URL, "task", map[string]any{
 		"source": `const { Client, RefusedError } = await import('/client/index.js')
 			const { sse } = await import('/client/sse.js')
 			const { durable } = await import('/client/durable.js')
@@ -431,10 +431,22 @@ func TestWebClientInFirefox(t *testing.T) {
 			travelInFirefox(t, dist, webTask{Journey: "journey", Strategy: "ticket", Transport: transport})
 		})
 	}
+	t.Run("a test that fails ends it amid its task", func(t *testing.T) {
+		t.Parallel()
+		b, home := startFirefox(t), website(t)
+		b.do(t, home, "text", map[string]any{})
+		b.tell(t, map[string]any{"page": home + "/", "task": map[string]any{"source": "await new Promise(() => {})", "task": 0}})
+	})
 }
 
 // travelInFirefox makes a journey in a page of Firefox.
 func travelInFirefox(t *testing.T, dist string, task webTask) {
+	t.Helper()
+	travelInPage(t, startFirefox(t), dist, task)
+}
+
+// startFirefox starts Firefox, which ends with the test.
+func startFirefox(t *testing.T) browser {
 	t.Helper()
 	b := browser{startScript(t, "page.mjs", firefox(t), "firefox")}
 	t.Cleanup(func() { // its group is its own: it ends by being asked to, and not with the script
@@ -445,7 +457,7 @@ func travelInFirefox(t *testing.T, dist string, task webTask) {
 			t.Error("Firefox did not end")
 		}
 	})
-	travelInPage(t, b, dist, task)
+	return b
 }
 
 func firefox(t *testing.T) string {

@@ -86,7 +86,9 @@ async function there(go) {
 
 const doings = { fetch: request, socket: connect, code: run, console: firstOutput, text, task: perform }
 
-for await (const line of createInterface({ input: process.stdin })) {
+const lines = createInterface({ input: process.stdin })
+lines.on('close', () => browser.close().finally(() => process.exit())) // also amid a task: Firefox would stay
+for await (const line of lines) {
   const order = JSON.parse(line)
   if (page.url() !== order.page) await there(() => page.goto(order.page))
   if (order.text?.reload) await there(() => page.reload())
@@ -94,4 +96,3 @@ for await (const line of createInterface({ input: process.stdin })) {
   const answer = await page.evaluate(doings[what], order[what]).catch((error) => ({ error: String(error) }))
   process.stdout.write(JSON.stringify({ ...answer, protocols: [...protocols] }) + '\n')
 }
-await browser.close()
