@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -362,45 +361,25 @@ func (s *Stream) witness(ctx context.Context, at uint64) (string, error) {
 	return e.Topic, nil
 }
 
-// surelyLastOf is lastOf of a replica that has what stands at upTo.
-func (s *Stream) surelyLastOf(ctx context.Context, topics []string, upTo uint64, f func(*wire.StoredEvent)) error {
-	witness, err := s.witness(ctx, upTo)
-	if err != nil {
-		return err
-	}
-	if witness == "" {
-		return s.lastOf(ctx, topics, upTo, f)
-	}
-	for chunk := range slices.Chunk(topics, topicsAtOnce-1) {
-		came := false
-		err := s.lastOf(ctx, append(chunk[:len(chunk):len(chunk)], witness), upTo, func(e *wire.StoredEvent) {
-			came = came || e.Seq == upTo
-			if e.Topic != witness || slices.Contains(chunk, witness) {
-				f(e)
-			}
-		})
-		if err != nil {
-			return err
-		}
-		if !came {
-			return errBehind
-		}
-	}
-	return nil
-}
-
 // lastOf calls f for the last event of each of topics up to the position upTo, more than once for some, the last one
-// last. A replica that is behind gives earlier ones, or none.
-func (s *Stream) lastOf(ctx context.Context, topics []string, upTo uint64, f func(*wire.StoredEvent)) error {
+// last. A replica that is behind gives earlier ones, or none: where that matters, witness is the topic of the event at
+// upTo, which has to be among what a server gives, or the error is errBehind. f may be called for it, and before an error.
+func (s *Stream) lastOf(ctx context.Context, topics []string, witness string, upTo uint64, f func(*wire.StoredEvent)) error {
 	for len(topics) > 0 {
 		q := getRequest{UpToSeq: upTo, MaxBytes: maxPageBytes}
+		most := topicsAtOnce
+		if witness != "" {
+			q.MultiLast, most = append(q.MultiLast, s.bus.subject+witness), topicsAtOnce-1
+		}
 		size := 0
-		for len(topics) > 0 && len(q.MultiLast) < topicsAtOnce && size < maxTopicsBytes {
-			subject := s.bus.subject + topics[0]
-			q.MultiLast = append(q.MultiLast, subject)
-			size += len(subject)
+		for n := 0; len(topics) > 0 && n < most && size < maxTopicsBytes; n++ {
+			if subject := s.bus.subject + topics[0]; topics[0] != witness {
+				q.MultiLast = append(q.MultiLast, subject)
+				size += len(subject)
+			}
 			topics = topics[1:]
 		}
+		last := uint64(0)
 		for {
 			p, err := s.direct(ctx, q)
 			if err != nil {
@@ -408,11 +387,15 @@ func (s *Stream) lastOf(ctx context.Context, topics []string, upTo uint64, f fun
 			}
 			for i := range p.events {
 				f(&p.events[i])
-				q.Seq = p.events[i].Seq + 1
+				last = p.events[i].Seq
 			}
+			q.Seq = last + 1
 			if len(p.events) == 0 || p.pending == 0 {
 				break
 			}
+		}
+		if witness != "" && last != upTo {
+			return errBehind
 		}
 	}
 	return nil

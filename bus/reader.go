@@ -89,7 +89,7 @@ func (r *reader) read(ctx context.Context, most, mostBytes int) (wire.StreamPage
 		}
 	}
 	page.First = info.First
-	r.link(ctx, page.Events, after)
+	r.link(ctx, page.Events, after, page.First)
 	if page.End {
 		r.leave()
 	} else {
@@ -123,8 +123,9 @@ func (r *reader) part(ctx context.Context, most, mostBytes int) (part, error) {
 	return r.s.direct(ctx, getRequest{Seq: r.at + 1, NextFor: r.subject(), Batch: most, MaxBytes: mostBytes})
 }
 
-// link notes for each of the events behind after, which are all that there are of their topics, what came before it.
-func (r *reader) link(ctx context.Context, events []wire.StoredEvent, after uint64) {
+// link notes for each of the events behind after, which are all that there are of their topics, what came before it. The
+// stream's first event is begins, or a later one.
+func (r *reader) link(ctx context.Context, events []wire.StoredEvent, after, begins uint64) {
 	if r.chain == nil {
 		r.chain = make(map[string]uint64)
 	}
@@ -142,8 +143,11 @@ func (r *reader) link(ctx context.Context, events []wire.StoredEvent, after uint
 	}
 	prevs := make(map[string]uint64, len(topics))
 	var err error
-	if after > 0 {
-		err = r.s.surelyLastOf(ctx, topics, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq })
+	if len(topics) > 0 && after > 0 && after >= begins {
+		var witness string
+		if witness, err = r.s.witness(ctx, after); err == nil {
+			err = r.s.lastOf(ctx, topics, witness, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq })
+		}
 	}
 	if err == nil {
 		for topic, e := range first {

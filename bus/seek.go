@@ -142,7 +142,7 @@ func (s *Stream) lastOfMany(ctx context.Context, pattern string, after, upTo uin
 			}
 			last[e.Topic] = e.Seq
 		}
-		if err := s.lastOf(ctx, topics, upTo, func(e *wire.StoredEvent) { last[e.Topic] = max(last[e.Topic], e.Seq) }); err != nil {
+		if err := s.lastOf(ctx, topics, "", upTo, func(e *wire.StoredEvent) { last[e.Topic] = max(last[e.Topic], e.Seq) }); err != nil {
 			return page, err
 		}
 		for _, e := range read.Events {
