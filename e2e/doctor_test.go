@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // prognosis is what "notifyd doctor --json" prints.
@@ -334,50 +336,24 @@ func TestDoctorOfWhatStandsInFront(t *testing.T) {
 // deaf takes connections. It says nothing if says is nil, and else that, and hangs up.
 func deaf(t *testing.T, says []byte) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if says == nil {
-				t.Cleanup(func() { _ = conn.Close() })
-				continue
-			}
+	return testkit.ServeTCP(t, func(conn net.Conn) {
+		if says != nil {
 			_, _ = conn.Write(says)
 			_ = conn.(*net.TCPConn).CloseWrite()
-			_, _ = io.Copy(io.Discard, conn)
-			_ = conn.Close()
 		}
-	}()
-	return l.Addr().String()
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+	})
 }
 
 // resets takes connections, and resets each after its TLS handshake, so that an alert may be lost.
 func resets(t *testing.T, config *tls.Config) (port string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = tls.Server(conn, config).Handshake() // fails without the client's certificate
-			_ = conn.(*net.TCPConn).SetLinger(0)
-			_ = conn.Close()
-		}
-	}()
-	_, port, _ = net.SplitHostPort(l.Addr().String())
+	_, port, _ = net.SplitHostPort(testkit.ServeTCP(t, func(conn net.Conn) {
+		_ = tls.Server(conn, config).Handshake() // fails without the client's certificate
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	}))
 	return port
 }
 

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // What two honest clients notice while NATS, or a part of it, hangs or is slow. How long it took is logged; what is
@@ -188,32 +190,21 @@ type slowNetwork struct {
 
 func newSlowNetwork(t *testing.T, to string) *slowNetwork {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	s := &slowNetwork{address: l.Addr().String()}
-	go func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return
-			}
-			target, err := net.Dial("tcp", to)
-			if err != nil {
-				_ = from.Close()
-				continue
-			}
-			for _, way := range [][2]net.Conn{{from, target}, {target, from}} {
-				go func() {
-					s.pass(way[1], way[0])
-					_ = from.Close()
-					_ = target.Close()
-				}()
-			}
+	s := new(slowNetwork)
+	s.address = testkit.ServeTCP(t, func(from net.Conn) {
+		target, err := net.Dial("tcp", to)
+		if err != nil {
+			_ = from.Close()
+			return
 		}
-	}()
+		for _, way := range [][2]net.Conn{{from, target}, {target, from}} {
+			go func() {
+				s.pass(way[1], way[0])
+				_ = from.Close()
+				_ = target.Close()
+			}()
+		}
+	})
 	return s
 }
 

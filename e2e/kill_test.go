@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // rounds is how often each test below kills something; "make kill" does 20.
@@ -241,21 +243,8 @@ type cutter struct {
 
 func newCutter(t *testing.T, to string) *cutter {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	c := &cutter{address: l.Addr().String(), to: to}
-	go func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go c.join(from)
-		}
-	}()
+	c := &cutter{to: to}
+	c.address = testkit.ServeTCP(t, c.join)
 	return c
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/notifyd/notifyd/client"
+	"github.com/notifyd/notifyd/internal/testkit"
 )
 
 // balancer forwards TCP connections to the node that is named to it.
@@ -23,34 +24,21 @@ type balancer struct {
 
 func newBalancer(t *testing.T, node *server) *balancer {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	b := &balancer{url: "ws://" + ln.Addr().String() + "/v1/ws"}
+	b := new(balancer)
 	b.send(node)
-	go func() {
-		for {
-			in, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = in.Close() }()
-				out, err := net.Dial("tcp", *b.to.Load())
-				if err != nil {
-					return
-				}
-				defer func() { _ = out.Close() }()
-				go func() {
-					_, _ = io.Copy(out, in)
-					_ = out.(*net.TCPConn).CloseWrite()
-				}()
-				_, _ = io.Copy(in, out)
-			}()
+	b.url = "ws://" + testkit.ServeTCP(t, func(in net.Conn) {
+		defer func() { _ = in.Close() }()
+		out, err := net.Dial("tcp", *b.to.Load())
+		if err != nil {
+			return
 		}
-	}()
+		defer func() { _ = out.Close() }()
+		go func() {
+			_, _ = io.Copy(out, in)
+			_ = out.(*net.TCPConn).CloseWrite()
+		}()
+		_, _ = io.Copy(in, out)
+	}) + "/v1/ws"
 	return b
 }
 

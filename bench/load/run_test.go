@@ -22,6 +22,7 @@ import (
 
 	"github.com/notifyd/notifyd/authz"
 	"github.com/notifyd/notifyd/bench/internal/rig"
+	"github.com/notifyd/notifyd/internal/testkit"
 	"github.com/notifyd/notifyd/wire"
 )
 
@@ -262,21 +263,7 @@ type hub struct {
 
 func (h *hub) serve(t *testing.T) (url string) {
 	h.topics, h.held = map[string][]net.Conn{}, map[string][][]byte{}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go h.client(c)
-		}
-	}()
-	return fmt.Sprintf("ws://%s/", l.Addr())
+	return "ws://" + testkit.ServeTCP(t, h.client) + "/"
 }
 
 func (h *hub) client(c net.Conn) {
