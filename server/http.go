@@ -99,8 +99,8 @@ func asksForUpgrade(r *http.Request) bool {
 	}
 	for _, line := range r.Header.Values("Upgrade") {
 		for item := range strings.SplitSeq(line, ",") {
-			if item = strings.TrimSpace(item); len(item) == len("websocket") && strings.EqualFold(item, "websocket") {
-				return true // and not "web\u017focket", which is the same to EqualFold
+			if is([]byte(strings.TrimSpace(item)), "websocket") {
+				return true
 			}
 		}
 	}
