@@ -218,32 +218,38 @@ func (b backend) answersSurviveReload(t *testing.T, d *document) {
 	model := openTerminal(t, "model", b.folder, "NOTIFYD_HTTP=http://"+b.node.address())
 	model.leave(t, d.next(t, "sh").commands()[0])
 	model.awaitText(t, "the model is on http://"+b.place+"/")
+	home := "http://" + b.place + "/"
+	page := browser{startScript(t, "page.mjs", chromium(t))}
+	page.do(t, home, "text", map[string]any{})
+	eventually(t, "an answer comes slowly enough to be loaded again in the middle", func() bool {
+		return readAnswer(t, page, home+"#"+ask(t, home+"answers")) > 0
+	})
+}
+
+// readAnswer reads the forty words of the made-up models until they are whole, and loads the page again whenever there are
+// more. reloads is how often that was.
+func readAnswer(t *testing.T, page browser, url string) (reloads int) {
+	t.Helper()
 	var spoken strings.Builder
 	for n := 1; n <= 40; n++ {
 		fmt.Fprintf(&spoken, "word %d, ", n)
 	}
 	whole := strings.TrimSpace(spoken.String())
-	home := "http://" + b.place + "/"
-	page := browser{startScript(t, "page.mjs", chromium(t))}
-	page.do(t, home, "text", map[string]any{})
-	eventually(t, "an answer comes slowly enough to be loaded again in the middle", func() bool {
-		topic := ask(t, home+"answers")
-		had, reload, middle := "", true, 0
-		eventually(t, "the page shows the whole answer", func() bool {
-			text := page.do(t, home+"#"+topic, "text", map[string]any{"reload": reload}).Body
-			words, complete := strings.CutSuffix(strings.TrimSpace(text), "This is all.")
-			words = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(words), "Ask"))
-			if !strings.HasPrefix(whole, words) || complete && words != whole {
-				t.Fatalf("the page shows %q", text)
-			}
-			if reload = !complete && len(words) > len(had); reload {
-				had = words
-				middle++
-			}
-			return complete
-		})
-		return middle > 0
+	had, reload := "", true
+	eventually(t, "the page shows the whole answer", func() bool {
+		text := page.do(t, url, "text", map[string]any{"reload": reload}).Body
+		words, complete := strings.CutSuffix(strings.TrimSpace(text), "This is all.")
+		words = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(words), "Ask"))
+		if !strings.HasPrefix(whole, words) || complete && words != whole {
+			t.Fatalf("the page shows %q", text)
+		}
+		if reload = !complete && len(words) > len(had); reload {
+			had = words
+			reloads++
+		}
+		return complete
 	})
+	return reloads
 }
 
 // ask makes a POST without a body and returns what is answered.

@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -62,36 +60,10 @@ func TestPublish(t *testing.T) {
 
 	page := d.next(t, "html", "127.0.0.1:8080", b.node.address())
 	write(t, folder, page.file, page.text)
-	var whole strings.Builder
-	for n := 1; n <= 40; n++ {
-		fmt.Fprintf(&whole, "word %d, ", n)
-	}
-	answer := strings.TrimSpace(whole.String())
 	chrome := browser{startScript(t, "page.mjs", chromium(t))}
-	place := "http://" + b.place + "/"
-	chrome.do(t, place, "task", map[string]any{"source": "document.querySelector('button').click()"})
-	var got string
-	var complete bool
-	look := func(reload bool) {
-		text := strings.TrimSpace(chrome.do(t, place, "text", map[string]any{"reload": reload}).Body)
-		text, complete = strings.CutSuffix(text, "This is all.")
-		got = strings.TrimSpace(strings.TrimPrefix(text, "Ask"))
-		if !strings.HasPrefix(answer, got) {
-			t.Fatalf("the page shows %q", text)
-		}
-	}
-	reloads := 0
-	for ; !complete; reloads++ {
-		before := got
-		eventually(t, "the answer goes on", func() bool {
-			look(false)
-			return got != before || complete
-		})
-		if !complete {
-			look(true)
-		}
-	}
-	if got != answer || reloads < 3 {
-		t.Errorf("after %d reloads the page shows %q", reloads, got)
-	}
+	home := "http://" + b.place + "/"
+	eventually(t, "an answer comes slowly enough to be loaded again in the middle", func() bool {
+		chrome.do(t, home, "task", map[string]any{"source": "document.querySelector('button').click()"})
+		return readAnswer(t, chrome, home) > 0
+	})
 }
