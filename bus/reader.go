@@ -41,7 +41,7 @@ const (
 )
 
 // Read reads what pattern matches behind the position after, ascending: at most most events, and not many more than
-// mostBytes bytes. With End in the page the leader has said that nothing follows. Each event's Prev is as the stream
+// mostBytes bytes. With End in the page the leader has said that nothing follows. Each event's Prev is as memory or the stream
 // has it now, 0 if nothing before it is stored; PrevUnknown if that could not be asked for.
 func (s *Stream) Read(ctx context.Context, pattern string, after uint64, most, mostBytes int) (wire.StreamPage, error) {
 	r := &reader{s: s, pattern: pattern, at: after}
@@ -142,21 +142,32 @@ func (r *reader) link(ctx context.Context, events []wire.StoredEvent, after, beg
 		r.chain[e.Topic] = e.Seq
 	}
 	prevs := make(map[string]uint64, len(topics))
-	var err error
-	if len(topics) > 0 && after > 0 && after >= begins {
-		var witness string
-		if witness, err = r.s.witness(ctx, after); err == nil {
-			err = r.s.lastOf(ctx, topics, witness, after, func(e *wire.StoredEvent) { prevs[e.Topic] = e.Seq })
+	if after > 0 && after >= begins {
+		topics = r.s.follower.feed.window.lastOf(topics, after, prevs)
+		if err := r.s.lastInto(ctx, prevs, topics, after); err != nil {
+			for _, topic := range topics {
+				delete(first, topic)
+			}
 		}
 	}
-	if err == nil {
-		for topic, e := range first {
-			e.Prev = prevs[topic]
-		}
+	for topic, e := range first {
+		e.Prev = prevs[topic]
 	}
 	if len(r.chain) > maxChain {
 		r.chain = nil
 	}
+}
+
+// lastInto notes in seqs the last event of each of topics up to the position upTo.
+func (s *Stream) lastInto(ctx context.Context, seqs map[string]uint64, topics []string, upTo uint64) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	witness, err := s.witness(ctx, upTo)
+	if err != nil {
+		return err
+	}
+	return s.lastOf(ctx, topics, witness, upTo, func(e *wire.StoredEvent) { seqs[e.Topic] = e.Seq })
 }
 
 // A consumer is one of JetStream's, of this node's own. It is asked for the next page while the one before is worked on.

@@ -85,6 +85,27 @@ func (w *window) find(seq uint64) *wire.StoredEvent {
 	return nil
 }
 
+// lastOf notes in seqs the last event of each of topics up to the position upTo, and returns the topics of which it is not
+// known.
+func (w *window) lastOf(topics []string, upTo uint64, seqs map[string]uint64) (unknown []string) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if n := len(w.events); n == 0 || w.events[n-1].Seq < upTo {
+		return topics // something may be missing
+	}
+	wanted := make(map[string]bool, len(topics))
+	for _, topic := range topics {
+		wanted[topic] = true
+	}
+	for i := w.search(upTo+1) - 1; i >= 0 && len(wanted) > 0; i-- {
+		if e := &w.events[i]; wanted[e.Topic] {
+			seqs[e.Topic] = e.Seq
+			delete(wanted, e.Topic)
+		}
+	}
+	return slices.DeleteFunc(topics, func(topic string) bool { return !wanted[topic] })
+}
+
 // search gives the index of the first event at seq or behind it. mu is held.
 func (w *window) search(seq uint64) int {
 	i, _ := slices.BinarySearchFunc(w.events, seq, func(e wire.StoredEvent, seq uint64) int { return cmp.Compare(e.Seq, seq) })
