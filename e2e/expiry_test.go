@@ -71,7 +71,7 @@ func TestExpiryOutbound(t *testing.T) {
 	t.Parallel()
 	const topic = "expiry.out"
 	keys := newIssuer(t)
-	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--auth.expiry-notice=1s")
+	node := serve(t, "notifyd", nil, "--auth.keys="+keys.public, "--auth.expiry-notice=4s")
 	publisher := dialCoder(t, "publisher", node.url)
 	brief := dialCoder(t, "subscriber with a brief token", node.url)
 	lasting := dialCoder(t, "subscriber with a lasting token", node.url)
